@@ -1,0 +1,634 @@
+//! Running an external program: an argument vector, never a shell string.
+//!
+//! A command runs in a process group of its own, reads nothing but what it is given, has a time
+//! limit, can be cancelled from another thread, and leaves no descendant behind when it is stopped.
+//! What it prints is bounded in memory and cleaned of secrets before anybody sees it.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, PipeReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use crate::process::{ProcessIdentity, descendants};
+use crate::redact::Redactor;
+
+/// Lines are handed on in pieces of at most this many bytes.
+const MAX_LINE: usize = 64 << 10;
+/// How much of each stream [`Command::output`] keeps.
+const MAX_CAPTURE: usize = 64 << 20;
+/// How many lines of what a failed command printed go into its error.
+const ERROR_LINES: usize = 20;
+/// How often a running command is looked at for its end, its time limit and a cancellation.
+const TICK: Duration = Duration::from_millis(20);
+/// How long descendants may hold the output open after the program itself has ended.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long a stopped program may take to clean up before it is killed.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Asks running commands to stop. Clones are the same token.
+#[derive(Debug, Clone, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// A token that is not cancelled.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stops everything that holds this token.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether [`CancelToken::cancel`] was called.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A command could not be run, was stopped, or failed. Texts are redacted.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The program could not be started.
+    #[error("starting `{command}`: {source}")]
+    Start {
+        /// Program and arguments.
+        command: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its pipes or its exit status could not be read.
+    #[error("talking to `{command}`: {source}")]
+    Io {
+        /// Program and arguments.
+        command: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ran longer than allowed and was stopped.
+    #[error("`{command}` took longer than {limit:?} and was stopped")]
+    TimedOut {
+        /// Program and arguments.
+        command: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// Somebody cancelled it.
+    #[error("`{command}` was cancelled")]
+    Cancelled {
+        /// Program and arguments.
+        command: String,
+    },
+    /// It ended with a status other than 0 (only from [`Command::check`]).
+    #[error("`{command}` failed with {status}{}", tail(last_lines))]
+    Failed {
+        /// Program and arguments.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of what it printed.
+        last_lines: String,
+    },
+}
+
+fn tail(lines: &str) -> String {
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!(":\n{lines}")
+    }
+}
+
+impl CommandError {
+    /// Whether the reason is that the program does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Start { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether somebody cancelled it.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Cancelled { .. })
+    }
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// The first 64 MiB of its standard output.
+    pub stdout: Vec<u8>,
+    /// The first 64 MiB of its standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// An external program with its arguments, environment and limits.
+#[derive(Debug)]
+pub struct Command {
+    program: OsString,
+    args: Vec<OsString>,
+    env: Vec<(OsString, Option<OsString>)>,
+    env_clear: bool,
+    cwd: Option<PathBuf>,
+    stdin: Vec<u8>,
+    timeout: Option<Duration>,
+    cancel: CancelToken,
+    redactor: Redactor,
+}
+
+impl Command {
+    /// A command without arguments, in the current folder and environment, without a time limit.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            env: Vec::new(),
+            env_clear: false,
+            cwd: None,
+            stdin: Vec::new(),
+            timeout: None,
+            cancel: CancelToken::new(),
+            redactor: Redactor::new(),
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<I>(mut self, args: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env
+            .push((key.as_ref().to_owned(), Some(value.as_ref().to_owned())));
+        self
+    }
+
+    /// Removes an environment variable.
+    #[must_use]
+    pub fn env_remove(mut self, key: impl AsRef<OsStr>) -> Self {
+        self.env.push((key.as_ref().to_owned(), None));
+        self
+    }
+
+    /// Starts from an empty environment; variables set before or after this call are kept.
+    #[must_use]
+    pub fn env_clear(mut self) -> Self {
+        self.env_clear = true;
+        self
+    }
+
+    /// The folder to run in.
+    #[must_use]
+    pub fn cwd(mut self, folder: impl AsRef<Path>) -> Self {
+        self.cwd = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// What the program reads from its standard input; nothing by default.
+    #[must_use]
+    pub fn stdin_bytes(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// The longest time the program may run.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Stops the program when this token is cancelled.
+    #[must_use]
+    pub fn cancel(mut self, token: &CancelToken) -> Self {
+        self.cancel = token.clone();
+        self
+    }
+
+    /// Removes these secrets from lines and errors.
+    #[must_use]
+    pub fn redactor(mut self, redactor: &Redactor) -> Self {
+        self.redactor = redactor.clone();
+        self
+    }
+
+    /// Program and arguments for people: quoted where needed, without secrets.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let words: Vec<String> = std::iter::once(&self.program)
+            .chain(&self.args)
+            .map(|word| {
+                let text = word.to_string_lossy();
+                let plain = |c: char| c.is_alphanumeric() || "-_./=:@%+,~".contains(c);
+                if !text.is_empty() && text.chars().all(plain) {
+                    text.into_owned()
+                } else {
+                    format!("{text:?}")
+                }
+            })
+            .collect();
+        self.redactor.redact(&words.join(" ")).into_owned()
+    }
+
+    /// Runs the program and hands every line it prints, on either stream and in the order in which it
+    /// was printed, to `sink`: without the line end, redacted, with replacement characters for bytes
+    /// that are not UTF-8, in pieces of at most 64 KiB.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be started, is cancelled, or runs out of time. An exit status other than 0 is
+    /// not an error here.
+    pub fn run_streamed(&self, sink: &mut dyn FnMut(&str)) -> Result<ExitStatus, CommandError> {
+        let (reader, writer) = io::pipe().map_err(|e| self.io_error(e))?;
+        let second = writer.try_clone().map_err(|e| self.io_error(e))?;
+        let (sender, receiver) = sync_channel(64);
+        let mut lines = LineSplitter::default();
+        let mut hand_on = |piece: &[u8]| sink(&self.redactor.redact(&String::from_utf8_lossy(piece)));
+        let running = Running::start(self, Stdio::from(writer), Stdio::from(second))?;
+        pump(reader, 0, sender);
+        let status = running.finish(self, &receiver, &mut |_, chunk| lines.push(chunk, &mut hand_on))?;
+        lines.end(&mut hand_on);
+        Ok(status)
+    }
+
+    /// Runs the program and keeps what it prints, up to 64 MiB a stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Command::run_streamed`].
+    pub fn output(&self) -> Result<Output, CommandError> {
+        let (out_reader, out_writer) = io::pipe().map_err(|e| self.io_error(e))?;
+        let (err_reader, err_writer) = io::pipe().map_err(|e| self.io_error(e))?;
+        let (sender, receiver) = sync_channel(64);
+        let running = Running::start(self, Stdio::from(out_writer), Stdio::from(err_writer))?;
+        pump(out_reader, 0, sender.clone());
+        pump(err_reader, 1, sender);
+        let mut kept = [Vec::new(), Vec::new()];
+        let status = running.finish(self, &receiver, &mut |stream, chunk| {
+            let room = MAX_CAPTURE.saturating_sub(kept[stream].len());
+            kept[stream].extend_from_slice(&chunk[..chunk.len().min(room)]);
+        })?;
+        let [stdout, stderr] = kept;
+        Ok(Output {
+            status,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// Like [`Command::output`], but an exit status other than 0 is an error that carries the end of
+    /// what the program printed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Command::run_streamed`], and [`CommandError::Failed`].
+    pub fn check(&self) -> Result<Output, CommandError> {
+        let output = self.output()?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        let text = if output.stderr.is_empty() {
+            &output.stdout
+        } else {
+            &output.stderr
+        };
+        let text = String::from_utf8_lossy(text);
+        let lines: Vec<&str> = text.trim_end().lines().collect();
+        let last = lines[lines.len().saturating_sub(ERROR_LINES)..].join("\n");
+        Err(CommandError::Failed {
+            command: self.describe(),
+            status: output.status,
+            last_lines: self.redactor.redact(&last).into_owned(),
+        })
+    }
+
+    fn io_error(&self, source: io::Error) -> CommandError {
+        CommandError::Io {
+            command: self.describe(),
+            source,
+        }
+    }
+}
+
+/// A started program. Dropping it on an early return kills the tree.
+struct Running {
+    child: Child,
+    ended: bool,
+}
+
+impl Running {
+    fn start(command: &Command, stdout: Stdio, stderr: Stdio) -> Result<Self, CommandError> {
+        let mut std_command = std::process::Command::new(&command.program);
+        std_command
+            .args(&command.args)
+            .stdout(stdout)
+            .stderr(stderr)
+            .process_group(0);
+        std_command.stdin(if command.stdin.is_empty() {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        });
+        if command.env_clear {
+            std_command.env_clear();
+        }
+        for (key, value) in &command.env {
+            match value {
+                Some(value) => std_command.env(key, value),
+                None => std_command.env_remove(key),
+            };
+        }
+        if let Some(folder) = &command.cwd {
+            std_command.current_dir(folder);
+        }
+        let mut child = std_command.spawn().map_err(|source| CommandError::Start {
+            command: command.describe(),
+            source,
+        })?;
+        if let Some(mut stdin) = child.stdin.take() {
+            let bytes = command.stdin.clone();
+            // A program that does not read its input must not block us; a broken pipe is its choice.
+            thread::spawn(move || drop(stdin.write_all(&bytes)));
+        }
+        Ok(Self { child, ended: false })
+    }
+
+    /// Feeds output to `take` until the program has ended and its output is drained.
+    fn finish(
+        mut self,
+        command: &Command,
+        output: &Receiver<(usize, Vec<u8>)>,
+        take: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<ExitStatus, CommandError> {
+        let started = Instant::now();
+        let mut drain_until = None;
+        let mut open = true;
+        loop {
+            if open {
+                match output.recv_timeout(TICK) {
+                    Ok((stream, chunk)) => take(stream, &chunk),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => open = false,
+                }
+            } else if drain_until.is_none() {
+                // All pipes are closed: what remains is to wait for the program itself.
+                thread::sleep(Duration::from_millis(1));
+            }
+            if drain_until.is_none() && self.child.try_wait().map_err(|e| command.io_error(e))?.is_some() {
+                drain_until = Some(Instant::now() + DRAIN);
+            }
+            if let Some(until) = drain_until
+                && (!open || Instant::now() >= until)
+            {
+                self.ended = true;
+                let status = self.child.wait().map_err(|e| command.io_error(e))?;
+                kill_group(&self.child, Signal::KILL);
+                return Ok(status);
+            }
+            if command.cancel.is_cancelled() {
+                self.stop();
+                return Err(CommandError::Cancelled {
+                    command: command.describe(),
+                });
+            }
+            if let Some(limit) = command.timeout.filter(|limit| started.elapsed() >= *limit) {
+                self.stop();
+                return Err(CommandError::TimedOut {
+                    command: command.describe(),
+                    limit,
+                });
+            }
+        }
+    }
+
+    /// Asks the whole tree to end, kills what has not after a grace period, and waits until it is gone.
+    fn stop(&mut self) {
+        let mut tree = self.tree();
+        kill_group(&self.child, Signal::TERM);
+        kill_all(&tree, Signal::TERM);
+        let deadline = Instant::now() + GRACE;
+        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+            thread::sleep(TICK);
+        }
+        tree.extend(self.tree());
+        kill_group(&self.child, Signal::KILL);
+        kill_all(&tree, Signal::KILL);
+        // Reaping can't fail in a way that we could act on: the process was killed.
+        drop(self.child.wait());
+        self.ended = true;
+        let deadline = Instant::now() + GRACE;
+        while Instant::now() < deadline && tree.iter().any(ProcessIdentity::is_alive) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn tree(&self) -> Vec<ProcessIdentity> {
+        descendants(self.child.id().cast_signed())
+            .into_iter()
+            .filter_map(|pid| ProcessIdentity::of(pid).ok()?)
+            .collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.stop();
+        }
+    }
+}
+
+fn kill_group(child: &Child, signal: Signal) {
+    if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
+        // No such group means that all of it has ended, which is what we want.
+        let _ = rustix::process::kill_process_group(group, signal);
+    }
+}
+
+fn kill_all(tree: &[ProcessIdentity], signal: Signal) {
+    for process in tree {
+        // A process that can't be signalled is gone or not ours; either way there is nothing to do.
+        let _ = process.signal(signal);
+    }
+}
+
+/// Reads a pipe on a thread of its own until it closes. The bounded channel holds the program back
+/// when nobody takes its output.
+fn pump(mut pipe: PipeReader, stream: usize, sender: SyncSender<(usize, Vec<u8>)>) {
+    thread::spawn(move || {
+        let mut buffer = [0; 8 << 10];
+        loop {
+            match pipe.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(n) => {
+                    if sender.send((stream, buffer[..n].to_vec())).is_err() {
+                        return;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    });
+}
+
+/// Cuts a stream of bytes into lines of bounded length.
+#[derive(Default)]
+struct LineSplitter {
+    rest: Vec<u8>,
+}
+
+impl LineSplitter {
+    fn push(&mut self, chunk: &[u8], line: &mut dyn FnMut(&[u8])) {
+        for piece in chunk.split_inclusive(|b| *b == b'\n') {
+            self.rest.extend_from_slice(piece);
+            if self.rest.last() == Some(&b'\n') {
+                self.rest.pop();
+                if self.rest.last() == Some(&b'\r') {
+                    self.rest.pop();
+                }
+                line(&self.rest);
+                self.rest.clear();
+            } else if self.rest.len() >= MAX_LINE {
+                line(&self.rest);
+                self.rest.clear();
+            }
+        }
+    }
+
+    fn end(&mut self, line: &mut dyn FnMut(&[u8])) {
+        if !self.rest.is_empty() {
+            line(&self.rest);
+            self.rest.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn python(code: &str) -> Command {
+        Command::new("python3").args(["-c", code])
+    }
+
+    #[test]
+    fn lines_of_both_streams_arrive_in_order_and_without_secrets() {
+        let redactor = Redactor::new();
+        redactor.add(&Secret::new("pa55word"));
+        let mut lines = Vec::new();
+        let code = "import os\nfor i in range(3):\n os.write(1,b'out %d\\n'%i); os.write(2,b'pa55word %d\\r\\n'%i)\nos.write(1,b'\\xff end')";
+        let status = python(code)
+            .redactor(&redactor)
+            .run_streamed(&mut |line| lines.push(line.to_owned()))
+            .unwrap();
+        assert!(status.success());
+        assert_eq!(
+            lines,
+            [
+                "out 0",
+                "**** 0",
+                "out 1",
+                "**** 1",
+                "out 2",
+                "**** 2",
+                "\u{fffd} end"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_failed_command_tells_how_and_why() {
+        let error = python("import sys; print('reason', file=sys.stderr); sys.exit(3)")
+            .check()
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("exit status: 3") && text.contains("reason"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_missing_program_is_recognised() {
+        assert!(
+            Command::new("no-such-program-at-all")
+                .output()
+                .unwrap_err()
+                .is_not_found()
+        );
+    }
+
+    #[test]
+    fn large_input_and_output_do_not_deadlock() {
+        let input = vec![b'x'; 1 << 20];
+        let output = Command::new("cat").stdin_bytes(input.clone()).check().unwrap();
+        assert_eq!(output.stdout, input);
+    }
+
+    /// A grandchild in a session of its own, which ignores the polite signal, must be gone too.
+    #[test]
+    fn the_whole_tree_is_gone_after_a_time_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid_file = folder.path().join("pid");
+        let code = format!(
+            "import os,signal,time\nif os.fork() == 0:\n os.setsid(); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n open({:?},'w').write(str(os.getpid()))\ntime.sleep(600)",
+            pid_file.to_str().unwrap()
+        );
+        let error = python(&code)
+            .timeout(Duration::from_secs(1))
+            .output()
+            .unwrap_err();
+        assert!(matches!(error, CommandError::TimedOut { .. }), "{error}");
+        let pid: i32 = std::fs::read_to_string(pid_file).unwrap().parse().unwrap();
+        let gone = crate::process::ProcessIdentity::of(pid)
+            .unwrap()
+            .is_none_or(|p| !p.is_alive());
+        assert!(gone, "grandchild {pid} is still running");
+    }
+
+    #[test]
+    fn cancelling_from_another_thread_stops_it() {
+        let token = CancelToken::new();
+        let other = token.clone();
+        let canceller = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            other.cancel();
+        });
+        let error = Command::new("sleep")
+            .arg("600")
+            .cancel(&token)
+            .output()
+            .unwrap_err();
+        assert!(error.is_cancelled(), "{error}");
+        canceller.join().unwrap();
+    }
+}

@@ -1,0 +1,209 @@
+//! Files that are either whole or absent, and folders that are private from the moment they exist.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// JSON files of ours are small; anything larger is not one of ours.
+const MAX_JSON_BYTES: u64 = 64 << 20;
+
+/// A JSON file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum JsonFileError {
+    /// The file system refused.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The content is not what was expected.
+    #[error("{} is not valid: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and cause.
+        source: serde_json::Error,
+    },
+}
+
+impl JsonFileError {
+    /// Whether the reason is that the file does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// Replaces `path` by a file with these bytes and this mode, so that a reader, or a crash at any
+/// moment, sees the old content or the new one and never a part of it.
+///
+/// The bytes are on the disk when this returns: file and folder are synchronised.
+///
+/// # Errors
+///
+/// When the folder does not exist or the file system refuses; the old file is then untouched.
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let folder = parent(path)?;
+    let mut temp = tempfile::Builder::new()
+        .prefix(".tmp-")
+        .permissions(std::fs::Permissions::from_mode(mode))
+        .tempfile_in(folder)?;
+    // The umask may have removed bits that the caller asked for.
+    temp.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(mode))?;
+    temp.write_all(bytes)?;
+    temp.as_file().sync_all()?;
+    temp.persist(path).map_err(|e| e.error)?;
+    sync_folder(folder)
+}
+
+/// Makes earlier creations, renames and removals in a folder durable.
+///
+/// # Errors
+///
+/// When the folder can't be opened or synchronised.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    match path.parent() {
+        Some(p) if p.as_os_str().is_empty() => Ok(Path::new(".")),
+        Some(p) => Ok(p),
+        None => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "path has no parent folder",
+        )),
+    }
+}
+
+/// Creates a folder and its missing parents with mode 0700. An existing folder keeps its mode.
+///
+/// # Errors
+///
+/// When something that is not a folder is in the way, or the file system refuses.
+pub fn create_private_dir(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+/// Creates a new file that only its owner can read. Fails if anything, even a link, has that name.
+///
+/// # Errors
+///
+/// `AlreadyExists` when the name is taken; otherwise what the file system says.
+pub fn create_private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+}
+
+/// Reads a whole file of at most `max` bytes.
+///
+/// # Errors
+///
+/// `FileTooLarge` when the file is larger; otherwise what the file system says.
+pub fn read_limited(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(max.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("larger than {max} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Reads a JSON file of ours.
+///
+/// # Errors
+///
+/// When it can't be read, is larger than 64 MiB, or does not parse.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, JsonFileError> {
+    let bytes = read_limited(path, MAX_JSON_BYTES).map_err(|source| JsonFileError::Io {
+        action: "reading",
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&bytes).map_err(|source| JsonFileError::Json {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Writes a value as JSON with [`write_atomic`].
+///
+/// # Errors
+///
+/// When the value does not serialise or the file system refuses.
+pub fn write_json_atomic<T: Serialize + ?Sized>(
+    path: &Path,
+    value: &T,
+    mode: u32,
+) -> Result<(), JsonFileError> {
+    let bytes = serde_json::to_vec(value).map_err(|source| JsonFileError::Json {
+        path: path.to_owned(),
+        source,
+    })?;
+    write_atomic(path, &bytes, mode).map_err(|source| JsonFileError::Io {
+        action: "writing",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn atomic_write_replaces_content_and_mode_and_leaves_no_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        write_atomic(&path, b"one", 0o644).unwrap();
+        write_atomic(&path, b"two", 0o600).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn private_file_is_never_opened_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path().join("target"), &link).unwrap();
+        assert_eq!(
+            create_private_file(&link).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
+        assert!(!folder.path().join("target").exists());
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        std::fs::write(&path, b"12345").unwrap();
+        assert_eq!(read_limited(&path, 5).unwrap(), b"12345");
+        assert_eq!(
+            read_limited(&path, 4).unwrap_err().kind(),
+            io::ErrorKind::FileTooLarge
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! Cleaning text before it leaves the process.
+//!
+//! A [`Redactor`] knows the secrets of this process and replaces them wherever they occur; passwords
+//! inside URLs are replaced even when nobody registered them.
+
+use std::borrow::Cow;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::secret::{MASK, Secret};
+
+/// Secrets shorter than this are not searched for: replacing every `a` would destroy the text and
+/// tell the secret at the same time.
+const SHORTEST: usize = 4;
+
+/// A shared set of secrets to be removed from text. Clones share the set.
+#[derive(Clone, Default)]
+pub struct Redactor {
+    secrets: Arc<RwLock<Vec<String>>>,
+}
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redactor").finish_non_exhaustive()
+    }
+}
+
+impl Redactor {
+    /// A redactor that knows no secret yet; it still masks passwords in URLs.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Remembers a secret. Values of fewer than four characters are ignored.
+    pub fn add(&self, secret: &Secret) {
+        let value = secret.expose();
+        if value.len() < SHORTEST {
+            return;
+        }
+        let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
+        if !secrets.iter().any(|known| known == value) {
+            secrets.push(value.to_owned());
+            // Longest first, so that a secret that contains another one is replaced as a whole.
+            secrets.sort_by_key(|known| std::cmp::Reverse(known.len()));
+        }
+    }
+
+    /// The text without any known secret and without passwords in URLs. Borrows when nothing changed.
+    #[must_use]
+    pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
+        let mut result = Cow::Borrowed(text);
+        for secret in secrets.iter() {
+            if result.contains(secret.as_str()) {
+                result = Cow::Owned(result.replace(secret.as_str(), MASK));
+            }
+        }
+        if result.contains("://") {
+            let masked = mask_urls(&result);
+            if masked != result {
+                result = Cow::Owned(masked);
+            }
+        }
+        result
+    }
+}
+
+/// A URL with its password, if any, replaced. Text that is not a URL comes back unchanged.
+///
+/// ```
+/// use clearml_support::redact::mask_url;
+/// assert_eq!(mask_url("https://me:pa55@host/x.git"), "https://me:****@host/x.git");
+/// assert_eq!(mask_url("git@host:x.git"), "git@host:x.git");
+/// ```
+#[must_use]
+pub fn mask_url(url: &str) -> String {
+    mask_urls(url)
+}
+
+/// Replaces `user:password@` inside every `scheme://` authority of the text.
+fn mask_urls(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(found) = rest.find("://") {
+        let (before, after) = rest.split_at(found + 3);
+        out.push_str(before);
+        let end = after
+            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>'))
+            .unwrap_or(after.len());
+        let authority = &after[..end];
+        match authority
+            .rfind('@')
+            .map(|at| (&authority[..at], &authority[at..]))
+        {
+            Some((userinfo, host)) => {
+                match userinfo.split_once(':') {
+                    Some((user, password)) if !password.is_empty() => {
+                        out.push_str(user);
+                        out.push(':');
+                        out.push_str(MASK);
+                    }
+                    _ => out.push_str(userinfo),
+                }
+                out.push_str(host);
+            }
+            None => out.push_str(authority),
+        }
+        rest = &after[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn urls_lose_their_password_and_nothing_else() {
+        for (text, expected) in [
+            (
+                "clone https://u:p%40ss@h/r.git now",
+                "clone https://u:****@h/r.git now",
+            ),
+            ("https://token@h/r", "https://token@h/r"),
+            ("https://u:@h/r", "https://u:@h/r"),
+            (
+                "ssh://git@h:22/r and http://a:b@c",
+                "ssh://git@h:22/r and http://a:****@c",
+            ),
+            ("https://h/p?mail=a:b@c", "https://h/p?mail=a:b@c"),
+            ("no url a:b@c", "no url a:b@c"),
+        ] {
+            assert_eq!(Redactor::new().redact(text), expected);
+        }
+    }
+
+    #[test]
+    fn longer_secret_wins_over_the_one_inside_it() {
+        let redactor = Redactor::new();
+        redactor.add(&Secret::new("abcd"));
+        redactor.add(&Secret::new("abcdef"));
+        assert_eq!(redactor.redact("x abcdef y"), "x **** y");
+    }
+
+    proptest! {
+        #[test]
+        fn a_known_secret_never_survives(secret in "[A-Za-z0-9_]{8,40}", before in ".{0,40}", after in ".{0,40}") {
+            let redactor = Redactor::new();
+            redactor.add(&Secret::new(secret.clone()));
+            let text = format!("{before}{secret}{after}");
+            prop_assert!(!redactor.redact(&text).contains(&secret));
+        }
+    }
+}
