@@ -609,9 +609,7 @@ mod tests {
             .unwrap_err();
         assert!(matches!(error, CommandError::TimedOut { .. }), "{error}");
         let pid: i32 = std::fs::read_to_string(pid_file).unwrap().parse().unwrap();
-        let gone = crate::process::ProcessIdentity::of(pid)
-            .unwrap()
-            .is_none_or(|p| !p.is_alive());
+        let gone = ProcessIdentity::of(pid).unwrap().is_none_or(|p| !p.is_alive());
         assert!(gone, "grandchild {pid} is still running");
     }
 
