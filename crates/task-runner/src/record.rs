@@ -1,0 +1,353 @@
+//! What the files of a run directory contain. Pure data; reading and writing is in [`crate::run_dir`].
+//!
+//! Every file names its schema version. A version of the agent reads what its predecessor wrote, and
+//! refuses what a newer one wrote instead of guessing.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use clearml_support::process::ProcessIdentity;
+use clearml_task_model::{QueueId, TaskId, WorkerId};
+use serde::{Deserialize, Serialize};
+
+use crate::phase::Phase;
+
+/// The version that this program writes into every file of a run directory.
+pub const SCHEMA: u32 = 1;
+
+/// Implemented by every file of the run directory.
+pub trait Versioned {
+    /// The version found in the file.
+    fn schema(&self) -> u32;
+}
+
+macro_rules! versioned {
+    ($($name:ty),+) => { $(impl Versioned for $name { fn schema(&self) -> u32 { self.schema } })+ };
+}
+versioned!(RunRecord, RunInputs, Launch, Verdict, AbortIntent, Timeline, ShimClaim);
+
+/// What a run is about: fixed when the run is created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The task.
+    pub task: TaskId,
+    /// The queue it was pulled from; none when a person started it.
+    pub queue: Option<QueueId>,
+    /// The worker id under which the task runs.
+    pub worker: WorkerId,
+    /// The project, when it is known.
+    #[serde(default)]
+    pub project: Option<String>,
+}
+
+/// `run.json`: identity and phase of one run. The journal of the pop and of everything after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// File format.
+    pub schema: u32,
+    /// Name of the run, and of its folder.
+    pub run_id: String,
+    /// The boot in which the run was created.
+    pub boot_id: String,
+    /// The version of the agent that created the run.
+    pub agent_version: String,
+    /// What is being run.
+    pub identity: Identity,
+    /// How far it has come.
+    pub phase: Phase,
+    /// When the run was created, in milliseconds since the epoch.
+    pub created_ms: i64,
+    /// The runner that looks after it, or the last one that did.
+    #[serde(default)]
+    pub runner: Option<ProcessIdentity>,
+    /// How it ended, from phase [`Phase::Exited`] on.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
+}
+
+/// What the final status shall be. Decided once, written down, then reported until accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Which call tells the server.
+    pub end: End,
+    /// `status_reason` of that call.
+    pub status_reason: String,
+    /// The last line of the console, if there is one to write.
+    #[serde(default)]
+    pub line: Option<String>,
+    /// The exit code of the user's program: 0–255, or minus the signal that ended it.
+    #[serde(default)]
+    pub exit_code: Option<i32>,
+}
+
+/// The call that ends a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// `tasks.completed`
+    Completed,
+    /// `tasks.failed`
+    Failed,
+    /// `tasks.stopped`
+    Stopped,
+    /// None: whoever changed the status has the last word, or there is no task any more.
+    LeftAlone,
+}
+
+/// Everything from outside that a run depends on, so that a replaced runner, whatever its own
+/// surroundings are, continues with the same. Holds secrets; mode 0600.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct RunInputs {
+    /// File format.
+    pub schema: u32,
+    /// The environment variables that the user's process inherits.
+    pub environment: Vec<(OsText, OsText)>,
+    /// The file mode mask that the user's process gets back.
+    pub umask: u32,
+    /// Command-line options that matter to the run.
+    #[serde(default)]
+    pub options: RunOptions,
+}
+
+impl std::fmt::Debug for RunInputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunInputs").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl RunInputs {
+    /// The surroundings of the calling process, with [`crate::umask::original`] as mask.
+    #[must_use]
+    pub fn from_process(options: RunOptions) -> Self {
+        Self {
+            schema: SCHEMA,
+            environment: std::env::vars_os().map(|(k, v)| (OsText(k), OsText(v))).collect(),
+            umask: crate::umask::original(),
+            options,
+        }
+    }
+}
+
+/// Command-line options that a run carries.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunOptions {
+    /// How many `-O` the Python interpreter gets.
+    pub optimization: u8,
+    /// `CLEARML_LOG_LEVEL` of the user's process; `INFO` when unset.
+    pub log_level: Option<String>,
+    /// Tags for `CLEARML_WORKER_TAGS`.
+    pub worker_tags: Vec<String>,
+    /// Nothing may be installed or fetched.
+    pub standalone: bool,
+}
+
+/// `launch.json`: everything the shim needs. Holds secrets; mode 0600.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Launch {
+    /// File format.
+    pub schema: u32,
+    /// Program and arguments.
+    pub argv: Vec<OsText>,
+    /// The complete environment.
+    pub env: Vec<(OsText, OsText)>,
+    /// Working folder.
+    pub cwd: PathBuf,
+    /// File mode mask of the user's process.
+    pub umask: u32,
+    /// Time between SIGTERM and SIGKILL when the task is aborted.
+    pub grace_ms: u64,
+    /// Time that processes get which outlive the main one.
+    pub leftover_grace_ms: u64,
+    /// Size at which a console segment is closed and the next one begun.
+    pub segment_bytes: u64,
+    /// Size of the unshipped console at which output is dropped.
+    pub console_max_bytes: u64,
+}
+
+impl std::fmt::Debug for Launch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Launch").field("argv", &self.argv).field("cwd", &self.cwd).finish_non_exhaustive()
+    }
+}
+
+/// `shim.json`: the claim of the one shim that runs the user's code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimClaim {
+    /// File format.
+    pub schema: u32,
+    /// The shim. Its pid is also the session id of everything below it.
+    pub shim: ProcessIdentity,
+    /// When it claimed the run, in milliseconds since the epoch.
+    pub claimed_ms: i64,
+}
+
+/// `verdict.json`: how the user's code ended. Written by the shim, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// File format.
+    pub schema: u32,
+    /// Exit code, when the program exited.
+    pub exit_code: Option<i32>,
+    /// Signal number, when a signal ended it.
+    pub signal: Option<i32>,
+    /// Why the program could not be started; then there is neither code nor signal.
+    pub launch_error: Option<String>,
+    /// When the program was started, in milliseconds since the epoch.
+    pub started_ms: i64,
+    /// When it ended.
+    pub finished_ms: i64,
+    /// Whether the shim was told to stop it.
+    pub aborted: bool,
+    /// Lines of output that did not fit on the disk.
+    pub dropped_lines: u64,
+    /// Bytes of output that did not fit on the disk.
+    pub dropped_bytes: u64,
+    /// Processes that were still there after SIGKILL and the last waiting time.
+    pub survivors: u32,
+}
+
+impl Verdict {
+    /// The exit code as reports show it: 0–255, or minus the signal.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        self.exit_code.or(self.signal.map(|signal| -signal))
+    }
+}
+
+/// Why a task has to end before its program does. Numbers and names are those of the console line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AbortReason {
+    /// A person asked the server to stop the task.
+    Stopped,
+    /// The task was reset while it ran.
+    Reset,
+    /// Somebody gave the task another status.
+    StatusChanged,
+    /// The task was marked failed.
+    Exception,
+    /// The task is not on the server any more.
+    NotFound,
+    /// The agent itself was told to end.
+    AgentStopped,
+}
+
+impl AbortReason {
+    /// Number and name for `User aborted: stopping task (1) stopped`; none for our own stop.
+    #[must_use]
+    pub fn label(self) -> Option<(u8, &'static str)> {
+        match self {
+            Self::Stopped => Some((1, "stopped")),
+            Self::Reset => Some((2, "reset")),
+            Self::StatusChanged => Some((3, "status_changed")),
+            Self::Exception => Some((4, "exception")),
+            Self::NotFound => Some((5, "not_found")),
+            Self::AgentStopped => None,
+        }
+    }
+}
+
+/// `abort.json`: the decision to abort, written before it is acted upon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbortIntent {
+    /// File format.
+    pub schema: u32,
+    /// Why.
+    pub reason: AbortReason,
+    /// When it was decided, in milliseconds since the epoch.
+    pub decided_ms: i64,
+}
+
+/// `timeline.json`: when the stations of the journey were reached and how long they took.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// File format.
+    pub schema: u32,
+    /// In order of their start.
+    pub marks: Vec<Mark>,
+}
+
+/// One station.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// `pulled`, `clone`, `environment`, `launch`, `run` or `end`.
+    pub name: String,
+    /// When it began, in milliseconds since the epoch.
+    pub ms: i64,
+    /// How long it took, for stations that take time.
+    pub duration_ms: Option<i64>,
+}
+
+/// Text of the operating system. JSON has no place for bytes that are not UTF-8, so those are written
+/// as a list of numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OsText(pub OsString);
+
+impl From<&str> for OsText {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<&OsStr> for OsText {
+    fn from(text: &OsStr) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<OsString> for OsText {
+    fn from(text: OsString) -> Self {
+        Self(text)
+    }
+}
+
+impl Serialize for OsText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.to_str() {
+            Some(text) => serializer.serialize_str(text),
+            None => self.0.as_bytes().serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OsText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Text(String),
+            Bytes(Vec<u8>),
+        }
+        Ok(Self(match Form::deserialize(deserializer)? {
+            Form::Text(text) => text.into(),
+            Form::Bytes(bytes) => OsString::from_vec(bytes),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn os_text_keeps_bytes_that_are_not_utf8() {
+        for bytes in [&b"plain"[..], b"", b"\xff\xfe\0x"] {
+            let text = OsText(OsString::from_vec(bytes.to_vec()));
+            let json = serde_json::to_string(&text).unwrap();
+            assert_eq!(serde_json::from_str::<OsText>(&json).unwrap(), text, "{json}");
+        }
+    }
+
+    #[test]
+    fn files_with_secrets_do_not_show_them_in_debug() {
+        let inputs = RunInputs {
+            schema: SCHEMA,
+            environment: vec![("KEY".into(), "hidden-value".into())],
+            umask: 0o22,
+            options: RunOptions::default(),
+        };
+        assert!(!format!("{inputs:?}").contains("hidden-value"));
+    }
+}

@@ -1,0 +1,45 @@
+//! Starting the two private commands, runner and shim, as processes of their own.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::run_dir::RunDir;
+
+/// Starts `exe runner --run DIR` for a run whose inputs are written. The runner leaves the caller's
+/// session by itself, so the caller may end without harm to it; a caller that stays should wait for
+/// the child, which is how it learns that it can look at the record again. What the runner says about
+/// itself goes to `runner.log` in the run directory.
+///
+/// # Errors
+///
+/// When the log can't be opened or the program can't be started.
+pub fn spawn_runner(exe: &Path, run: &RunDir) -> io::Result<Child> {
+    spawn(exe, "runner", run)
+}
+
+/// Starts `exe shim --run DIR`. See [`crate::shim_main`].
+pub(crate) fn spawn_shim(exe: &Path, run: &RunDir) -> io::Result<Child> {
+    spawn(exe, "shim", run)
+}
+
+fn spawn(exe: &Path, command: &str, run: &RunDir) -> io::Result<Child> {
+    // Descriptors that a careless ancestor left open must not live on in a process that outlives it.
+    close_fds::set_fds_cloexec_threadsafe(3, &[]);
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(run.path().join(format!("{command}.log")))?;
+    Command::new(exe)
+        .arg(command)
+        .arg("--run")
+        .arg(run.path())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+}

@@ -1,0 +1,30 @@
+//! The file mode mask: the agent works with 077, the user's code gets back what it would have had.
+
+use std::sync::OnceLock;
+
+use rustix::fs::Mode;
+
+/// The agent's own mask: nothing it creates is for others.
+const PRIVATE: Mode = Mode::RWXG.union(Mode::RWXO);
+
+static ORIGINAL: OnceLock<u32> = OnceLock::new();
+
+/// Sets the mask to 077 and remembers the one that was in force. To be called once, at the start of a
+/// program.
+pub fn make_private() {
+    let before = rustix::process::umask(PRIVATE);
+    ORIGINAL.get_or_init(|| before.bits());
+}
+
+/// The mask that was in force before [`make_private`], or the present one if that was never called.
+#[must_use]
+pub fn original() -> u32 {
+    ORIGINAL.get().copied().or_else(present).unwrap_or(0o22)
+}
+
+/// Reads the mask without changing it, which the system call can't do.
+fn present() -> Option<u32> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+    u32::from_str_radix(line.trim(), 8).ok()
+}
