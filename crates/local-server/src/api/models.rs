@@ -1,0 +1,7 @@
+//! `models.*`.
+
+use super::Endpoint;
+
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    Vec::new()
+}

@@ -1,0 +1,21 @@
+//! The ready client configuration that the server leaves in its data folder.
+
+use clearml_support::secret::Secret;
+
+/// Text of `clearml.conf` for a server at these addresses. There is no web application: its address is the API's.
+pub(crate) fn render(api_url: &str, files_url: &str, access_key: &str, secret_key: &Secret) -> String {
+    format!(
+        "# Written by `clearml-agent server` at every start; changes here are overwritten.\n\
+         # Use it with any ClearML client: CLEARML_CONFIG_FILE=<this file>\n\
+         api {{\n    \
+             web_server: \"{api_url}\"\n    \
+             api_server: \"{api_url}\"\n    \
+             files_server: \"{files_url}\"\n    \
+             credentials {{\n        \
+                 \"access_key\" = \"{access_key}\"\n        \
+                 \"secret_key\" = \"{}\"\n    \
+             }}\n\
+         }}\n",
+        secret_key.expose()
+    )
+}

@@ -1,0 +1,175 @@
+//! The database: one file, one thread that writes, one that reads.
+//!
+//! A job is a closure over a transaction. The writer runs each job in a savepoint of its own and commits once for
+//! all jobs that were waiting, so that one `fsync` serves many callers; replies leave after the commit.
+
+pub(crate) mod credentials;
+pub(crate) mod events;
+pub(crate) mod meta;
+pub(crate) mod schema;
+pub(crate) mod tasks;
+pub(crate) mod users;
+
+use std::path::Path;
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::{Access, ApiFault};
+
+/// Jobs that may wait for a thread before callers are held back.
+const QUEUE_LENGTH: usize = 1024;
+/// Jobs that share one commit at most.
+const GROUP_SIZE: usize = 128;
+
+type Outcome = Result<Value, ApiFault>;
+type Work = Box<dyn FnOnce(&Transaction<'_>) -> Outcome + Send>;
+
+struct Job {
+    work: Work,
+    reply: oneshot::Sender<Outcome>,
+}
+
+/// Handle on the storage threads. They end when every handle is gone.
+pub(crate) struct Store {
+    writer: mpsc::Sender<Job>,
+    reader: mpsc::Sender<Job>,
+}
+
+/// The threads behind a [`Store`]; joined at shutdown so that the file is closed before the lock is given up.
+pub(crate) struct StoreThreads(Vec<JoinHandle<()>>);
+
+impl Store {
+    /// Starts the threads on an open writing connection and a second, reading one.
+    pub(crate) fn start(writer: Connection, reader: Connection) -> std::io::Result<(Self, StoreThreads)> {
+        let (write_sender, write_jobs) = mpsc::channel(QUEUE_LENGTH);
+        let (read_sender, read_jobs) = mpsc::channel(QUEUE_LENGTH);
+        let write = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || serve_writes(writer, write_jobs))?;
+        let read = std::thread::Builder::new()
+            .name("store-reader".to_owned())
+            .spawn(move || serve_reads(reader, read_jobs))?;
+        Ok((
+            Self {
+                writer: write_sender,
+                reader: read_sender,
+            },
+            StoreThreads(vec![write, read]),
+        ))
+    }
+
+    /// Runs a job on the thread that its access needs and waits for its outcome (and commit).
+    pub(crate) async fn run(
+        &self,
+        access: Access,
+        work: impl FnOnce(&Transaction<'_>) -> Outcome + Send + 'static,
+    ) -> Outcome {
+        let (reply, outcome) = oneshot::channel();
+        let job = Job {
+            work: Box::new(work),
+            reply,
+        };
+        let thread = match access {
+            Access::Read => &self.reader,
+            Access::Write => &self.writer,
+        };
+        let stopped = || ApiFault::new(500, 102, "Database unavailable (the storage has stopped)");
+        thread.send(job).await.map_err(|_| stopped())?;
+        outcome.await.map_err(|_| stopped())?
+    }
+}
+
+impl StoreThreads {
+    pub(crate) fn join(self) {
+        for thread in self.0 {
+            if thread.join().is_err() {
+                tracing::error!("a storage thread ended with a panic");
+            }
+        }
+    }
+}
+
+/// Opens (and creates) the database for writing.
+pub(crate) fn open_writer(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    prepare(&connection)?;
+    Ok(connection)
+}
+
+/// Opens the database a second time, for reading only.
+pub(crate) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    prepare(&connection)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(())
+}
+
+fn serve_writes(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = jobs.blocking_recv() {
+        let tx = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+            Ok(tx) => tx,
+            Err(error) => {
+                let _ = first.reply.send(Err(error.into()));
+                continue;
+            }
+        };
+        let mut done = Vec::new();
+        let mut next = Some(first);
+        while let Some(job) = next {
+            let outcome = guarded(&tx, job.work);
+            done.push((job.reply, outcome));
+            next = if done.len() < GROUP_SIZE {
+                jobs.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        let committed = tx.commit();
+        for (reply, outcome) in done {
+            let outcome = match &committed {
+                Ok(()) => outcome,
+                Err(error) => Err(ApiFault::new(
+                    500,
+                    110,
+                    format!("Update failed (cannot commit: {error})"),
+                )),
+            };
+            // A caller that went away does not need the outcome.
+            let _ = reply.send(outcome);
+        }
+    }
+}
+
+/// Runs a job in a savepoint: what a failed job wrote is undone without touching the others of its group.
+fn guarded(tx: &Transaction<'_>, work: Work) -> Outcome {
+    tx.execute_batch("SAVEPOINT job")?;
+    let outcome = work(tx);
+    let end = if outcome.is_ok() {
+        "RELEASE job"
+    } else {
+        "ROLLBACK TO job; RELEASE job"
+    };
+    tx.execute_batch(end)?;
+    outcome
+}
+
+fn serve_reads(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(job) = jobs.blocking_recv() {
+        let outcome = match connection.transaction() {
+            Ok(tx) => (job.work)(&tx),
+            Err(error) => Err(error.into()),
+        };
+        let _ = job.reply.send(outcome);
+    }
+}
