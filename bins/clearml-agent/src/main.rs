@@ -1,0 +1,101 @@
+//! `clearml-agent`: argument parsing, output and exit codes. Every command is one call into a crate.
+//!
+//! Two commands are dispatched before anything else is set up, because they are started often or must stay
+//! small: `--version`, and the private `shim`.
+
+mod arguments;
+mod commands;
+mod failure;
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    if let Some(code) = quick_way_out() {
+        return code;
+    }
+    let arguments = Arguments::parse();
+    let debug = arguments.debug;
+    start_logging(debug);
+    match run(arguments) {
+        Ok(status) => exit_code(status),
+        Err(error) => {
+            failure::print(&error, debug);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The commands that need no argument parser and no runtime.
+fn quick_way_out() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let first = arguments.next()?;
+    if first == OsStr::new("--version") && arguments.len() == 0 {
+        println!("{}", arguments::VERSION_LINE);
+        return Some(ExitCode::SUCCESS);
+    }
+    if first == OsStr::new("shim") {
+        let flag = arguments.next()?;
+        let folder = arguments.next()?;
+        if flag == OsStr::new("--run") {
+            clearml_task_runner::umask::make_private();
+            return Some(exit_code(clearml_task_runner::shim_main(Path::new(&folder))));
+        }
+    }
+    None
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<i32> {
+    let Some(command) = arguments.command else {
+        arguments::print_help()?;
+        return Ok(0);
+    };
+    // Whatever we create may hold secrets. The user's code gets the original mask back from the runner.
+    clearml_task_runner::umask::make_private();
+    let sources = arguments::sources(arguments.config_file, arguments.debug);
+    match command {
+        Command::Daemon(options) => block_on(commands::daemon(options, sources)),
+        Command::Execute(options) => block_on(commands::execute(options, sources)),
+        Command::Server(options) => block_on(commands::server(options)),
+        Command::List(options) => block_on(commands::list(options, sources)),
+        Command::Config(options) => commands::config(&options, &sources),
+        Command::Runner { run } => block_on(commands::runner(run)),
+        // Reached only with arguments that the quick way does not know.
+        Command::Shim { run } => Ok(clearml_task_runner::shim_main(&run)),
+    }
+}
+
+fn block_on(future: impl Future<Output = anyhow::Result<i32>>) -> anyhow::Result<i32> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime; is the limit of open files or processes reached?")?;
+    let outcome = runtime.block_on(future);
+    // A blocking task that hangs, such as a name lookup, must not hold up the exit.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn start_logging(debug: bool) {
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::prelude::*;
+
+    let ours = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    let filter = Targets::new().with_default(LevelFilter::WARN).with_target("clearml", ours);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(failure::colours())
+        .with_target(debug);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+}
+
+fn exit_code(status: i32) -> ExitCode {
+    // As the shell does: the low byte, so that −n of a signal becomes 256−n.
+    ExitCode::from(status.to_le_bytes()[0])
+}

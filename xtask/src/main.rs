@@ -1,0 +1,52 @@
+//! `cargo xtask`: everything a contributor types.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Everything a contributor types.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A task on its whole way: embedded server, official SDK, queue, agent, console, scalars.
+    Demo,
+    /// Run every test of the workspace and every example, and count what was skipped.
+    Test {
+        /// Only tests whose name contains this text (examples are left out then).
+        filter: Option<String>,
+    },
+    /// Measure this agent as whole processes, and optionally the official Python agent beside it.
+    Bench {
+        /// Install the official Python agent and measure both in turn on the same server.
+        #[arg(long)]
+        against_python: bool,
+        /// Fewer repetitions and a shorter idle time.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Check the rules about who may import whom.
+    Floors,
+}
+
+fn main() -> ExitCode {
+    let outcome: Result<()> = match Arguments::parse().command {
+        Command::Demo => xtask::demo::run(),
+        Command::Test { filter } => xtask::testing::run(filter.as_deref()),
+        Command::Bench { against_python, quick } => xtask::bench::run(against_python, quick),
+        Command::Floors => xtask::floors::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{} {error:#}", xtask::terminal::red("error:"));
+            ExitCode::FAILURE
+        }
+    }
+}
