@@ -1,12 +1,15 @@
 //! Runs one ClearML task.
 
+pub mod console;
 pub mod phase;
 pub mod record;
 pub mod run_dir;
+pub mod shim;
 mod spawn;
 pub mod umask;
 
 pub use phase::Phase;
 pub use record::{RunInputs, RunOptions, RunRecord, Timeline};
 pub use run_dir::{NewRun, RunDir, RunDirError, RunStore};
-pub use spawn::spawn_runner;
+pub use shim::shim_main;
+pub use spawn::{spawn_runner, spawn_shim};

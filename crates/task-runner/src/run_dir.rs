@@ -287,7 +287,12 @@ impl RunDir {
         self.read(INPUTS)
     }
 
-    pub(crate) fn write_launch(&self, launch: &Launch) -> Result<(), RunDirError> {
+    /// Stores what the shim shall run.
+    ///
+    /// # Errors
+    ///
+    /// When the file system refuses.
+    pub fn write_launch(&self, launch: &Launch) -> Result<(), RunDirError> {
         self.write(LAUNCH, launch)
     }
 

@@ -20,8 +20,12 @@ pub fn spawn_runner(exe: &Path, run: &RunDir) -> io::Result<Child> {
     spawn(exe, "runner", run)
 }
 
-/// Starts `exe shim --run DIR`. See [`crate::shim_main`].
-pub(crate) fn spawn_shim(exe: &Path, run: &RunDir) -> io::Result<Child> {
+/// Starts `exe shim --run DIR` for a run whose launch file is written; see [`crate::shim_main`].
+///
+/// # Errors
+///
+/// When the log can't be opened or the program can't be started.
+pub fn spawn_shim(exe: &Path, run: &RunDir) -> io::Result<Child> {
     spawn(exe, "shim", run)
 }
 

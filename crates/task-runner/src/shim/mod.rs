@@ -1,0 +1,373 @@
+//! The shim: the small process between the agent and the user's code.
+//!
+//! It is synchronous, has one thread, and does the same few things until the end: read what the user's
+//! processes print and append it to the console on disk, wait for them, and write down how they ended.
+//! It needs neither runner nor daemon nor server, and outlives them all.
+//!
+//! It is the reaper of everything below it, so that no descendant, daemonised or not, can get away: a
+//! process whose parent dies becomes a child of the shim.
+
+mod sink;
+mod tree;
+
+use std::io::{self, PipeReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clearml_support::fs;
+use clearml_support::process::{ProcessIdentity, detach_session};
+use clearml_support::time::now_ms;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
+use rustix::process::{Pid, Signal};
+
+use crate::record::{Launch, SCHEMA, ShimClaim, Verdict};
+use crate::run_dir::RunDir;
+use sink::Sink;
+
+/// Exit code of a shim that has done its work; what became of the user's code is in the verdict.
+pub const EXIT_DONE: i32 = 0;
+/// Exit code of a shim that could not do its work and says why on stderr.
+pub const EXIT_ERROR: i32 = 1;
+/// Exit code of a shim that found the run claimed by another one.
+pub const EXIT_CLAIMED: i32 = 3;
+
+/// How long descendants may go on by themselves after the main process has ended.
+const LINGER: Duration = Duration::from_millis(200);
+/// How long to wait for processes to vanish after SIGKILL. Only a process stuck in the kernel, such as
+/// on a dead network mount, stays that long.
+const KILL_PATIENCE: Duration = Duration::from_secs(30);
+/// How often to look for descendants while they are being stopped.
+const STOP_POLL: Duration = Duration::from_millis(20);
+
+/// The whole of `clearml-agent shim --run DIR`: runs what `launch.json` says, if no other shim does.
+/// Returns the exit code for the process. To be called before any thread exists.
+#[must_use]
+pub fn shim_main(run_dir: &Path) -> i32 {
+    match supervise(run_dir) {
+        Ok(code) => code,
+        Err(e) => {
+            // Nobody reads this but the runner, which quotes it.
+            let _unwritable = writeln!(io::stderr(), "the process supervisor for {} failed: {e}", run_dir.display());
+            EXIT_ERROR
+        }
+    }
+}
+
+fn supervise(run_dir: &Path) -> io::Result<i32> {
+    let run = RunDir::unchecked(run_dir)?;
+    crate::umask::make_private();
+    close_fds::set_fds_cloexec(3, &[]);
+    // Fails only for the leader of a process group, which a terminal can't reach by accident either.
+    let _group_leader = detach_session();
+    std::env::set_current_dir("/")?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+
+    let launch = run.launch().map_err(io::Error::other)?;
+    let signals = Signals::register()?;
+    if !claim(&run)? {
+        return Ok(EXIT_CLAIMED);
+    }
+    let mut sink = Sink::open(&run, &launch)?;
+    let started_ms = now_ms();
+    let mut verdict = match start(&launch) {
+        Ok((main, pipe)) => {
+            protect_from_oom_killer();
+            Supervisor::new(main, pipe, &launch, signals)?.run(&mut sink)?
+        }
+        Err(e) => Verdict { launch_error: Some(launch_error(&launch, &e)), ..empty_verdict() },
+    };
+    let dropped = sink.finish();
+    verdict.started_ms = started_ms;
+    verdict.finished_ms = now_ms().max(started_ms);
+    verdict.dropped_lines = dropped.lines;
+    verdict.dropped_bytes = dropped.bytes;
+    write_verdict(&run, &verdict)?;
+    Ok(EXIT_DONE)
+}
+
+fn empty_verdict() -> Verdict {
+    Verdict {
+        schema: SCHEMA,
+        exit_code: None,
+        signal: None,
+        launch_error: None,
+        started_ms: 0,
+        finished_ms: 0,
+        aborted: false,
+        dropped_lines: 0,
+        dropped_bytes: 0,
+        survivors: 0,
+    }
+}
+
+/// The exit code must not be lost to a disk that is full for a moment.
+fn write_verdict(run: &RunDir, verdict: &Verdict) -> io::Result<()> {
+    let mut pause = Duration::from_millis(100);
+    let deadline = Instant::now() + Duration::from_secs(600);
+    loop {
+        match run.write_verdict(verdict) {
+            Ok(()) => return Ok(()),
+            Err(e) if Instant::now() >= deadline => return Err(io::Error::other(e)),
+            Err(_) => std::thread::sleep(pause),
+        }
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// Makes this process the one shim of the run. The claim appears complete or not at all: it is written
+/// aside and linked into place, which fails if the name is taken.
+fn claim(run: &RunDir) -> io::Result<bool> {
+    let claim = ShimClaim { schema: SCHEMA, shim: ProcessIdentity::current()?, claimed_ms: now_ms() };
+    let path = run.claim_path();
+    let aside = path.with_file_name(format!(".claim-{}-{}", claim.shim.pid, claim.shim.start_ticks));
+    let mut file = fs::create_private_file(&aside)?;
+    file.write_all(&serde_json::to_vec(&claim)?)?;
+    file.sync_all()?;
+    let linked = std::fs::hard_link(&aside, &path);
+    std::fs::remove_file(&aside)?;
+    match linked {
+        Ok(()) => {
+            fs::sync_folder(run.path())?;
+            Ok(true)
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Starts the user's program with its output on one pipe, so that stdout and stderr keep their order.
+fn start(launch: &Launch) -> io::Result<(Pid, PipeReader)> {
+    let Some((program, arguments)) = launch.argv.split_first() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"));
+    };
+    let (reader, writer) = io::pipe()?;
+    // A larger pipe lets a burst of output pass without the program waiting for us. Not every system
+    // permits it, and it is only a convenience.
+    let _refused = rustix::pipe::fcntl_setpipe_size(&reader, 1 << 20);
+    let flags = rustix::fs::fcntl_getfl(&reader)?;
+    rustix::fs::fcntl_setfl(&reader, flags | rustix::fs::OFlags::NONBLOCK)?;
+
+    let mut command = Command::new(&program.0);
+    command
+        .args(arguments.iter().map(|argument| &argument.0))
+        .env_clear()
+        .envs(launch.env.iter().map(|(name, value)| (&name.0, &value.0)))
+        .current_dir(&launch.cwd)
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .process_group(0);
+    let private = rustix::process::umask(Mode::from_bits_truncate(launch.umask));
+    let child = command.spawn();
+    rustix::process::umask(private);
+    let pid = child?.id().cast_signed();
+    let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("the new process has no pid"))?;
+    Ok((pid, reader))
+}
+
+fn launch_error(launch: &Launch, error: &io::Error) -> String {
+    let program = launch.argv.first().map(|p| p.0.to_string_lossy()).unwrap_or_default();
+    if launch.cwd.is_dir() {
+        format!("starting {program:?} failed: {error}; check that the program exists and is executable")
+    } else {
+        format!("starting {program:?} failed: its working folder {} does not exist", launch.cwd.display())
+    }
+}
+
+/// The user's program may use up the memory; the one who has to tell about it should not be the victim.
+/// Done after the program was started, because it is inherited.
+fn protect_from_oom_killer() {
+    // Needs a privilege that an ordinary user does not have.
+    let _not_permitted = std::fs::write("/proc/self/oom_score_adj", "-900");
+}
+
+/// SIGTERM and SIGCHLD, as a flag and as something to poll.
+struct Signals {
+    terminate: Arc<AtomicBool>,
+    child: Arc<AtomicBool>,
+    wake: OwnedFd,
+}
+
+impl Signals {
+    fn register() -> io::Result<Self> {
+        use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+        let (terminate, child) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        signal_hook::flag::register(SIGTERM, Arc::clone(&terminate))?;
+        signal_hook::flag::register(SIGCHLD, Arc::clone(&child))?;
+        // Meant for a terminal's foreground, where we are not. A handler, and not "ignore", because
+        // exec resets handlers to the default for the user's program.
+        for signal in [SIGHUP, SIGINT, SIGQUIT] {
+            signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+        }
+        let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        for signal in [SIGTERM, SIGCHLD] {
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        Ok(Self { terminate, child, wake: reader.into() })
+    }
+
+    fn clear_wake(&self) {
+        let mut bytes = [0; 64];
+        while rustix::io::read(&self.wake, &mut bytes).is_ok_and(|count| count > 0) {}
+    }
+}
+
+/// Where the supervision stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stage {
+    /// The main process runs.
+    Running,
+    /// The main process has ended by itself; others may finish what they do.
+    Linger { until: Instant },
+    /// Everybody has got SIGTERM.
+    Terminating { until: Instant },
+    /// Everybody gets SIGKILL, until nobody is left.
+    Killing { until: Instant },
+}
+
+impl Stage {
+    fn until(self) -> Option<Instant> {
+        match self {
+            Self::Running => None,
+            Self::Linger { until } | Self::Terminating { until } | Self::Killing { until } => Some(until),
+        }
+    }
+}
+
+struct Supervisor {
+    me: i32,
+    main: Pid,
+    pipe: Option<PipeReader>,
+    signals: Signals,
+    stage: Stage,
+    grace: Duration,
+    leftover_grace: Duration,
+    verdict: Verdict,
+    main_ended: bool,
+}
+
+impl Supervisor {
+    fn new(main: Pid, pipe: PipeReader, launch: &Launch, signals: Signals) -> io::Result<Self> {
+        Ok(Self {
+            me: ProcessIdentity::current()?.pid,
+            main,
+            pipe: Some(pipe),
+            signals,
+            stage: Stage::Running,
+            grace: Duration::from_millis(launch.grace_ms),
+            leftover_grace: Duration::from_millis(launch.leftover_grace_ms),
+            verdict: empty_verdict(),
+            main_ended: false,
+        })
+    }
+
+    fn run(mut self, sink: &mut Sink) -> io::Result<Verdict> {
+        // The program may have ended before its SIGCHLD had a handler.
+        self.signals.child.store(true, Ordering::SeqCst);
+        loop {
+            self.drain_once(sink)?;
+            if self.signals.child.swap(false, Ordering::SeqCst) {
+                self.reap();
+            }
+            if self.signals.terminate.load(Ordering::SeqCst) && !self.verdict.aborted {
+                self.verdict.aborted = true;
+                if matches!(self.stage, Stage::Running | Stage::Linger { .. }) {
+                    self.terminate(self.grace);
+                }
+            }
+            if self.advance() {
+                break;
+            }
+            self.wait()?;
+        }
+        // Every writer is gone, so what the pipe holds now is all there will be.
+        while self.drain_once(sink)? {}
+        Ok(self.verdict)
+    }
+
+    /// Reads the pipe once, so that a program that prints without end can't keep us from the rest.
+    fn drain_once(&mut self, sink: &mut Sink) -> io::Result<bool> {
+        let Some(pipe) = &self.pipe else { return Ok(false) };
+        match sink.read_from(pipe) {
+            Ok(0) => {
+                self.pipe = None;
+                Ok(false)
+            }
+            Ok(_) => Ok(true),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn reap(&mut self) {
+        for (pid, status) in tree::reap() {
+            if pid == self.main {
+                self.main_ended = true;
+                self.verdict.exit_code = status.exit_status();
+                self.verdict.signal = status.terminating_signal();
+                if self.stage == Stage::Running {
+                    self.stage = Stage::Linger { until: Instant::now() + LINGER };
+                }
+            }
+        }
+    }
+
+    fn terminate(&mut self, grace: Duration) {
+        tree::signal_descendants(self.me, Signal::TERM);
+        // A stopped process does not see SIGTERM before it goes on.
+        tree::signal_descendants(self.me, Signal::CONT);
+        self.stage = Stage::Terminating { until: Instant::now() + grace };
+    }
+
+    /// Takes the next step when it is due. Returns whether nothing is left to supervise.
+    fn advance(&mut self) -> bool {
+        if self.stage == Stage::Running {
+            return false;
+        }
+        let left = clearml_support::process::descendants(self.me).len();
+        if left == 0 {
+            self.reap();
+            return self.main_ended;
+        }
+        let due = self.stage.until().is_some_and(|until| Instant::now() >= until);
+        match self.stage {
+            Stage::Linger { .. } if due => self.terminate(self.leftover_grace),
+            Stage::Terminating { .. } if due => {
+                self.stage = Stage::Killing { until: Instant::now() + KILL_PATIENCE };
+                tree::signal_descendants(self.me, Signal::KILL);
+            }
+            Stage::Killing { .. } if due => {
+                self.verdict.survivors = u32::try_from(left).unwrap_or(u32::MAX);
+                return true;
+            }
+            // Again and again: a process may have had a child between listing and killing.
+            Stage::Killing { .. } => {
+                tree::signal_descendants(self.me, Signal::KILL);
+            }
+            _ => {}
+        }
+        false
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let wake = PollFd::new(&self.signals.wake, PollFlags::IN);
+        let timeout = (self.stage != Stage::Running)
+            .then(|| Timespec { tv_sec: 0, tv_nsec: i64::from(STOP_POLL.subsec_nanos()) });
+        let result = match &self.pipe {
+            Some(pipe) => poll(&mut [wake, PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)], timeout.as_ref()),
+            None => poll(&mut [wake], timeout.as_ref()),
+        };
+        self.signals.clear_wake();
+        match result {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
