@@ -42,7 +42,10 @@ pub fn run() -> Result<()> {
     let executable = workspace::build_agent(false)?;
     step("Installing the official ClearML SDK into a virtual environment (the first time takes a minute)");
     let requirements = fs::read_to_string(fixture().join("requirements.txt"))?;
-    let packages: Vec<_> = requirements.lines().filter(|line| !line.trim().is_empty()).collect();
+    let packages: Vec<_> = requirements
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     let sdk = PythonEnvironment::get("demo-sdk", &packages)?;
     note(&packages.join(", "));
 
@@ -50,7 +53,10 @@ pub fn run() -> Result<()> {
     let mut server = LocalServer::start(&executable, &scratch.join("server"))?;
     let api = server.api()?;
     api.create_queue(QUEUE)?;
-    note(&format!("its client configuration is {}; queue {QUEUE:?} created", server.config().display()));
+    note(&format!(
+        "its client configuration is {}; queue {QUEUE:?} created",
+        server.config().display()
+    ));
 
     step("Making a project: a git repository, and a change that is not committed");
     let project = make_project(&scratch)?;
@@ -80,7 +86,11 @@ pub fn run() -> Result<()> {
     ensure!(left.is_empty(), "the agent left processes behind: {left:?}");
     server.stop()?;
     judge(&ended, &console)?;
-    println!("{} in {}", green("The task has completed"), duration(started.elapsed()));
+    println!(
+        "{} in {}",
+        green("The task has completed"),
+        duration(started.elapsed())
+    );
     Ok(())
 }
 
@@ -96,11 +106,21 @@ fn make_project(scratch: &Path) -> Result<PathBuf> {
         fs::copy(fixture().join(name), project.join(name)).with_context(|| format!("copying {name}"))?;
     }
     let url = format!("file://{}", origin.display());
-    git(scratch, &["init", "--quiet", "--bare", "--initial-branch=main", "origin.git"])?;
+    git(
+        scratch,
+        &["init", "--quiet", "--bare", "--initial-branch=main", "origin.git"],
+    )?;
     git(&project, &["init", "--quiet", "--initial-branch=main"])?;
     git(&project, &["add", "--all"])?;
     let identity = ["-c", "user.name=demo", "-c", "user.email=demo@example.com"];
-    git(&project, &[&identity[..], &["commit", "--quiet", "--message", "Train one number"]].concat())?;
+    git(
+        &project,
+        &[
+            &identity[..],
+            &["commit", "--quiet", "--message", "Train one number"],
+        ]
+        .concat(),
+    )?;
     git(&project, &["remote", "add", "origin", &url])?;
     git(&project, &["push", "--quiet", "--set-upstream", "origin", "main"])?;
     let change = fixture().join("uncommitted.diff");
@@ -115,7 +135,11 @@ fn git(folder: &Path, arguments: &[&str]) -> Result<()> {
         .stdin(Stdio::null())
         .output()
         .context("starting git; is it installed?")?;
-    ensure!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "git {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
@@ -129,18 +153,35 @@ fn enqueue(
 ) -> Result<(String, Duration)> {
     let output = sdk
         .command(&scratch.join("home"), &server.config())
-        .args(["train.py", "--steps", "3", "--learning-rate", "0.05", "--queue", QUEUE])
+        .args([
+            "train.py",
+            "--steps",
+            "3",
+            "--learning-rate",
+            "0.05",
+            "--queue",
+            QUEUE,
+        ])
         .current_dir(project)
         .output()
         .context("starting the project")?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    ensure!(output.status.success(), "the SDK could not put the task into the queue ({}):\n{text}", output.status);
+    ensure!(
+        output.status.success(),
+        "the SDK could not put the task into the queue ({}):\n{text}",
+        output.status
+    );
     let queues = api.call("queues.get_all", json!({"name": format!("^{QUEUE}$")}))?;
     let queue = queues["queues"][0]["id"].as_str().context("the queue is gone")?;
-    let Some(task) = api.waiting(queue)?.pop() else { bail!("the queue is empty; the SDK said:\n{text}") };
+    let Some(task) = api.waiting(queue)?.pop() else {
+        bail!("the queue is empty; the SDK said:\n{text}")
+    };
     let document = api.task(&task)?;
-    note(&format!("task {task} {:?}", document["name"].as_str().unwrap_or_default()));
+    note(&format!(
+        "task {task} {:?}",
+        document["name"].as_str().unwrap_or_default()
+    ));
     let script = &document["script"];
     note(&format!(
         "commit {} of {}, {} lines of uncommitted changes",
@@ -157,11 +198,16 @@ fn override_hyperparameters(api: &Api, task: &str) -> Result<()> {
     for (name, value) in OVERRIDES {
         // argparse turns a dash into an underscore in the name that it stores.
         let name = name.replace('-', "_");
-        let old = before["hyperparams"]["Args"][&name]["value"].as_str().unwrap_or("?");
+        let old = before["hyperparams"]["Args"][&name]["value"]
+            .as_str()
+            .unwrap_or("?");
         note(&format!("Args/{name}: {old} -> {value}"));
         changes.push(json!({"section": "Args", "name": name, "value": value}));
     }
-    api.call("tasks.edit_hyper_params", json!({"task": task, "hyperparams": changes, "force": true}))?;
+    api.call(
+        "tasks.edit_hyper_params",
+        json!({"task": task, "hyperparams": changes, "force": true}),
+    )?;
     Ok(())
 }
 
@@ -174,7 +220,11 @@ fn follow(api: &Api, task: &str, agent: &mut Agent) -> Result<Value> {
         let (events, last) = api.console_after(task, seen)?;
         let quiet = events.is_empty();
         seen = last;
-        for line in events.iter().filter_map(|event| event["msg"].as_str()).flat_map(str::lines) {
+        for line in events
+            .iter()
+            .filter_map(|event| event["msg"].as_str())
+            .flat_map(str::lines)
+        {
             println!("    {} {line}", dim("|"));
         }
         std::io::stdout().flush()?;
@@ -184,11 +234,18 @@ fn follow(api: &Api, task: &str, agent: &mut Agent) -> Result<Value> {
         if let Some(status) = agent.ended()? {
             bail!("the agent ended with {status}:\n{}", agent.output());
         }
-        ensure!(started.elapsed() < LIMIT, "the task has not ended in time; the agent said:\n{}", agent.output());
+        ensure!(
+            started.elapsed() < LIMIT,
+            "the task has not ended in time; the agent said:\n{}",
+            agent.output()
+        );
         let document = api.task(task)?;
         // One more look at the console after the end, because the last lines come just before it.
         let open = ["created", "queued", "in_progress"];
-        if !document["status"].as_str().is_some_and(|status| open.contains(&status)) {
+        if !document["status"]
+            .as_str()
+            .is_some_and(|status| open.contains(&status))
+        {
             ended = Some(document);
         }
         std::thread::sleep(Duration::from_millis(150));
@@ -209,10 +266,17 @@ fn print_timeline(state: &Path, task: &str, enqueued: Duration) -> Result<()> {
     if let Some(pulled) = marks.iter().find(|mark| mark.name == "pulled") {
         rows.push(("waited in the queue", pulled.ms - enqueued));
     }
-    let stations =
-        [("clone", "code cloned, change applied"), ("environment", "environment built"), ("run", "run")];
+    let stations = [
+        ("clone", "code cloned, change applied"),
+        ("environment", "environment built"),
+        ("run", "run"),
+    ];
     for (name, text) in stations {
-        if let Some(length) = marks.iter().find(|mark| mark.name == name).and_then(|mark| mark.duration_ms) {
+        if let Some(length) = marks
+            .iter()
+            .find(|mark| mark.name == name)
+            .and_then(|mark| mark.duration_ms)
+        {
             rows.push((text, length));
         }
     }
@@ -221,7 +285,11 @@ fn print_timeline(state: &Path, task: &str, enqueued: Duration) -> Result<()> {
     for (text, length) in rows {
         let length = u64::try_from(length).unwrap_or(0);
         let width = usize::try_from(length * 40 / longest.unsigned_abs()).unwrap_or(0);
-        note(&format!("{text:<28} {:>10}  {}", duration(Duration::from_millis(length)), "#".repeat(width)));
+        note(&format!(
+            "{text:<28} {:>10}  {}",
+            duration(Duration::from_millis(length)),
+            "#".repeat(width)
+        ));
     }
     Ok(())
 }
@@ -230,13 +298,21 @@ fn print_scalars(api: &Api, task: &str) -> Result<()> {
     let scalars = api.scalars(task)?;
     ensure!(!scalars.is_empty(), "the task has reported no scalars");
     for (metric, variant, points) in scalars {
-        let (Some((_, first)), Some((x, last))) = (points.first(), points.last()) else { continue };
-        note(&format!("{metric:<14} {variant:<8} {first:>10.4} -> {last:>10.4}  ({} points, up to {x})", points.len()));
+        let (Some((_, first)), Some((x, last))) = (points.first(), points.last()) else {
+            continue;
+        };
+        note(&format!(
+            "{metric:<14} {variant:<8} {first:>10.4} -> {last:>10.4}  ({} points, up to {x})",
+            points.len()
+        ));
     }
     let single = api.call("events.get_task_single_value_metrics", json!({"tasks": [task]}))?;
     for value in single["tasks"][0]["values"].as_array().into_iter().flatten() {
         let name = value["variant"].as_str().unwrap_or_default();
-        note(&bold(&format!("{name:<23} {:>10.4}", value["value"].as_f64().unwrap_or(f64::NAN))));
+        note(&bold(&format!(
+            "{name:<23} {:>10.4}",
+            value["value"].as_f64().unwrap_or(f64::NAN)
+        )));
     }
     Ok(())
 }
@@ -245,7 +321,11 @@ fn print_scalars(api: &Api, task: &str) -> Result<()> {
 fn judge(ended: &Value, console: &str) -> Result<()> {
     let status = ended["status"].as_str().unwrap_or_default();
     let reason = ended["status_reason"].as_str().unwrap_or_default();
-    ensure!(status == "completed", "{}: {status} ({reason})", red("the task has not completed"));
+    ensure!(
+        status == "completed",
+        "{}: {status} ({reason})",
+        red("the task has not completed")
+    );
     for wanted in ["plus an uncommitted change", "steps=12 learning_rate=0.25"] {
         ensure!(console.contains(wanted), "the console does not show {wanted:?}");
     }

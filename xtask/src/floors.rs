@@ -65,20 +65,34 @@ fn from_metadata(metadata: &Metadata) -> Imports {
 /// Every broken rule as one sentence; empty when the house stands.
 #[must_use]
 pub fn violations(imports: &Imports) -> Vec<String> {
-    let floor = |name: &str| FLOORS.iter().find(|(known, _)| *known == name).map(|(_, floor)| *floor);
+    let floor = |name: &str| {
+        FLOORS
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, floor)| *floor)
+    };
     let mut found = Vec::new();
     for (package, dependencies) in imports {
         let Some(own) = floor(package) else {
-            found.push(format!("{package} has no floor: add it to xtask/src/floors.rs and docs/architecture.md"));
+            found.push(format!(
+                "{package} has no floor: add it to xtask/src/floors.rs and docs/architecture.md"
+            ));
             continue;
         };
-        let ceiling = CEILINGS.iter().find(|(name, _)| name == package).map(|(_, ceiling)| *ceiling);
+        let ceiling = CEILINGS
+            .iter()
+            .find(|(name, _)| name == package)
+            .map(|(_, ceiling)| *ceiling);
         for dependency in dependencies {
             let Some(other) = floor(dependency) else { continue };
             if own < 4 && other >= own {
-                found.push(format!("{package} (floor {own}) imports {dependency} (floor {other})"));
+                found.push(format!(
+                    "{package} (floor {own}) imports {dependency} (floor {other})"
+                ));
             } else if ceiling.is_some_and(|ceiling| other > ceiling) {
-                found.push(format!("{package} may use floor 0 only, but imports {dependency} (floor {other})"));
+                found.push(format!(
+                    "{package} may use floor 0 only, but imports {dependency} (floor {other})"
+                ));
             }
         }
     }
@@ -106,7 +120,11 @@ mod tests {
     use super::*;
 
     fn one(package: &str, dependencies: &[&str]) -> Imports {
-        [(package.to_owned(), dependencies.iter().map(|&name| name.to_owned()).collect())].into()
+        [(
+            package.to_owned(),
+            dependencies.iter().map(|&name| name.to_owned()).collect(),
+        )]
+        .into()
     }
 
     #[test]
@@ -117,11 +135,23 @@ mod tests {
 
     #[test]
     fn upward_sideways_and_unknown_imports_are_found() {
-        assert_eq!(violations(&one("clearml-env-builder", &["clearml-support"])), Vec::<String>::new());
-        assert_eq!(violations(&one("clearml-env-builder", &["clearml-agent-config"])).len(), 1);
+        assert_eq!(
+            violations(&one("clearml-env-builder", &["clearml-support"])),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            violations(&one("clearml-env-builder", &["clearml-agent-config"])).len(),
+            1
+        );
         assert_eq!(violations(&one("clearml-support", &["clearml-worker"])).len(), 1);
-        assert_eq!(violations(&one("clearml-local-server", &["clearml-api-client"])).len(), 1);
+        assert_eq!(
+            violations(&one("clearml-local-server", &["clearml-api-client"])).len(),
+            1
+        );
         assert_eq!(violations(&one("clearml-attic", &[])).len(), 1);
-        assert_eq!(violations(&one("clearml-agent", &["xtask"])), Vec::<String>::new());
+        assert_eq!(
+            violations(&one("clearml-agent", &["xtask"])),
+            Vec::<String>::new()
+        );
     }
 }

@@ -39,7 +39,10 @@ fn main() -> ExitCode {
     let outcome: Result<()> = match Arguments::parse().command {
         Command::Demo => xtask::demo::run(),
         Command::Test { filter } => xtask::testing::run(filter.as_deref()),
-        Command::Bench { against_python, quick } => xtask::bench::run(against_python, quick),
+        Command::Bench {
+            against_python,
+            quick,
+        } => xtask::bench::run(against_python, quick),
         Command::Floors => xtask::floors::run(),
     };
     match outcome {

@@ -16,7 +16,11 @@ fn colours() -> bool {
 }
 
 fn paint(code: &str, text: &str) -> String {
-    if colours() { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    if colours() {
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// Bold text.

@@ -89,7 +89,11 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     for failed in &tally.failed {
         println!("failed: {failed}");
     }
-    println!("The whole output is in {}; it took {}.", log_path.display(), terminal::duration(started.elapsed()));
+    println!(
+        "The whole output is in {}; it took {}.",
+        log_path.display(),
+        terminal::duration(started.elapsed())
+    );
     println!(
         "{} passed, {} failed, {} skipped",
         tally.passed,
@@ -105,7 +109,10 @@ fn run_tests(filter: Option<&str>, tally: &mut Tally, log: &mut File) -> Result<
     let mut command = workspace::cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]);
     command.args(filter).args(["--", "--show-output"]);
-    let mut child = command.stdout(Stdio::piped()).spawn().context("starting cargo test")?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting cargo test")?;
     let stdout = child.stdout.take().context("cargo test has no stdout")?;
     let mut reader = BufReader::new(stdout);
     let mut bytes = Vec::new();
@@ -129,10 +136,21 @@ fn run_examples(tally: &mut Tally) -> Result<()> {
         .exec()
         .context("reading the workspace with cargo metadata")?;
     for package in metadata.workspace_packages() {
-        for example in package.targets.iter().filter(|target| target.kind.contains(&TargetKind::Example)) {
+        for example in package
+            .targets
+            .iter()
+            .filter(|target| target.kind.contains(&TargetKind::Example))
+        {
             let name = format!("{} example {}", package.name, example.name);
             let output = workspace::cargo()
-                .args(["run", "--quiet", "--package", package.name.as_str(), "--example", &example.name])
+                .args([
+                    "run",
+                    "--quiet",
+                    "--package",
+                    package.name.as_str(),
+                    "--example",
+                    &example.name,
+                ])
                 .stdin(Stdio::null())
                 .output()
                 .with_context(|| format!("starting {name}"))?;
@@ -141,7 +159,11 @@ fn run_examples(tally: &mut Tally) -> Result<()> {
                 tally.passed += 1;
             } else {
                 println!("{name}: {}", output.status);
-                print!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+                print!(
+                    "{}{}",
+                    String::from_utf8_lossy(&output.stdout),
+                    String::from_utf8_lossy(&output.stderr)
+                );
                 tally.failed.push(name);
             }
         }

@@ -9,7 +9,9 @@ use anyhow::{Context, Result, ensure};
 #[must_use]
 pub fn root() -> &'static Path {
     // The manifest of this crate lies one level below the root.
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
 }
 
 /// The build folder, where scratch data of the commands lives as well.
@@ -43,4 +45,45 @@ pub fn build_agent(release: bool) -> Result<PathBuf> {
     let executable = target().join(profile).join("clearml-agent");
     ensure!(executable.is_file(), "cargo built no {}", executable.display());
     Ok(executable)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The names of the external entries of `[workspace.dependencies]`.
+    fn workspace_dependencies() -> Vec<String> {
+        let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+        let (_, section) = manifest.split_once("[workspace.dependencies]").unwrap();
+        let section = section.split("\n[").next().unwrap();
+        let entries = section.lines().filter(|line| !line.contains("path =") && !line.starts_with('#'));
+        entries.filter_map(|line| Some(line.split_once(" = ")?.0.to_owned())).collect()
+    }
+
+    #[test]
+    fn every_dependency_is_explained_and_every_explanation_is_needed() {
+        let document = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
+        let rows = document.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
+        let explained: Vec<_> = rows.filter(|name| !matches!(*name, "crate" | "---")).collect();
+        let dependencies = workspace_dependencies();
+        assert_eq!(explained, dependencies, "docs/dependencies.md and Cargo.toml differ");
+    }
+
+    #[test]
+    fn every_workspace_dependency_is_used() {
+        let mut manifests = String::new();
+        for folder in ["crates", "bins"] {
+            for entry in fs::read_dir(root().join(folder)).unwrap() {
+                manifests += &fs::read_to_string(entry.unwrap().path().join("Cargo.toml")).unwrap();
+            }
+        }
+        manifests += &fs::read_to_string(root().join("xtask/Cargo.toml")).unwrap();
+        let used = |name: &String| {
+            manifests.contains(&format!("\n{name}.workspace")) || manifests.contains(&format!("\n{name} = {{"))
+        };
+        let unused: Vec<_> = workspace_dependencies().into_iter().filter(|name| !used(name)).collect();
+        assert!(unused.is_empty(), "declared in Cargo.toml but used nowhere: {unused:?}");
+    }
 }

@@ -86,11 +86,18 @@ pub(crate) struct TaskArguments {
 impl TaskArguments {
     /// The configuration keys that these options override.
     pub(crate) fn overrides(&self) -> Vec<(String, Value, String)> {
-        let git = [("agent.git_user", &self.git_user, "--git-user"), ("agent.git_pass", &self.git_pass, "--git-pass")];
+        let git = [
+            ("agent.git_user", &self.git_user, "--git-user"),
+            ("agent.git_pass", &self.git_pass, "--git-pass"),
+        ];
         git.into_iter()
             .filter_map(|(key, value, flag)| {
                 let value = value.as_ref()?;
-                Some((key.to_owned(), Value::from(value.as_str()), format!("command line {flag}")))
+                Some((
+                    key.to_owned(),
+                    Value::from(value.as_str()),
+                    format!("command line {flag}"),
+                ))
             })
             .collect()
     }
@@ -110,7 +117,9 @@ pub(crate) enum LogLevel {
 
 impl LogLevel {
     pub(crate) fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+        self.to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
     }
 }
 
@@ -203,7 +212,11 @@ pub(crate) fn sources(config_file: Option<PathBuf>, debug: bool) -> Sources {
     let mut sources = Sources::from_process();
     sources.config_file = config_file.or(sources.config_file);
     if debug {
-        sources.overrides.push(("agent.debug".to_owned(), Value::Bool(true), "command line --debug".to_owned()));
+        sources.overrides.push((
+            "agent.debug".to_owned(),
+            Value::Bool(true),
+            "command line --debug".to_owned(),
+        ));
     }
     sources
 }

@@ -96,7 +96,9 @@ pub(crate) async fn list(options: ListArguments, sources: Sources) -> anyhow::Re
     let client = Client::new(clearml_task_runner::settings::client_options(&settings)?)?;
     client.login().await?;
     // 0 switches the filter by last activity off.
-    let call = Call::new("workers.get_all").version("2.5").body(json!({"last_seen": 0}));
+    let call = Call::new("workers.get_all")
+        .version("2.5")
+        .body(json!({"last_seen": 0}));
     let reply: Value = client.call(call).await.context("asking for the workers")?;
     if options.json {
         println!("{:#}", reply["workers"]);
@@ -136,7 +138,9 @@ pub(crate) fn config(options: &ConfigArguments, sources: &Sources) -> anyhow::Re
         return Ok(0);
     }
     let version = VERSION_LINE.rsplit(' ').next().unwrap_or_default();
-    let location = settings.location().map_or_else(|| "None".to_owned(), |path| path.display().to_string());
+    let location = settings
+        .location()
+        .map_or_else(|| "None".to_owned(), |path| path.display().to_string());
     println!("Current configuration (clearml_agent v{version}, location: {location}):");
     println!("----------------------");
     print_properties(&settings, "", &effective, options.origins);
@@ -146,7 +150,13 @@ pub(crate) fn config(options: &ConfigArguments, sources: &Sources) -> anyhow::Re
 
 /// Prints `dotted.key = value` lines; empty lists, empty maps and nulls are left out.
 fn print_properties(settings: &Settings, key: &str, value: &Value, origins: bool) {
-    let below = |name: &str| if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
+    let below = |name: &str| {
+        if key.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{key}.{name}")
+        }
+    };
     let text = match value {
         Value::Null => return,
         Value::Object(fields) => {

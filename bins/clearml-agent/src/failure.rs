@@ -12,7 +12,11 @@ pub(crate) fn colours() -> bool {
 
 /// Prints the failure to standard error.
 pub(crate) fn print(error: &anyhow::Error, debug: bool) {
-    let (red, plain) = if colours() { ("\u{1b}[31m", "\u{1b}[0m") } else { ("", "") };
+    let (red, plain) = if colours() {
+        ("\u{1b}[31m", "\u{1b}[0m")
+    } else {
+        ("", "")
+    };
     eprintln!("{red}clearml_agent: ERROR:{plain} {error}");
     let mut shown = error.to_string();
     for cause in error.chain().skip(1) {

@@ -86,13 +86,21 @@ fn start_logging(debug: bool) {
     use tracing_subscriber::filter::{LevelFilter, Targets};
     use tracing_subscriber::prelude::*;
 
-    let ours = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    let filter = Targets::new().with_default(LevelFilter::WARN).with_target("clearml", ours);
+    let ours = if debug {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::INFO
+    };
+    let filter = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("clearml", ours);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(failure::colours())
         .with_target(debug);
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .init();
 }
 
 fn exit_code(status: i32) -> ExitCode {

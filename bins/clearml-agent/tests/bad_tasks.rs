@@ -24,7 +24,10 @@ fn code_that_cannot_be_had_fails_in_the_clone_stage() {
     ended.assert_failed_in("clone", ABSENT);
 
     let diff = "--- a/main.py\n+++ b/main.py\n@@ -1 +1 @@\n-print('something else')\n+print('patched')\n";
-    let ended = scene.run("bad diff", &TaskSpec::repository(&url, &commit, "main.py").with("diff", diff));
+    let ended = scene.run(
+        "bad diff",
+        &TaskSpec::repository(&url, &commit, "main.py").with("diff", diff),
+    );
     ended.assert_failed_in("clone", "main.py");
 
     scene.good_task_completes();
@@ -55,7 +58,10 @@ fn a_missing_entry_point_is_named() {
     let scene = Scene::new();
     let _daemon = scene.daemon();
     let (url, commit) = scene.repository("project", &[("main.py", "print('out: hello')\n")]);
-    let ended = scene.run("no entry point", &TaskSpec::repository(&url, &commit, "missing/train.py"));
+    let ended = scene.run(
+        "no entry point",
+        &TaskSpec::repository(&url, &commit, "missing/train.py"),
+    );
     ended.assert_status("failed");
     assert!(ended.console.contains("missing/train.py"), "{}", ended.console);
     assert!(!ended.reason().is_empty());
@@ -72,11 +78,17 @@ fn a_task_deleted_while_it_runs_is_ended() {
         Ok(scene.api.console(&task)?.contains("out: started").then_some(()))
     })
     .unwrap();
-    scene.api.call("tasks.delete", json!({"task": task, "force": true})).unwrap();
+    scene
+        .api
+        .call("tasks.delete", json!({"task": task, "force": true}))
+        .unwrap();
     let running = |(_, line): &(i32, String)| line.contains("script.py") || line.contains(" shim ");
-    wait_for("the end of the processes", LIMIT, Duration::from_millis(50), || {
-        Ok((!daemon.mark().processes().iter().any(running)).then_some(()))
-    })
+    wait_for(
+        "the end of the processes",
+        LIMIT,
+        Duration::from_millis(50),
+        || Ok((!daemon.mark().processes().iter().any(running)).then_some(())),
+    )
     .unwrap();
     scene.good_task_completes();
 }
@@ -85,7 +97,10 @@ fn a_task_deleted_while_it_runs_is_ended() {
 fn a_task_stopped_by_someone_else_keeps_that_status() {
     let scene = Scene::new();
     let _daemon = scene.daemon();
-    let task = scene.submit("taken away", &TaskSpec::script("import time\nprint('out: up', flush=True)\ntime.sleep(1000)\n"));
+    let task = scene.submit(
+        "taken away",
+        &TaskSpec::script("import time\nprint('out: up', flush=True)\ntime.sleep(1000)\n"),
+    );
     wait_for("the first line", LIMIT, Duration::from_millis(50), || {
         Ok(scene.api.console(&task)?.contains("out: up").then_some(()))
     })
@@ -102,7 +117,8 @@ fn a_task_stopped_by_someone_else_keeps_that_status() {
 fn a_line_of_ten_megabytes_arrives_whole() {
     let scene = Scene::new();
     let _daemon = scene.daemon();
-    let code = "import sys\nsys.stdout.write('a' * 10_000_000)\nsys.stdout.flush()\nprint()\nprint('out: after')\n";
+    let code =
+        "import sys\nsys.stdout.write('a' * 10_000_000)\nsys.stdout.flush()\nprint()\nprint('out: after')\n";
     let ended = scene.run("long line", &TaskSpec::script(code));
     ended.assert_status("completed");
     assert_eq!(ended.output(), ["out: after"]);
@@ -121,7 +137,10 @@ fn bytes_that_are_not_utf8_are_shown_and_do_no_harm() {
     ended.assert_status("completed");
     let output = ended.output();
     assert_eq!(output.len(), 3, "{output:?}");
-    assert!(output[0].starts_with("out: ") && output[0].ends_with("café"), "{output:?}");
+    assert!(
+        output[0].starts_with("out: ") && output[0].ends_with("café"),
+        "{output:?}"
+    );
     assert_eq!(output[2], "out: after");
 }
 

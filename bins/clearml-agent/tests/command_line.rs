@@ -19,7 +19,12 @@ fn alone(folder: &TempDir, config: &str) -> AgentOptions {
 
 #[test]
 fn usage_errors_go_to_stderr_with_exit_code_2() {
-    for arguments in [&["daemon", "--no-such-flag"][..], &["no-such-command"], &["execute"], &["list", "--debug"]] {
+    for arguments in [
+        &["daemon", "--no-such-flag"][..],
+        &["no-such-command"],
+        &["execute"],
+        &["list", "--debug"],
+    ] {
         let mut command = Command::new(AGENT);
         command.args(arguments);
         let (code, stdout, stderr) = finish(command);
@@ -32,7 +37,10 @@ fn usage_errors_go_to_stderr_with_exit_code_2() {
 fn without_a_command_the_help_is_shown() {
     let (code, stdout, _) = finish(Command::new(AGENT));
     assert_eq!(code, 0);
-    assert!(stdout.contains("daemon") && stdout.contains("execute"), "{stdout}");
+    assert!(
+        stdout.contains("daemon") && stdout.contains("execute"),
+        "{stdout}"
+    );
     assert!(!stdout.contains("shim"), "private commands are shown: {stdout}");
 }
 
@@ -40,7 +48,12 @@ fn without_a_command_the_help_is_shown() {
 fn an_unknown_queue_is_named_with_near_misses() {
     let scene = Scene::new();
     scene.api.create_queue("gpu_large").unwrap();
-    let (code, stdout, stderr) = finish(scene.options().command(&["daemon", "--queue", "gpu-large", "--foreground"]));
+    let (code, stdout, stderr) =
+        finish(
+            scene
+                .options()
+                .command(&["daemon", "--queue", "gpu-large", "--foreground"]),
+        );
     assert_eq!(code, 1, "{stdout}{stderr}");
     assert!(stderr.contains("gpu-large"), "{stderr}");
     assert!(stderr.contains("gpu_large"), "no suggestion: {stderr}");
@@ -55,8 +68,13 @@ fn a_missing_queue_is_created_when_asked_for() {
     )
     .unwrap();
     xtask::workbench::wait_for("the queue", common::LIMIT, Duration::from_millis(50), || {
-        let reply = scene.api.call("queues.get_all", serde_json::json!({"name": "^brand new$"}))?;
-        Ok(reply["queues"].as_array().is_some_and(|queues| queues.len() == 1).then_some(()))
+        let reply = scene
+            .api
+            .call("queues.get_all", serde_json::json!({"name": "^brand new$"}))?;
+        Ok(reply["queues"]
+            .as_array()
+            .is_some_and(|queues| queues.len() == 1)
+            .then_some(()))
     })
     .unwrap();
 }
@@ -64,11 +82,17 @@ fn a_missing_queue_is_created_when_asked_for() {
 #[test]
 fn a_malformed_configuration_is_shown_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
-    let options = alone(&folder, "api {\n  api_server: \"http://127.0.0.1:1\"\n  credentials { access_key = \n}\n");
+    let options = alone(
+        &folder,
+        "api {\n  api_server: \"http://127.0.0.1:1\"\n  credentials { access_key = \n}\n",
+    );
     let (code, _, stderr) = finish(options.command(&["daemon", "--queue", "q"]));
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("clearml.conf"), "no file: {stderr}");
-    assert!(stderr.contains("line 3") || stderr.contains("line:3") || stderr.contains(":3:"), "no line: {stderr}");
+    assert!(
+        stderr.contains("line 3") || stderr.contains("line:3") || stderr.contains(":3:"),
+        "no line: {stderr}"
+    );
     assert!(stderr.contains("access_key"), "no offending text: {stderr}");
 }
 
@@ -87,7 +111,10 @@ fn missing_credentials_are_explained() {
     let options = alone(&folder, "api { api_server: \"http://127.0.0.1:1\" }\n");
     let (code, _, stderr) = finish(options.command(&["daemon", "--queue", "q"]));
     assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("credentials") || stderr.contains("access_key"), "{stderr}");
+    assert!(
+        stderr.contains("credentials") || stderr.contains("access_key"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -100,7 +127,10 @@ fn refused_credentials_are_explained_and_not_shown() {
     let (code, stdout, stderr) = finish(options.command(&["daemon", "--queue", "work"]));
     assert_eq!(code, 1, "{stdout}{stderr}");
     assert!(stderr.contains("credentials"), "{stderr}");
-    assert!(!stdout.contains("very-secret-text") && !stderr.contains("very-secret-text"), "{stdout}{stderr}");
+    assert!(
+        !stdout.contains("very-secret-text") && !stderr.contains("very-secret-text"),
+        "{stdout}{stderr}"
+    );
 }
 
 #[test]
@@ -124,34 +154,51 @@ fn the_effective_configuration_is_shown_without_secrets() {
         let (code, stdout, stderr) = finish(options.command(arguments));
         assert_eq!(code, 0, "{stderr}");
         assert!(stdout.contains("somebody"), "{stdout}");
-        assert!(!stdout.contains("hidden-text") && !stderr.contains("hidden-text"), "{stdout}{stderr}");
+        assert!(
+            !stdout.contains("hidden-text") && !stderr.contains("hidden-text"),
+            "{stdout}{stderr}"
+        );
     }
     let (_, json, _) = finish(options.command(&["config", "--json"]));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["agent"]["worker_name"], "somebody");
     let (_, origins, _) = finish(options.command(&["config", "--origins"]));
-    let line = origins.lines().find(|line| line.starts_with("agent.worker_name = ")).unwrap();
+    let line = origins
+        .lines()
+        .find(|line| line.starts_with("agent.worker_name = "))
+        .unwrap();
     assert!(line.contains("clearml.conf"), "{line}");
 }
 
 #[test]
 fn workers_are_listed_as_data() {
     let scene = Scene::new();
-    scene.api.call("workers.register", serde_json::json!({"worker": "a:0", "queues": [scene.queue]})).unwrap();
+    scene
+        .api
+        .call(
+            "workers.register",
+            serde_json::json!({"worker": "a:0", "queues": [scene.queue]}),
+        )
+        .unwrap();
     let (code, stdout, stderr) = finish(scene.options().command(&["list", "--json"]));
     assert_eq!(code, 0, "{stderr}");
     let workers: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(workers[0]["id"], "a:0");
     let (code, stdout, _) = finish(scene.options().command(&["list"]));
     assert_eq!(code, 0);
-    assert!(stdout.starts_with("workers:\n- ") && stdout.contains("id: \"a:0\""), "{stdout}");
+    assert!(
+        stdout.starts_with("workers:\n- ") && stdout.contains("id: \"a:0\""),
+        "{stdout}"
+    );
 }
 
 #[test]
 fn the_server_refuses_to_be_reachable_unasked() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(AGENT);
-    command.args(["server", "--host", "0.0.0.0", "--port", "0", "--data"]).arg(folder.path());
+    command
+        .args(["server", "--host", "0.0.0.0", "--port", "0", "--data"])
+        .arg(folder.path());
     let (code, _, stderr) = finish(command);
     assert_eq!(code, 1);
     assert!(stderr.contains("--allow-remote"), "{stderr}");

@@ -22,7 +22,10 @@ fn a_literal_script_completes_and_every_line_arrives() {
     assert_eq!(ended.reason(), "worker execution done");
     let worker = ended.task["last_worker"].as_str().unwrap();
     assert!(worker.starts_with("tester:"), "{worker}");
-    assert_eq!(ended.task["status_message"], format!("Changed by clearml-agent {worker}"));
+    assert_eq!(
+        ended.task["status_message"],
+        format!("Changed by clearml-agent {worker}")
+    );
     let mut expected: Vec<_> = (0..50).map(|i| format!("out: {i}")).collect();
     expected.push("out: to stderr".to_owned());
     assert_eq!(ended.output(), expected);
@@ -38,7 +41,10 @@ fn a_literal_script_completes_and_every_line_arrives() {
 fn the_exit_code_of_the_code_decides_the_status() {
     let scene = Scene::new();
     let _daemon = scene.daemon();
-    let ended = scene.run("exit code 3", &TaskSpec::script("import sys\nprint('out: bye')\nsys.exit(3)"));
+    let ended = scene.run(
+        "exit code 3",
+        &TaskSpec::script("import sys\nprint('out: bye')\nsys.exit(3)"),
+    );
     ended.assert_status("failed");
     assert_eq!(ended.reason(), "worker execution exit code 3");
     assert_eq!(ended.output(), ["out: bye"]);
@@ -52,8 +58,17 @@ fn queues_are_served_in_the_order_given() {
     let script = TaskSpec::script("print('out: done')");
     let low = scene.submit("low", &script);
     let high = scene.api.submit("high", &script, &urgent).unwrap();
-    let _daemon = Agent::start(&scene.options(), &["daemon", "--queue", "urgent", QUEUE, "--foreground"]).unwrap();
-    let started = |task: &str| scene.ended(task).task["started"].as_str().map(str::to_owned).unwrap();
+    let _daemon = Agent::start(
+        &scene.options(),
+        &["daemon", "--queue", "urgent", QUEUE, "--foreground"],
+    )
+    .unwrap();
+    let started = |task: &str| {
+        scene.ended(task).task["started"]
+            .as_str()
+            .map(str::to_owned)
+            .unwrap()
+    };
     assert!(started(&high) < started(&low));
 }
 
@@ -62,9 +77,14 @@ fn a_repository_with_a_diff_and_packages_runs() {
     let scene = Scene::new();
     let _daemon = scene.daemon();
     let main = "import six\nimport helper\nprint('out:', helper.WORD, six.__version__)\n";
-    let (url, commit) = scene.repository("project", &[("main.py", main), ("helper.py", "WORD = 'committed'\n")]);
+    let (url, commit) = scene.repository(
+        "project",
+        &[("main.py", main), ("helper.py", "WORD = 'committed'\n")],
+    );
     let diff = "--- a/helper.py\n+++ b/helper.py\n@@ -1 +1 @@\n-WORD = 'committed'\n+WORD = 'patched'\n";
-    let spec = TaskSpec::repository(&url, &commit, "main.py").with("diff", diff).requirements("six==1.17.0\n");
+    let spec = TaskSpec::repository(&url, &commit, "main.py")
+        .with("diff", diff)
+        .requirements("six==1.17.0\n");
     let task = scene.submit("repository", &spec);
     let ended = scene.ended_within(&task, LONG_LIMIT);
     ended.assert_status("completed");
@@ -84,13 +104,29 @@ fn an_abort_ends_the_whole_process_tree() {
         Ok(scene.api.console(&task)?.contains("out: started").then_some(()))
     })
     .unwrap();
-    scene.api.call("tasks.stop", json!({"task": task, "status_reason": "abort request"})).unwrap();
+    scene
+        .api
+        .call(
+            "tasks.stop",
+            json!({"task": task, "status_reason": "abort request"}),
+        )
+        .unwrap();
     let ended = scene.ended(&task);
     ended.assert_status("stopped");
-    let sleepers = || daemon.mark().processes().into_iter().filter(|(_, line)| line.contains("sleep(1000)")).count();
-    wait_for("the end of the tree", Duration::from_secs(15), Duration::from_millis(50), || {
-        Ok((sleepers() == 0).then_some(()))
-    })
+    let sleepers = || {
+        daemon
+            .mark()
+            .processes()
+            .into_iter()
+            .filter(|(_, line)| line.contains("sleep(1000)"))
+            .count()
+    };
+    wait_for(
+        "the end of the tree",
+        Duration::from_secs(15),
+        Duration::from_millis(50),
+        || Ok((sleepers() == 0).then_some(())),
+    )
     .unwrap();
     scene.good_task_completes();
 }
@@ -99,7 +135,11 @@ fn an_abort_ends_the_whole_process_tree() {
 fn a_child_that_ignores_sigterm_is_killed() {
     let scene = Scene::new();
     let options = scene.options();
-    let daemon = Agent::daemon(&options.variable("CLEARML_AGENT__AGENT__ABORT_GRACE_SEC", "1"), QUEUE).unwrap();
+    let daemon = Agent::daemon(
+        &options.variable("CLEARML_AGENT__AGENT__ABORT_GRACE_SEC", "1"),
+        QUEUE,
+    )
+    .unwrap();
     let code = "import signal, time\nfor s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):\n    \
                 signal.signal(s, signal.SIG_IGN)\nprint('out: deaf', flush=True)\ntime.sleep(1000)\n";
     let task = scene.submit("deaf", &TaskSpec::script(code));
@@ -110,9 +150,12 @@ fn a_child_that_ignores_sigterm_is_killed() {
     scene.api.call("tasks.stop", json!({"task": task})).unwrap();
     scene.ended(&task).assert_status("stopped");
     let deaf = |(_, line): &(i32, String)| line.contains("script.py");
-    wait_for("the end of the deaf child", LIMIT, Duration::from_millis(50), || {
-        Ok((!daemon.mark().processes().iter().any(deaf)).then_some(()))
-    })
+    wait_for(
+        "the end of the deaf child",
+        LIMIT,
+        Duration::from_millis(50),
+        || Ok((!daemon.mark().processes().iter().any(deaf)).then_some(())),
+    )
     .unwrap();
 }
 
@@ -123,7 +166,10 @@ fn sigterm_while_idle_unregisters_and_exits_with_254() {
         let mut daemon = scene.daemon();
         wait_for("the registration", LIMIT, Duration::from_millis(50), || {
             let reply = scene.api.call("workers.get_all", json!({}))?;
-            Ok(reply["workers"].as_array().is_some_and(|workers| workers.len() == 1).then_some(()))
+            Ok(reply["workers"]
+                .as_array()
+                .is_some_and(|workers| workers.len() == 1)
+                .then_some(()))
         })
         .unwrap();
         daemon.signal(signal);
@@ -135,7 +181,13 @@ fn sigterm_while_idle_unregisters_and_exits_with_254() {
 #[test]
 fn execute_runs_one_task_with_its_exit_code() {
     let scene = Scene::new();
-    let task = scene.api.create_task("one task", &TaskSpec::script("print('out: once')\nraise SystemExit(7)")).unwrap();
+    let task = scene
+        .api
+        .create_task(
+            "one task",
+            &TaskSpec::script("print('out: once')\nraise SystemExit(7)"),
+        )
+        .unwrap();
     let (code, _, stderr) = finish(scene.options().command(&["execute", "--id", &task]));
     assert_eq!(code, 7, "{stderr}");
     let ended = scene.ended(&task);
@@ -146,7 +198,9 @@ fn execute_runs_one_task_with_its_exit_code() {
 #[test]
 fn hyperparameters_changed_on_the_server_reach_code_that_uses_the_sdk() {
     let test = "hyperparameters_changed_on_the_server_reach_code_that_uses_the_sdk";
-    let Some(_index) = environment_or_skip(test, "sdk", &[SDK]) else { return };
+    let Some(_index) = environment_or_skip(test, "sdk", &[SDK]) else {
+        return;
+    };
     let scene = Scene::new();
     let code = "import argparse\nfrom clearml import Task\n\
                 parser = argparse.ArgumentParser()\nparser.add_argument('--rate', type=float, default=0.1)\n\
@@ -159,28 +213,47 @@ fn hyperparameters_changed_on_the_server_reach_code_that_uses_the_sdk() {
     let change = json!([{"section": "Args", "name": "rate", "value": "0.75"}]);
     scene
         .api
-        .call("tasks.edit_hyper_params", json!({"task": task, "hyperparams": change, "force": true}))
+        .call(
+            "tasks.edit_hyper_params",
+            json!({"task": task, "hyperparams": change, "force": true}),
+        )
         .unwrap();
     let _daemon = scene.daemon();
     let ended = scene.ended_within(&task, LONG_LIMIT);
     ended.assert_status("completed");
     assert_eq!(ended.output(), ["out: rate 0.75"]);
     let scalars = scene.api.scalars(&task).unwrap();
-    let loss = scalars.iter().find(|(metric, variant, _)| metric == "loss" && variant == "train").unwrap();
+    let loss = scalars
+        .iter()
+        .find(|(metric, variant, _)| metric == "loss" && variant == "train")
+        .unwrap();
     assert_eq!(loss.2, [(1.0, 0.75)]);
 }
 
 #[test]
 fn the_official_python_agent_completes_a_task_of_the_embedded_server() {
     let test = "the_official_python_agent_completes_a_task_of_the_embedded_server";
-    let Some(python) = environment_or_skip(test, "agent", &["clearml-agent==3.0.3"]) else { return };
+    let Some(python) = environment_or_skip(test, "agent", &["clearml-agent==3.0.3"]) else {
+        return;
+    };
     let scene = Scene::new();
-    let options = AgentOptions { executable: python.program("clearml-agent"), ..scene.options() };
+    let options = AgentOptions {
+        executable: python.program("clearml-agent"),
+        ..scene.options()
+    };
     let daemon = Agent::daemon(&options, QUEUE).unwrap();
-    let task = scene.submit("for the Python agent", &TaskSpec::script("print('out: from python')"));
+    let task = scene.submit(
+        "for the Python agent",
+        &TaskSpec::script("print('out: from python')"),
+    );
     let ended = scene.ended_within(&task, LONG_LIMIT);
     ended.assert_status("completed");
-    assert!(ended.console.contains("out: from python"), "{}\n{}", ended.console, daemon.output());
+    assert!(
+        ended.console.contains("out: from python"),
+        "{}\n{}",
+        ended.console,
+        daemon.output()
+    );
     drop(daemon);
 }
 
@@ -188,10 +261,18 @@ fn the_official_python_agent_completes_a_task_of_the_embedded_server() {
 fn the_server_stops_gracefully_and_keeps_its_data() {
     let mut scene = Scene::new();
     let task = scene.submit("kept", &TaskSpec::script("print(1)"));
-    assert!(scene.server.stop().unwrap().success(), "{}", scene.server.output());
+    assert!(
+        scene.server.stop().unwrap().success(),
+        "{}",
+        scene.server.output()
+    );
     scene.server.start_again().unwrap();
     assert_eq!(scene.api.status(&task).unwrap(), "queued");
-    assert!(scene.server.output().contains("CLEARML_CONFIG_FILE"), "{}", scene.server.output());
+    assert!(
+        scene.server.output().contains("CLEARML_CONFIG_FILE"),
+        "{}",
+        scene.server.output()
+    );
 }
 
 #[test]
@@ -202,5 +283,8 @@ fn the_version_is_one_line() {
         command
     });
     assert_eq!((code, stderr.as_str()), (0, ""));
-    assert_eq!(stdout, format!("CLEARML-AGENT version {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        stdout,
+        format!("CLEARML-AGENT version {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }

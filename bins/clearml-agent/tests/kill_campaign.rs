@@ -59,8 +59,12 @@ fn nothing_is_lost_doubled_or_reordered_under_kill_9() {
         batch.push(submit(&scene, batch.len()));
     }
 
-    let mut left: BTreeMap<Victim, u64> =
-        [(Victim::Daemon, each), (Victim::Runner, each), (Victim::Server, each)].into();
+    let mut left: BTreeMap<Victim, u64> = [
+        (Victim::Daemon, each),
+        (Victim::Runner, each),
+        (Victim::Server, each),
+    ]
+    .into();
     while !left.is_empty() {
         dice.pause(700);
         let victims: Vec<_> = left.keys().copied().collect();
@@ -80,7 +84,13 @@ fn nothing_is_lost_doubled_or_reordered_under_kill_9() {
     }
 
     for (index, (task, witness)) in batch.iter().enumerate() {
-        check(&scene, index, task, witness, &format!("seed {seed}\n{}", daemon.output()));
+        check(
+            &scene,
+            index,
+            task,
+            witness,
+            &format!("seed {seed}\n{}", daemon.output()),
+        );
     }
 }
 
@@ -94,7 +104,10 @@ fn submit(scene: &Scene, index: usize) -> (String, PathBuf) {
         witness.display().to_string(),
         index % 2
     );
-    (scene.submit(&format!("campaign {index}"), &TaskSpec::script(&code)), witness)
+    (
+        scene.submit(&format!("campaign {index}"), &TaskSpec::script(&code)),
+        witness,
+    )
 }
 
 /// False when there is nobody to kill at this moment.
@@ -111,8 +124,14 @@ fn kill(victim: Victim, dice: &mut Dice, scene: &mut Scene, daemon: &mut Agent) 
             scene.server.start_again().unwrap();
         }
         Victim::Runner => {
-            let runner = daemon.mark().processes().into_iter().find(|(_, line)| line.contains(" runner --run "));
-            let Some(pid) = runner.and_then(|(pid, _)| Pid::from_raw(pid)) else { return false };
+            let runner = daemon
+                .mark()
+                .processes()
+                .into_iter()
+                .find(|(_, line)| line.contains(" runner --run "));
+            let Some(pid) = runner.and_then(|(pid, _)| Pid::from_raw(pid)) else {
+                return false;
+            };
             if kill_process(pid, Signal::KILL).is_err() {
                 return false;
             }
@@ -129,7 +148,17 @@ fn check(scene: &Scene, index: usize, task: &str, witness: &Path, context: &str)
     };
     let expected: Vec<_> = (0..LINES).map(|i| format!("out: {i}")).collect();
     assert_eq!(ended.output(), expected, "task {index}: {context}");
-    assert_eq!((ended.status(), ended.reason()), (status, reason.as_str()), "task {index}: {context}\n{}", ended.console);
+    assert_eq!(
+        (ended.status(), ended.reason()),
+        (status, reason.as_str()),
+        "task {index}: {context}\n{}",
+        ended.console
+    );
     let executions = fs::read_to_string(witness).unwrap_or_default();
-    assert_eq!(executions, "x", "task {index} was executed {} times: {context}", executions.len());
+    assert_eq!(
+        executions,
+        "x",
+        "task {index} was executed {} times: {context}",
+        executions.len()
+    );
 }

@@ -48,7 +48,11 @@ fn assert_exactly_once(scene: &Scene, task: &str, witness: &std::path::Path, lin
     ended.assert_status("completed");
     let expected: Vec<_> = (0..lines).map(|i| format!("out: {i}")).collect();
     assert_eq!(ended.output(), expected, "{what}");
-    assert_eq!(fs::read_to_string(witness).unwrap(), "x", "{what}: not executed exactly once");
+    assert_eq!(
+        fs::read_to_string(witness).unwrap(),
+        "x",
+        "{what}: not executed exactly once"
+    );
 }
 
 #[test]
@@ -72,7 +76,13 @@ fn a_pop_is_never_lost_and_never_doubled() {
         let (spec, witness) = numbered(&scene, &format!("pop-{index}"), 3, 0.0);
         scene.server.fault(&at(fault, "queues.get_next_task", 1)).unwrap();
         let task = scene.submit("popped", &spec);
-        assert_exactly_once(&scene, &task, &witness, 3, &format!("{fault}\n{}", daemon.output()));
+        assert_exactly_once(
+            &scene,
+            &task,
+            &witness,
+            3,
+            &format!("{fault}\n{}", daemon.output()),
+        );
         scene.server.clear_faults().unwrap();
     }
 }

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use serde_json::json;
 
-use crate::workbench::{Agent, AgentKind, AgentOptions, Api, TaskSpec, cpu_seconds, wait_for};
+use crate::workbench::{Agent, AgentKind, AgentOptions, Api, ProcessStat, TaskSpec, cpu_seconds, wait_for};
 
 /// How long one task may take; the first one of the Python agent downloads its tools.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -44,8 +44,17 @@ pub(super) struct TaskCost {
 pub(super) fn version_cpu(contestant: &Contestant, runs: usize) -> Result<f64> {
     let before = own_children_cpu();
     for _ in 0..runs {
-        let status = contestant.options.command(&["--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
-        ensure!(status.success(), "{} --version ended with {status}", contestant.options.executable.display());
+        let status = contestant
+            .options
+            .command(&["--version"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()?;
+        ensure!(
+            status.success(),
+            "{} --version ended with {status}",
+            contestant.options.executable.display()
+        );
     }
     #[expect(clippy::cast_precision_loss, reason = "a small number of runs")]
     Ok((own_children_cpu() - before) / runs as f64)
@@ -54,15 +63,23 @@ pub(super) fn version_cpu(contestant: &Contestant, runs: usize) -> Result<f64> {
 /// Starts a daemon and waits until the server knows it.
 pub(super) fn daemon(contestant: &Contestant, api: &Api) -> Result<Agent> {
     let mut agent = Agent::daemon(&contestant.options, &contestant.queue_name)?;
-    wait_for("the registration of the daemon", Duration::from_secs(120), Duration::from_millis(100), || {
-        if let Some(status) = agent.ended()? {
-            anyhow::bail!("the daemon ended with {status}");
-        }
-        let reply = api.call("workers.get_all", json!({}))?;
-        let known = |id: &str| id.starts_with(&contestant.queue_name["bench-".len()..]);
-        let workers = reply["workers"].as_array().cloned().unwrap_or_default();
-        Ok(workers.iter().any(|worker| worker["id"].as_str().is_some_and(known)).then_some(()))
-    })
+    wait_for(
+        "the registration of the daemon",
+        Duration::from_secs(120),
+        Duration::from_millis(100),
+        || {
+            if let Some(status) = agent.ended()? {
+                anyhow::bail!("the daemon ended with {status}");
+            }
+            let reply = api.call("workers.get_all", json!({}))?;
+            let known = |id: &str| id.starts_with(&contestant.queue_name["bench-".len()..]);
+            let workers = reply["workers"].as_array().cloned().unwrap_or_default();
+            Ok(workers
+                .iter()
+                .any(|worker| worker["id"].as_str().is_some_and(known))
+                .then_some(()))
+        },
+    )
     .with_context(|| agent.output())?;
     Ok(agent)
 }
@@ -76,7 +93,10 @@ pub(super) fn idle(contestant: &Contestant, api: &Api, length: Duration) -> Resu
     let started = Instant::now();
     let mut memory = Vec::new();
     while started.elapsed() < length {
-        #[expect(clippy::cast_precision_loss, reason = "memory of a process is far below 2^52 bytes")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "memory of a process is far below 2^52 bytes"
+        )]
         memory.push(agent.mark().proportional_memory() as f64 / 1024.0 / 1024.0);
         std::thread::sleep(Duration::from_secs(3));
     }
@@ -102,13 +122,30 @@ impl Repository {
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("main.py"), format!("import idna, six\n{SCRIPT}"))?;
         let git = |arguments: &[&str]| -> Result<String> {
-            let output = Command::new("git").args(arguments).current_dir(&folder).output().context("starting git")?;
-            ensure!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+            let output = Command::new("git")
+                .args(arguments)
+                .current_dir(&folder)
+                .output()
+                .context("starting git")?;
+            ensure!(
+                output.status.success(),
+                "git {arguments:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
         git(&["init", "--quiet", "--initial-branch=main"])?;
         git(&["add", "--all"])?;
-        git(&["-c", "user.name=b", "-c", "user.email=b@example.com", "commit", "--quiet", "--message", "Start"])?;
+        git(&[
+            "-c",
+            "user.name=b",
+            "-c",
+            "user.email=b@example.com",
+            "commit",
+            "--quiet",
+            "--message",
+            "Start",
+        ])?;
         let commit = git(&["rev-parse", "HEAD"])?;
         Ok(Self { folder, commit })
     }
@@ -121,11 +158,18 @@ impl Repository {
 }
 
 /// Sends one task through a running daemon.
-pub(super) fn task(contestant: &Contestant, agent: &mut Agent, api: &Api, spec: &TaskSpec) -> Result<TaskCost> {
+pub(super) fn task(
+    contestant: &Contestant,
+    agent: &mut Agent,
+    api: &Api,
+    spec: &TaskSpec,
+) -> Result<TaskCost> {
     settle(agent)?;
-    let before = agents_cpu(agent) + orphans_cpu();
+    let before = agents_cpu(agent) + own_children_cpu();
     let task = api.submit("bench", spec, &contestant.queue)?;
-    wait_for("the pull of the task", LIMIT, PAUSE, || Ok(api.waiting(&contestant.queue)?.is_empty().then_some(())))?;
+    wait_for("the pull of the task", LIMIT, PAUSE, || {
+        Ok(api.waiting(&contestant.queue)?.is_empty().then_some(()))
+    })?;
     let pulled = Instant::now();
     wait_for("the first line of the task", LIMIT, PAUSE, || {
         Ok(api.console(&task)?.contains(MARKER).then_some(()))
@@ -134,15 +178,22 @@ pub(super) fn task(contestant: &Contestant, agent: &mut Agent, api: &Api, spec: 
     let first_line = pulled.elapsed().as_secs_f64();
     let ended = api.wait_until_ended(&task, LIMIT)?;
     let console = api.console(&task)?;
-    ensure!(ended["status"] == "completed", "the task is {}:\n{console}", ended["status"]);
+    ensure!(
+        ended["status"] == "completed",
+        "the task is {}:\n{console}",
+        ended["status"]
+    );
     settle(agent)?;
-    let used = agents_cpu(agent) + orphans_cpu() - before;
+    let used = agents_cpu(agent) + own_children_cpu() - before;
     let own = console
         .lines()
         .find_map(|line| line.split_once("own cpu "))
         .and_then(|(_, seconds)| seconds.trim().parse::<f64>().ok())
         .context("the script did not say what it has used")?;
-    Ok(TaskCost { first_line, agent_cpu: used - own })
+    Ok(TaskCost {
+        first_line,
+        agent_cpu: used - own,
+    })
 }
 
 /// Waits until the daemon is the agent's only process.
@@ -155,37 +206,29 @@ fn settle(agent: &mut Agent) -> Result<()> {
 
 /// CPU seconds of the living processes of an agent and of those that they have waited for.
 fn agents_cpu(agent: &Agent) -> f64 {
-    agent.mark().processes().iter().filter_map(|(pid, _)| cpu_seconds(*pid)).sum()
+    agent
+        .mark()
+        .processes()
+        .iter()
+        .filter_map(|(pid, _)| cpu_seconds(*pid))
+        .sum()
 }
 
-/// CPU seconds of what we have waited for. Between two looks during a task, that is orphans only.
-fn orphans_cpu() -> f64 {
-    own_children_cpu()
-}
-
+/// CPU seconds of what this process has waited for. While a task runs, that is orphans of agents only.
 fn own_children_cpu() -> f64 {
-    let fields = stat_fields("/proc/self/stat");
-    let ticks: u64 = fields.iter().skip(13).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    #[expect(clippy::cast_precision_loss, reason = "clock ticks stay far below 2^52")]
-    let seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
-    seconds
-}
-
-/// The fields of proc(5) `stat` after the command name, which may hold blanks.
-fn stat_fields(path: &str) -> Vec<String> {
-    let stat = fs::read_to_string(path).unwrap_or_default();
-    let Some(end) = stat.rfind(')') else { return Vec::new() };
-    stat[end + 1..].split_whitespace().map(str::to_owned).collect()
+    ProcessStat::read("self").map_or(0.0, |stat| stat.children_cpu_seconds())
 }
 
 /// Collects ended processes that came to us because their parent ended before them.
 fn reap_orphans(known: Option<i32>) {
-    let own = std::process::id().to_string();
+    let own = std::process::id();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let fields = stat_fields(&format!("/proc/{pid}/stat"));
-        let zombie = fields.first().is_some_and(|state| state == "Z");
-        if zombie && fields.get(1) == Some(&own) && Some(pid) != known {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let zombie = ProcessStat::read(&pid.to_string()).is_some_and(|stat| stat.is_zombie_of(own));
+        if zombie && Some(pid) != known {
             let _status = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
         }
     }

@@ -36,12 +36,21 @@ struct Effort {
 /// When something cannot be built, installed or started, or a task does not complete.
 pub fn run(against_python: bool, quick: bool) -> Result<()> {
     let effort = if quick {
-        Effort { version_runs: 50, idle: Duration::from_secs(15), tasks: 1 }
+        Effort {
+            version_runs: 50,
+            idle: Duration::from_secs(15),
+            tasks: 1,
+        }
     } else {
-        Effort { version_runs: 200, idle: Duration::from_secs(60), tasks: 5 }
+        Effort {
+            version_runs: 200,
+            idle: Duration::from_secs(60),
+            tasks: 5,
+        }
     };
     // Orphans of the agents come to us, so that their CPU time is counted.
-    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).context("becoming a subreaper")?;
+    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
+        .context("becoming a subreaper")?;
     let scratch = workspace::target().join("bench");
     if scratch.join("run").exists() {
         fs::remove_dir_all(scratch.join("run"))?;
@@ -58,7 +67,12 @@ pub fn run(against_python: bool, quick: bool) -> Result<()> {
         step("Installing the official Python agent (the first time takes a minute)");
         let python = PythonEnvironment::get("agent", PYTHON_AGENT)?;
         note(&PYTHON_AGENT.join(", "));
-        contestants.push(contestant(AgentKind::Python, python.program("clearml-agent"), &run, &server));
+        contestants.push(contestant(
+            AgentKind::Python,
+            python.program("clearml-agent"),
+            &run,
+            &server,
+        ));
     }
     for contestant in &mut contestants {
         contestant.queue = api.create_queue(&contestant.queue_name)?;
@@ -74,18 +88,28 @@ pub fn run(against_python: bool, quick: bool) -> Result<()> {
     ];
     step("Starting each program for its version");
     for contestant in &contestants {
-        let runs = if contestant.kind == AgentKind::Ours { effort.version_runs } else { effort.version_runs / 10 };
+        let runs = if contestant.kind == AgentKind::Ours {
+            effort.version_runs
+        } else {
+            effort.version_runs / 10
+        };
         for _ in 0..3 {
             figures[0].add(contestant.kind, measure::version_cpu(contestant, runs)?);
         }
     }
-    step(&format!("Letting each daemon idle for {} s", effort.idle.as_secs()));
+    step(&format!(
+        "Letting each daemon idle for {} s",
+        effort.idle.as_secs()
+    ));
     for contestant in &contestants {
         let (memory, cpu) = measure::idle(contestant, &api, effort.idle)?;
         figures[1].add(contestant.kind, memory);
         figures[2].add(contestant.kind, cpu);
     }
-    step(&format!("Running tasks: once to warm up, then {} counted time(s) in turn", effort.tasks));
+    step(&format!(
+        "Running tasks: once to warm up, then {} counted time(s) in turn",
+        effort.tasks
+    ));
     let mut daemons = Vec::new();
     for contestant in &contestants {
         daemons.push(measure::daemon(contestant, &api)?);
@@ -120,7 +144,12 @@ pub fn run(against_python: bool, quick: bool) -> Result<()> {
     Ok(())
 }
 
-fn contestant(kind: AgentKind, executable: PathBuf, run: &std::path::Path, server: &LocalServer) -> Contestant {
+fn contestant(
+    kind: AgentKind,
+    executable: PathBuf,
+    run: &std::path::Path,
+    server: &LocalServer,
+) -> Contestant {
     let name = if kind == AgentKind::Ours { "ours" } else { "python" };
     Contestant {
         kind,

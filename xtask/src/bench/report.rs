@@ -21,7 +21,14 @@ pub(super) struct Figure {
 impl Figure {
     /// A figure that should be at most `most_ratio` of the Python agent's, and at most `most` in its unit.
     pub(super) fn new(name: &'static str, unit: &'static str, most_ratio: f64, most: Option<f64>) -> Self {
-        Self { name, unit, most_ratio, most, ours: Vec::new(), python: Vec::new() }
+        Self {
+            name,
+            unit,
+            most_ratio,
+            most,
+            ours: Vec::new(),
+            python: Vec::new(),
+        }
     }
 
     /// Adds one measured value.
@@ -70,16 +77,32 @@ pub(super) fn print(figures: &[Figure]) {
     println!();
     println!(
         "{}",
-        bold(&format!("{:<44} {:>12} {:>12} {:>10} {:>10}", "median", "this agent", "Python", "ratio", "at most"))
+        bold(&format!(
+            "{:<44} {:>12} {:>12} {:>10} {:>10}",
+            "median", "this agent", "Python", "ratio", "at most"
+        ))
     );
     for figure in figures {
         let show = |value: f64| format!("{value:.4} {}", figure.unit);
-        let python = if figure.python.is_empty() { "-".to_owned() } else { show(median(&figure.python)) };
-        let ratio = figure.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("1/{:.1}", 1.0 / ratio));
+        let python = if figure.python.is_empty() {
+            "-".to_owned()
+        } else {
+            show(median(&figure.python))
+        };
+        let ratio = figure
+            .ratio()
+            .map_or_else(|| "-".to_owned(), |ratio| format!("1/{:.1}", 1.0 / ratio));
         let most = format!("1/{:.0}", 1.0 / figure.most_ratio);
-        let line =
-            format!("{:<44} {:>12} {python:>12} {ratio:>10} {most:>10}", figure.name, show(median(&figure.ours)));
-        let verdict = if figure.reached() { green("reached") } else { red("missed") };
+        let line = format!(
+            "{:<44} {:>12} {python:>12} {ratio:>10} {most:>10}",
+            figure.name,
+            show(median(&figure.ours))
+        );
+        let verdict = if figure.reached() {
+            green("reached")
+        } else {
+            red("missed")
+        };
         println!("{line}  {verdict}");
     }
     println!();

@@ -53,7 +53,10 @@ impl AgentOptions {
             }
         }
         // A test or a tool that was itself started from a virtual environment must not leak it.
-        command.env_remove("VIRTUAL_ENV").env_remove("PYTHONPATH").env_remove("PYTHONHOME");
+        command
+            .env_remove("VIRTUAL_ENV")
+            .env_remove("PYTHONPATH")
+            .env_remove("PYTHONHOME");
         command
             .args(arguments)
             .env("HOME", &self.home)
@@ -160,7 +163,9 @@ impl Agent {
     /// Its process id while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<i32> {
-        self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok())
+        self.child
+            .as_ref()
+            .and_then(|child| i32::try_from(child.id()).ok())
     }
 
     /// The exit status, if it has ended.
@@ -193,8 +198,10 @@ impl Agent {
     ///
     /// When it does not end in time; it goes on running then.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let status =
-            wait_for("the end of the agent", limit, Duration::from_millis(10), || self.ended()).with_context(|| self.output())?;
+        let status = wait_for("the end of the agent", limit, Duration::from_millis(10), || {
+            self.ended()
+        })
+        .with_context(|| self.output())?;
         self.child = None;
         Ok(status)
     }

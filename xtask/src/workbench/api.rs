@@ -36,7 +36,10 @@ impl TaskSpec {
             "repository": "", "entry_point": "script.py", "working_dir": ".", "binary": "python3",
             "diff": code, "requirements": {"pip": ""},
         });
-        Self { script, hyperparams: None }
+        Self {
+            script,
+            hyperparams: None,
+        }
     }
 
     /// An entry point in a repository at a commit.
@@ -46,7 +49,10 @@ impl TaskSpec {
             "repository": url, "version_num": commit, "branch": "main", "entry_point": entry_point,
             "working_dir": ".", "binary": "python3", "diff": "", "requirements": {"pip": ""},
         });
-        Self { script, hyperparams: None }
+        Self {
+            script,
+            hyperparams: None,
+        }
     }
 
     /// Replaces one field of the `script` section.
@@ -70,14 +76,23 @@ impl Api {
     ///
     /// When the file is not usable or the server refuses.
     pub fn connect(config: &Path) -> Result<Self> {
-        let sources = Sources { config_file: Some(config.to_owned()), ..Sources::default() };
+        let sources = Sources {
+            config_file: Some(config.to_owned()),
+            ..Sources::default()
+        };
         let settings = Settings::load(&sources)?;
-        let (Some(access_key), Some(secret_key)) = (&settings.api.access_key, &settings.api.secret_key) else {
+        let (Some(access_key), Some(secret_key)) = (&settings.api.access_key, &settings.api.secret_key)
+        else {
             bail!("{} has no credentials", config.display());
         };
-        let auth = Auth::Keys { access_key: access_key.clone(), secret_key: secret_key.clone() };
+        let auth = Auth::Keys {
+            access_key: access_key.clone(),
+            secret_key: secret_key.clone(),
+        };
         let client = Client::new(ClientOptions::new(&settings.api.api_server, auth))?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(client.login()).context("logging in")?;
         Ok(Self { runtime, client })
     }
@@ -88,7 +103,10 @@ impl Api {
     ///
     /// When the server refuses the call, or is away for too long.
     pub fn call(&self, endpoint: &'static str, body: Value) -> Result<Value> {
-        let call = Call::new(endpoint).version("2.34").body(body.clone()).retry(Retry::Idempotent).deadline(PATIENCE);
+        let call = Call::new(endpoint)
+            .version("2.34")
+            .body(body.clone())
+            .retry(Retry::Bounded(PATIENCE));
         self.runtime
             .block_on(self.client.call(call))
             .with_context(|| format!("calling {endpoint} with {body}"))
@@ -122,7 +140,8 @@ impl Api {
     ///
     /// When the server refuses.
     pub fn enqueue(&self, task: &str, queue: &str) -> Result<()> {
-        self.call("tasks.enqueue", json!({"task": task, "queue": queue})).map(drop)
+        self.call("tasks.enqueue", json!({"task": task, "queue": queue}))
+            .map(drop)
     }
 
     /// Creates a task and puts it into a queue; returns its id.
@@ -170,13 +189,24 @@ impl Api {
     ///
     /// When that does not happen in time; the message shows its console.
     pub fn wait_until(&self, task: &str, statuses: &[&str], limit: Duration) -> Result<Value> {
-        wait_for(&format!("status {statuses:?} of task {task}"), limit, Duration::from_millis(50), || {
-            let task = self.task(task)?;
-            Ok(task["status"].as_str().is_some_and(|status| statuses.contains(&status)).then_some(task))
-        })
+        wait_for(
+            &format!("status {statuses:?} of task {task}"),
+            limit,
+            Duration::from_millis(50),
+            || {
+                let task = self.task(task)?;
+                Ok(task["status"]
+                    .as_str()
+                    .is_some_and(|status| statuses.contains(&status))
+                    .then_some(task))
+            },
+        )
         .with_context(|| {
             let status = self.status(task).unwrap_or_default();
-            format!("task {task} is {status}; its console:\n{}", self.console(task).unwrap_or_default())
+            format!(
+                "task {task} is {status}; its console:\n{}",
+                self.console(task).unwrap_or_default()
+            )
         })
     }
 
@@ -186,7 +216,12 @@ impl Api {
     ///
     /// When the server refuses.
     pub fn console(&self, task: &str) -> Result<String> {
-        Ok(self.console_events(task)?.iter().filter_map(|event| event["msg"].as_str()).map(with_newline).collect())
+        Ok(self
+            .console_events(task)?
+            .iter()
+            .filter_map(|event| event["msg"].as_str())
+            .map(with_newline)
+            .collect())
     }
 
     /// The console events of a task, oldest first.
@@ -222,7 +257,11 @@ impl Api {
             Value::Array(events) => events,
             _ => Vec::new(),
         };
-        let last = events.iter().filter_map(|event| event["timestamp"].as_i64()).max().or(after);
+        let last = events
+            .iter()
+            .filter_map(|event| event["timestamp"].as_i64())
+            .max()
+            .or(after);
         Ok((events, last))
     }
 
@@ -232,12 +271,20 @@ impl Api {
     ///
     /// When the server refuses.
     pub fn scalars(&self, task: &str) -> Result<Vec<(String, String, Vec<(f64, f64)>)>> {
-        let reply = self.call("events.scalar_metrics_iter_histogram", json!({"task": task, "key": "iter"}))?;
+        let reply = self.call(
+            "events.scalar_metrics_iter_histogram",
+            json!({"task": task, "key": "iter"}),
+        )?;
         let mut scalars = Vec::new();
         for (metric, variants) in reply.as_object().into_iter().flatten() {
             for (variant, series) in variants.as_object().into_iter().flatten() {
                 let numbers = |axis: &str| -> Vec<f64> {
-                    series[axis].as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
+                    series[axis]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .filter_map(Value::as_f64)
+                        .collect()
                 };
                 let points = numbers("x").into_iter().zip(numbers("y")).collect();
                 scalars.push((metric.clone(), variant.clone(), points));
@@ -254,15 +301,25 @@ impl Api {
     pub fn waiting(&self, queue: &str) -> Result<Vec<String>> {
         let reply = self.call("queues.get_by_id", json!({"queue": queue}))?;
         let entries = reply["queue"]["entries"].as_array().cloned().unwrap_or_default();
-        Ok(entries.iter().filter_map(|entry| entry["task"].as_str().map(str::to_owned)).collect())
+        Ok(entries
+            .iter()
+            .filter_map(|entry| entry["task"].as_str().map(str::to_owned))
+            .collect())
     }
 }
 
 /// Messages of the agent's own lines may come without a newline at their end.
 fn with_newline(message: &str) -> String {
-    if message.ends_with('\n') { message.to_owned() } else { format!("{message}\n") }
+    if message.ends_with('\n') {
+        message.to_owned()
+    } else {
+        format!("{message}\n")
+    }
 }
 
 fn text(value: &Value, field: &str) -> Result<String> {
-    value[field].as_str().map(str::to_owned).with_context(|| format!("the reply has no {field}: {value}"))
+    value[field]
+        .as_str()
+        .map(str::to_owned)
+        .with_context(|| format!("the reply has no {field}: {value}"))
 }

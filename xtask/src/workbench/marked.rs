@@ -30,13 +30,19 @@ impl Mark {
     #[must_use]
     pub fn processes(&self) -> Vec<(i32, String)> {
         let wanted = format!("{VARIABLE}={}", self.0);
-        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return Vec::new();
+        };
         entries
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
             .filter(|pid| {
-                let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
-                environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+                let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else {
+                    return false;
+                };
+                environment
+                    .split(|byte| *byte == 0)
+                    .any(|variable| variable == wanted.as_bytes())
             })
             .map(|pid| (pid, command_line(pid)))
             .collect()
@@ -45,7 +51,10 @@ impl Mark {
     /// The proportional memory of all marked processes in bytes.
     #[must_use]
     pub fn proportional_memory(&self) -> u64 {
-        self.processes().iter().filter_map(|(pid, _)| proportional_memory(*pid)).sum()
+        self.processes()
+            .iter()
+            .filter_map(|(pid, _)| proportional_memory(*pid))
+            .sum()
     }
 
     /// Kills every marked process, and again until none is left.
@@ -78,7 +87,10 @@ pub(crate) fn send(pid: i32, signal: Signal) {
 
 fn command_line(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned()
+    String::from_utf8_lossy(&bytes)
+        .replace('\0', " ")
+        .trim_end()
+        .to_owned()
 }
 
 fn proportional_memory(pid: i32) -> Option<u64> {
@@ -91,10 +103,48 @@ fn proportional_memory(pid: i32) -> Option<u64> {
 /// The CPU seconds of a process and of all its children that it has waited for.
 #[must_use]
 pub fn cpu_seconds(pid: i32) -> Option<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command name is in parentheses and may hold blanks; fields 14 to 17 of proc(5) follow it.
-    let after = &stat[stat.rfind(')')? + 1..];
-    let ticks: u64 = after.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
-    #[expect(clippy::cast_precision_loss, reason = "clock ticks of a process stay far below 2^52")]
-    Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    let stat = ProcessStat::read(&pid.to_string())?;
+    Some(stat.ticks(11..15))
+}
+
+/// What proc(5) `stat` says about one process.
+pub(crate) struct ProcessStat {
+    /// The fields after the command name; the first one is the state.
+    fields: Vec<String>,
+}
+
+impl ProcessStat {
+    /// Reads it for a process id or `self`; none when the process is gone.
+    pub(crate) fn read(process: &str) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        // The command name is in parentheses and may hold blanks.
+        let fields = stat[stat.rfind(')')? + 1..]
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+        Some(Self { fields })
+    }
+
+    /// Whether the process has ended and waits to be collected by `parent`.
+    pub(crate) fn is_zombie_of(&self, parent: u32) -> bool {
+        let is = |index: usize, text: &str| self.fields.get(index).is_some_and(|field| field == text);
+        is(0, "Z") && is(1, &parent.to_string())
+    }
+
+    /// CPU seconds of the children that the process has waited for.
+    pub(crate) fn children_cpu_seconds(&self) -> f64 {
+        self.ticks(13..15)
+    }
+
+    /// The sum of fields that count clock ticks, in seconds.
+    fn ticks(&self, range: std::ops::Range<usize>) -> f64 {
+        let fields = self.fields.get(range).unwrap_or_default();
+        let ticks: u64 = fields.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "clock ticks of a process stay far below 2^52"
+        )]
+        let seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+        seconds
+    }
 }

@@ -8,6 +8,7 @@ mod server;
 
 pub use agent::{Agent, AgentKind, AgentOptions};
 pub use api::{Api, TaskSpec};
+pub(crate) use marked::ProcessStat;
 pub use marked::{Mark, cpu_seconds};
 pub use python::PythonEnvironment;
 pub use server::LocalServer;

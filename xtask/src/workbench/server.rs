@@ -31,8 +31,13 @@ impl LocalServer {
     pub fn start(executable: &Path, data: &Path) -> Result<Self> {
         fs::create_dir_all(data).with_context(|| format!("creating {}", data.display()))?;
         let (port, files_port) = free_ports()?;
-        let mut server =
-            Self { executable: executable.to_owned(), data: data.to_owned(), port, files_port, child: None };
+        let mut server = Self {
+            executable: executable.to_owned(),
+            data: data.to_owned(),
+            port,
+            files_port,
+            child: None,
+        };
         server.start_again()?;
         Ok(server)
     }
@@ -49,19 +54,32 @@ impl LocalServer {
             .arg("--data")
             .arg(&self.data)
             .args(["--host", "127.0.0.1", "--faults"])
-            .args(["--port", &self.port.to_string(), "--files-port", &self.files_port.to_string()])
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--files-port",
+                &self.files_port.to_string(),
+            ])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .with_context(|| format!("starting {} server", self.executable.display()))?;
         self.child = Some(child);
-        let ready = wait_for("the start of the server", Duration::from_secs(30), Duration::from_millis(20), || {
-            if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
-                bail!("the server ended with {status}");
-            }
-            Ok((self.config().is_file() && TcpStream::connect(("127.0.0.1", self.port)).is_ok()).then_some(()))
-        });
+        let ready = wait_for(
+            "the start of the server",
+            Duration::from_secs(30),
+            Duration::from_millis(20),
+            || {
+                if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
+                    bail!("the server ended with {status}");
+                }
+                Ok(
+                    (self.config().is_file() && TcpStream::connect(("127.0.0.1", self.port)).is_ok())
+                        .then_some(()),
+                )
+            },
+        );
         ready.with_context(|| fs::read_to_string(self.log()).unwrap_or_default())
     }
 
@@ -84,7 +102,9 @@ impl LocalServer {
     /// The process id of the running server.
     #[must_use]
     pub fn pid(&self) -> Option<i32> {
-        self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok())
+        self.child
+            .as_ref()
+            .and_then(|child| i32::try_from(child.id()).ok())
     }
 
     /// A client of this server.
@@ -110,11 +130,16 @@ impl LocalServer {
     ///
     /// When it does not stop in time.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        let Some(mut child) = self.child.take() else { bail!("the server is not running") };
+        let Some(mut child) = self.child.take() else {
+            bail!("the server is not running")
+        };
         marked::send(i32::try_from(child.id())?, Signal::TERM);
-        let stopped = wait_for("the end of the server", Duration::from_secs(10), Duration::from_millis(20), || {
-            Ok(child.try_wait()?)
-        });
+        let stopped = wait_for(
+            "the end of the server",
+            Duration::from_secs(10),
+            Duration::from_millis(20),
+            || Ok(child.try_wait()?),
+        );
         if stopped.is_err() {
             let _gone = child.kill();
             let _status = child.wait();
@@ -163,7 +188,9 @@ impl LocalServer {
         )?;
         let mut reply = String::new();
         stream.read_to_string(&mut reply)?;
-        let (head, body) = reply.split_once("\r\n\r\n").context("a reply without an end of its head")?;
+        let (head, body) = reply
+            .split_once("\r\n\r\n")
+            .context("a reply without an end of its head")?;
         ensure!(head.starts_with("HTTP/1.1 2"), "{method} {path}: {reply}");
         Ok(body.to_owned())
     }

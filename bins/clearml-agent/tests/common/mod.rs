@@ -38,11 +38,19 @@ pub struct Ended {
 
 impl Scene {
     pub fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("clearml-agent-test-").tempdir().unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("clearml-agent-test-")
+            .tempdir()
+            .unwrap();
         let server = LocalServer::start(Path::new(AGENT), &folder.path().join("server")).unwrap();
         let api = server.api().unwrap();
         let queue = api.create_queue(QUEUE).unwrap();
-        Self { server, api, queue, folder }
+        Self {
+            server,
+            api,
+            queue,
+            folder,
+        }
     }
 
     /// An agent that polls quickly and keeps everything inside the scene.
@@ -68,7 +76,10 @@ impl Scene {
 
     pub fn ended_within(&self, task: &str, limit: Duration) -> Ended {
         let document = self.api.wait_until_ended(task, limit).unwrap();
-        Ended { task: document, console: self.api.console(task).unwrap() }
+        Ended {
+            task: document,
+            console: self.api.console(task).unwrap(),
+        }
     }
 
     /// Submits a task and waits for its end.
@@ -95,7 +106,19 @@ impl Scene {
             fs::write(path, content).unwrap();
         }
         git(&folder, &["add", "--all"]);
-        git(&folder, &["-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "-m", "Start"]);
+        git(
+            &folder,
+            &[
+                "-c",
+                "user.name=t",
+                "-c",
+                "user.email=t@example.com",
+                "commit",
+                "--quiet",
+                "-m",
+                "Start",
+            ],
+        );
         let commit = git(&folder, &["rev-parse", "HEAD"]);
         (format!("file://{}", folder.display()), commit)
     }
@@ -112,20 +135,38 @@ impl Ended {
 
     #[track_caller]
     pub fn assert_status(&self, status: &str) {
-        assert_eq!(self.status(), status, "reason {:?}, console:\n{}", self.reason(), self.console);
+        assert_eq!(
+            self.status(),
+            status,
+            "reason {:?}, console:\n{}",
+            self.reason(),
+            self.console
+        );
     }
 
     /// The task failed in set-up: the reason names the stage, and both it and the console say `what`.
     #[track_caller]
     pub fn assert_failed_in(&self, stage: &str, what: &str) {
         self.assert_status("failed");
-        assert!(self.reason().starts_with(stage), "reason {:?}, console:\n{}", self.reason(), self.console);
-        assert!(self.console.contains(what), "no {what:?} in the console:\n{}", self.console);
+        assert!(
+            self.reason().starts_with(stage),
+            "reason {:?}, console:\n{}",
+            self.reason(),
+            self.console
+        );
+        assert!(
+            self.console.contains(what),
+            "no {what:?} in the console:\n{}",
+            self.console
+        );
     }
 
     /// The lines that the user's code printed, which the scripts of the tests mark with `out: `.
     pub fn output(&self) -> Vec<&str> {
-        self.console.lines().filter(|line| line.starts_with("out: ")).collect()
+        self.console
+            .lines()
+            .filter(|line| line.starts_with("out: "))
+            .collect()
     }
 }
 
@@ -133,7 +174,11 @@ impl Ended {
 pub fn finish(mut command: Command) -> (i32, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    (
+        output.status.code().unwrap_or(-1),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
 }
 
 /// A folder below the build folder that all tests share.
@@ -144,7 +189,11 @@ pub fn shared_folder(name: &str) -> PathBuf {
 }
 
 /// Whether packages can be installed on this machine; says so loudly when not.
-pub fn environment_or_skip(test: &str, name: &str, packages: &[&str]) -> Option<xtask::workbench::PythonEnvironment> {
+pub fn environment_or_skip(
+    test: &str,
+    name: &str,
+    packages: &[&str],
+) -> Option<xtask::workbench::PythonEnvironment> {
     match xtask::workbench::PythonEnvironment::get(name, packages) {
         Ok(environment) => Some(environment),
         Err(error) => {
@@ -155,7 +204,16 @@ pub fn environment_or_skip(test: &str, name: &str, packages: &[&str]) -> Option<
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git").arg("-C").arg(folder).args(arguments).output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(folder)
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "git {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
