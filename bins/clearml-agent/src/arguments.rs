@@ -185,6 +185,9 @@ pub(crate) struct ServerArguments {
     /// Listen on an address that other machines can reach. The connection is not encrypted.
     #[arg(long)]
     pub(crate) allow_remote: bool,
+    /// A further name by which clients reach this server; requests under other names are refused.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) allowed_host: Vec<String>,
     /// Let clients switch faults on, to see how they cope.
     #[arg(long, hide = true)]
     pub(crate) faults: bool,

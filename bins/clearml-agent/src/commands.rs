@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clearml_agent_config::{Settings, Sources};
 use clearml_api_client::{Call, Client};
-use clearml_local_server::{Server, ServerOptions};
+use clearml_local_server::{Server, ServerError, ServerOptions};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -52,23 +52,23 @@ pub(crate) async fn runner(run: PathBuf) -> anyhow::Result<i32> {
 }
 
 pub(crate) async fn server(options: ServerArguments) -> anyhow::Result<i32> {
-    ensure!(
-        options.allow_remote || options.host.is_loopback(),
-        "{} can be reached from other machines, and the connection is not encrypted; \
-         add --allow-remote if that is what you want",
-        options.host
-    );
     // Installed before the server is announced, so that nobody can stop it too early to be graceful.
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let server = Server::start(ServerOptions {
-        data_dir: options.data,
         host: options.host,
         port: options.port,
         files_port: options.files_port,
         faults: options.faults,
+        allow_remote: options.allow_remote,
+        allowed_hosts: options.allowed_host,
+        ..ServerOptions::new(options.data)
     })
-    .await?;
+    .await
+    .map_err(|error| match error {
+        ServerError::NotLoopback(_) => anyhow::Error::new(error).context("--host needs --allow-remote"),
+        other => other.into(),
+    })?;
     print_usage(&server);
     tokio::select! {
         _ = interrupt.recv() => {}

@@ -21,6 +21,8 @@ fn faults() -> Vec<Value> {
         json!({"kind": "bad_json"}),
         json!({"kind": "reset_before"}),
         json!({"kind": "reset_after"}),
+        json!({"kind": "html", "apply": true}),
+        json!({"kind": "status", "status": 502, "apply": true}),
         json!({"kind": "expired_token"}),
     ]
 }
