@@ -1,7 +1,322 @@
-//! `events.*`: console lines, scalars, plots and debug samples.
+//! `events.*`: console lines, scalars, plots and debug samples. The work is done in `crate::events`; here requests
+//! are read and replies are shaped.
 
-use super::Endpoint;
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, Transaction};
+use serde_json::{Map, Value, json};
+
+use super::{ApiFault, Call, Endpoint};
+use crate::events::curves::{self, Axis};
+use crate::events::filter::MetricFilter;
+use crate::events::incoming::{Defaults, Incoming, Kind};
+use crate::events::samples::{self, Position, Query};
+use crate::events::{log, scroll, write};
+use crate::{store, time};
+
+/// Events of one reply at most, whatever the caller asks for.
+const MAX_BATCH: i64 = 10_000;
+/// Tasks of one reading call at most.
+const MAX_TASKS: usize = 100;
 
 pub(crate) fn endpoints() -> Vec<Endpoint> {
-    Vec::new()
+    vec![
+        Endpoint::write("events.add", (1, 5), add),
+        Endpoint::write("events.add_batch", (1, 5), add_batch),
+        Endpoint::read("events.get_task_log", (2, 9), get_task_log),
+        Endpoint::read("events.get_task_events", (1, 5), get_task_events),
+        Endpoint::read("events.get_task_plots", (1, 8), get_task_plots),
+        Endpoint::read("events.scalar_metrics_iter_histogram", (1, 5), histogram),
+        Endpoint::read(
+            "events.multi_task_scalar_metrics_iter_histogram",
+            (1, 5),
+            multi_task_histogram,
+        ),
+        Endpoint::read("events.get_task_single_value_metrics", (2, 20), single_values),
+        Endpoint::read("events.debug_images", (2, 7), debug_images),
+        Endpoint::read("events.get_scalar_metrics_and_variants", (1, 5), scalar_names),
+        Endpoint::read("events.get_task_metrics", (1, 5), task_metrics),
+        Endpoint::write("events.clear_task_log", (2, 18), clear_task_log),
+        Endpoint::write("events.delete_for_task", (1, 5), delete_for_task),
+    ]
+}
+
+fn add(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    store_events(call, tx, vec![call.data.clone()])
+}
+
+fn add_batch(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let documents = match &call.lines {
+        Some(lines) => lines.iter().filter_map(Value::as_object).cloned().collect(),
+        None if call.data.is_empty() => Vec::new(),
+        None => vec![call.data.clone()],
+    };
+    if documents.is_empty() {
+        return Err(ApiFault::new(400, 17, "Batch contains no items"));
+    }
+    store_events(call, tx, documents)
+}
+
+fn store_events(call: &Call, tx: &Connection, documents: Vec<Map<String, Value>>) -> Result<Value, ApiFault> {
+    let written = time::iso(call.now);
+    let defaults = Defaults {
+        now: call.now,
+        worker: call.worker_header.as_deref(),
+        written: &written,
+    };
+    let events = documents
+        .into_iter()
+        .map(|document| Incoming::parse(document, &defaults))
+        .collect();
+    write::add(tx, events, call.now)?.into_reply()
+}
+
+fn get_task_log(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let task = required_task(call, tx)?.0;
+    let earlier = call.flag("navigate_earlier", true)?;
+    let size = batch_size(call, 5000)?;
+    let from = call.opt_i64("from_timestamp")?;
+    let mut events = log::page(tx, &task, log::Page { from, earlier, size })?;
+    let natural = if earlier { "desc" } else { "asc" };
+    if order(call, natural)? != natural {
+        events.reverse();
+    }
+    Ok(json!({"returned": events.len(), "total": log::count(tx, &task)?, "events": events}))
+}
+
+fn get_task_events(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let (owner, _) = required_owner(call, tx)?;
+    let kind = match call.opt_str("event_type")? {
+        None | Some("" | "*") => None,
+        Some(text) => Some(event_kind(text)?),
+    };
+    let filter = MetricFilter::parse(call.get("metrics"))?;
+    let descending = order(call, "asc")? == "desc";
+    let query = Query {
+        owner: &owner,
+        kind,
+        filter: &filter,
+        descending,
+    };
+    let after = match call.opt_str("scroll_id")? {
+        None | Some("") => None,
+        Some(text) => scroll::unpack::<Option<Position>>(text)?,
+    };
+    let (events, position) = query.page(tx, after, batch_size(call, 500)?)?;
+    let total = if call.flag("count_total", true)? {
+        query.count(tx)?
+    } else {
+        0
+    };
+    Ok(json!({
+        "returned": events.len(), "total": total, "events": events, "scroll_id": scroll::pack(&position)?
+    }))
+}
+
+/// All plots come at once: there are as many as the task has metrics, times a handful of iterations. A reader that
+/// scrolls gets nothing more.
+fn get_task_plots(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let (owner, _) = required_owner(call, tx)?;
+    let filter = MetricFilter::parse(call.get("metrics"))?;
+    let iters = positive(call, "iters", 1)?;
+    let plots = match call.opt_str("scroll_id")? {
+        None | Some("") => samples::newest(tx, &owner, Kind::Plot, &filter, iters)?,
+        Some(_) => Vec::new(),
+    };
+    Ok(json!({
+        "returned": plots.len(), "total": plots.len(), "plots": plots, "scroll_id": scroll::pack(&"end")?
+    }))
+}
+
+fn histogram(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let (id, owner) = required_owner(call, tx)?;
+    let (axis, samples) = axis_and_samples(call)?;
+    let filter = MetricFilter::parse(call.get("metrics"))?;
+    let mut reply = Map::new();
+    for curve in curves::curves(tx, &id, &filter, axis, samples)? {
+        let mut shown = json!({"name": curve.variant, "x": curve.x, "y": curve.y});
+        if let Some(label) = curves::axis_label(&owner, &curve) {
+            shown["x_axis_label"] = label.clone();
+        }
+        let variants = reply.entry(curve.metric).or_insert_with(|| json!({}));
+        variants[curve.variant] = shown;
+    }
+    Ok(Value::Object(reply))
+}
+
+fn multi_task_histogram(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let (axis, samples) = axis_and_samples(call)?;
+    let filter = MetricFilter::parse(call.get("metrics"))?;
+    let mut metrics = json!({});
+    for (id, task) in required_tasks(call, tx)? {
+        for curve in curves::curves(tx, &id, &filter, axis, samples)? {
+            metrics[curve.metric][curve.variant][&id] =
+                json!({"name": task["name"], "x": curve.x, "y": curve.y});
+        }
+    }
+    Ok(json!({"metrics": metrics}))
+}
+
+fn single_values(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let filter = MetricFilter::parse(call.get("metrics"))?;
+    let mut tasks = Vec::new();
+    for (id, task) in required_tasks(call, tx)? {
+        let values = curves::single_values(tx, &id, &filter)?;
+        if !values.is_empty() {
+            tasks.push(json!({"task": id, "task_name": task["name"], "values": values}));
+        }
+    }
+    Ok(json!({"tasks": tasks}))
+}
+
+fn debug_images(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let items = call
+        .opt_list("metrics")?
+        .ok_or_else(|| ApiFault::missing_field("metrics"))?;
+    let iters = positive(call, "iters", 1)?;
+    let earlier = call.flag("navigate_earlier", true)?;
+    let refresh = call.flag("refresh", false)?;
+    let mut reached: BTreeMap<String, Option<i64>> = match call.opt_str("scroll_id")? {
+        Some(text) if !text.is_empty() && !refresh => scroll::unpack(text)?,
+        _ => BTreeMap::new(),
+    };
+    let mut wanted: Vec<(String, MetricFilter)> = Vec::new();
+    for item in items {
+        let task = item
+            .get("task")
+            .and_then(Value::as_str)
+            .ok_or_else(|| ApiFault::missing_field("task"))?;
+        let at = match wanted.iter().position(|(known, _)| known == task) {
+            Some(at) => at,
+            None => {
+                store::tasks::require(tx, task)?;
+                wanted.push((task.to_owned(), MetricFilter::default()));
+                wanted.len() - 1
+            }
+        };
+        wanted[at].1.push(item)?;
+    }
+    let mut metrics = Vec::new();
+    for (task, filter) in wanted {
+        let beyond = reached.get(&task).copied().flatten();
+        let (iterations, last) = samples::images(tx, &task, &filter, iters, earlier, beyond)?;
+        metrics.push(json!({"task": task, "iterations": iterations}));
+        reached.insert(task, last);
+    }
+    Ok(json!({"metrics": metrics, "scroll_id": scroll::pack(&reached)?}))
+}
+
+fn scalar_names(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let (owner, _) = required_owner(call, tx)?;
+    Ok(json!({"metrics": curves::names(tx, &owner)?}))
+}
+
+fn task_metrics(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let kind = event_kind(call.required_str("event_type")?)?;
+    let mut metrics = Vec::new();
+    for (id, _) in required_tasks(call, tx)? {
+        metrics.push(json!({"task": id, "metrics": curves::metrics_of_type(tx, &id, kind)?}));
+    }
+    Ok(json!({"metrics": metrics}))
+}
+
+fn clear_task_log(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let (id, task) = required_task(call, tx)?;
+    check_lock(call, &task)?;
+    let age = call.opt_i64("threshold_sec")?.unwrap_or(0);
+    let until = call.now.saturating_sub(age.saturating_mul(1000));
+    let sql = "DELETE FROM events_log WHERE task = ?1 AND timestamp < ?2";
+    let until = if age > 0 { until } else { i64::MAX };
+    Ok(json!({"deleted": tx.execute(sql, rusqlite::params![id, until])?}))
+}
+
+fn delete_for_task(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let (id, task) = required_task(call, tx)?;
+    check_lock(call, &task)?;
+    Ok(json!({"deleted": store::events::delete_for_task(tx, &id)? > 0}))
+}
+
+fn check_lock(call: &Call, task: &Value) -> Result<(), ApiFault> {
+    let locked = matches!(task["status"].as_str(), Some("published" | "publishing"));
+    if locked && !call.flag("allow_locked", false)? {
+        return Err(ApiFault::invalid_task_id(task["id"].as_str().unwrap_or_default()));
+    }
+    Ok(())
+}
+
+fn required_task(call: &Call, tx: &Connection) -> Result<(String, Value), ApiFault> {
+    let id = call.required_str("task")?;
+    Ok((id.to_owned(), store::tasks::require(tx, id)?))
+}
+
+/// The task, or with `model_events` the model, that the field `task` names.
+fn required_owner(call: &Call, tx: &Connection) -> Result<(String, Value), ApiFault> {
+    if !call.flag("model_events", false)? {
+        return required_task(call, tx);
+    }
+    let id = call.required_str("task")?;
+    Ok((id.to_owned(), store::models::require(tx, id)?))
+}
+
+fn required_tasks(call: &Call, tx: &Connection) -> Result<Vec<(String, Value)>, ApiFault> {
+    let ids = call.required_strings("tasks")?;
+    if ids.len() > MAX_TASKS {
+        return Err(
+            ApiFault::validation(format!("field 'tasks' takes at most {MAX_TASKS} items"))
+                .with("field", "tasks"),
+        );
+    }
+    let model_events = call.flag("model_events", false)?;
+    ids.into_iter()
+        .map(|id| {
+            let owner = if model_events {
+                store::models::require(tx, &id)
+            } else {
+                store::tasks::require(tx, &id)
+            }?;
+            Ok((id, owner))
+        })
+        .collect()
+}
+
+fn axis_and_samples(call: &Call) -> Result<(Axis, usize), ApiFault> {
+    let axis = match call.opt_str("key")? {
+        None => Axis::Iteration,
+        Some(text) => Axis::parse(text).ok_or_else(|| {
+            ApiFault::validation(format!(
+                "field 'key' is '{text}'; use iter, timestamp or iso_time"
+            ))
+        })?,
+    };
+    let samples = call.opt_i64("samples")?.unwrap_or(2000);
+    match usize::try_from(samples) {
+        Ok(samples @ 1..=6000) => Ok((axis, samples)),
+        _ => Err(ApiFault::validation("field 'samples' must be between 1 and 6000").with("field", "samples")),
+    }
+}
+
+fn event_kind(text: &str) -> Result<Kind, ApiFault> {
+    Kind::parse(text).ok_or_else(|| ApiFault::validation(format!("field 'event_type' is '{text}'")))
+}
+
+fn order<'a>(call: &'a Call, default: &'a str) -> Result<&'a str, ApiFault> {
+    match call.opt_str("order")? {
+        None => Ok(default),
+        Some(order @ ("asc" | "desc")) => Ok(order),
+        Some(other) => Err(ApiFault::validation(format!(
+            "field 'order' is '{other}'; use asc or desc"
+        ))),
+    }
+}
+
+fn batch_size(call: &Call, default: i64) -> Result<usize, ApiFault> {
+    let size = positive(call, "batch_size", default)?.min(MAX_BATCH);
+    Ok(usize::try_from(size).unwrap_or(1))
+}
+
+fn positive(call: &Call, name: &str, default: i64) -> Result<i64, ApiFault> {
+    match call.opt_i64(name)?.unwrap_or(default) {
+        number if number >= 1 => Ok(number),
+        _ => Err(ApiFault::validation(format!("field '{name}' must be at least 1")).with("field", name)),
+    }
 }

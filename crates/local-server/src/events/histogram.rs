@@ -60,7 +60,10 @@ mod tests {
 
     #[test]
     fn equal_x_become_their_mean() {
-        assert_eq!(sample(&[(5, 1.0), (5, 3.0), (6, 4.0)], 10), (vec![5, 6], vec![2.0, 4.0]));
+        assert_eq!(
+            sample(&[(5, 1.0), (5, 3.0), (6, 4.0)], 10),
+            (vec![5, 6], vec![2.0, 4.0])
+        );
     }
 
     #[test]

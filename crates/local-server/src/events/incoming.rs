@@ -82,7 +82,11 @@ impl Incoming {
         }
         .ok_or_else(|| format!("Invalid event type {}", plain(doc.get("type"))))?;
         let model_event = doc.get("model_event").and_then(Value::as_bool).unwrap_or(false);
-        let owner_field = if model_event && doc.contains_key("model") { "model" } else { "task" };
+        let owner_field = if model_event && doc.contains_key("model") {
+            "model"
+        } else {
+            "task"
+        };
         let owner = match doc.get(owner_field) {
             Some(Value::String(id)) if !id.is_empty() => id.clone(),
             None => return Err("Event must have a 'task' field".into()),
@@ -100,14 +104,28 @@ impl Incoming {
             Some(given) => whole_number(given).ok_or("Invalid iteration")?,
         };
         let value = match kind {
-            Kind::Scalar => Some(doc.get("value").and_then(Value::as_f64).ok_or("Scalar value must be a number")?),
+            Kind::Scalar => Some(
+                doc.get("value")
+                    .and_then(Value::as_f64)
+                    .ok_or("Scalar value must be a number")?,
+            ),
             _ => None,
         };
         let allow_locked = doc.get("allow_locked").and_then(Value::as_bool).unwrap_or(false);
         let metric = text_of(&doc, "metric")?;
         let variant = text_of(&doc, "variant")?;
-        let mut event =
-            Self { kind, owner, model_event, allow_locked, ts, iter, metric, variant, value, doc: Map::new() };
+        let mut event = Self {
+            kind,
+            owner,
+            model_event,
+            allow_locked,
+            ts,
+            iter,
+            metric,
+            variant,
+            value,
+            doc: Map::new(),
+        };
         event.doc = event.stored(doc, defaults);
         Ok(event)
     }
@@ -147,7 +165,10 @@ impl Incoming {
             return None;
         }
         let mut hash = Md5::new();
-        hash.update(format!("{}-{}-{}-{}", self.owner, self.iter, self.metric, self.variant));
+        hash.update(format!(
+            "{}-{}-{}-{}",
+            self.owner, self.iter, self.metric, self.variant
+        ));
         if let Some(Value::String(key)) = self.doc.get("key") {
             hash.update(format!("-{key}"));
         }
@@ -180,8 +201,12 @@ fn whole_number(value: &Value) -> Option<i64> {
     // 2^63 as a float is exact; anything at or beyond it does not fit.
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
     match value.as_f64() {
-        Some(number) if !value.is_u64() && (-LIMIT..LIMIT).contains(&number) => {
-            #[expect(clippy::cast_possible_truncation, reason = "the range was checked; the fraction is meant to go")]
+        Some(number) if !value.is_u64() && (-LIMIT..LIMIT).contains(&number) =>
+        {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the range was checked; the fraction is meant to go"
+            )]
             Some(number as i64)
         }
         _ => None,
@@ -193,17 +218,24 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const DEFAULTS: Defaults<'_> = Defaults { now: 77, worker: Some("host"), written: "then" };
+    const DEFAULTS: Defaults<'_> = Defaults {
+        now: 77,
+        worker: Some("host"),
+        written: "then",
+    };
 
     fn parse(value: Value) -> Result<Incoming, String> {
-        let Value::Object(doc) = value else { panic!("an object") };
+        let Value::Object(doc) = value else {
+            panic!("an object")
+        };
         Incoming::parse(doc, &DEFAULTS)
     }
 
     #[test]
     fn a_log_line_gets_its_defaults_and_loses_what_was_for_the_call() {
         let event =
-            parse(json!({"type": "log", "task": "t", "msg": "hi", "method": "get", "allow_locked": true})).unwrap();
+            parse(json!({"type": "log", "task": "t", "msg": "hi", "method": "get", "allow_locked": true}))
+                .unwrap();
         assert!(event.allow_locked);
         assert_eq!(
             Value::Object(event.doc.clone()),
@@ -215,15 +247,21 @@ mod tests {
 
     #[test]
     fn spaces_in_types_and_the_short_time_field_are_understood() {
-        let event = parse(json!({"type": "training stats scalar", "task": "t", "metric": "m", "variant": "v",
-            "value": 1, "iter": 3.0, "ts": 5}))
+        let event = parse(
+            json!({"type": "training stats scalar", "task": "t", "metric": "m", "variant": "v",
+            "value": 1, "iter": 3.0, "ts": 5}),
+        )
         .unwrap();
-        assert_eq!((event.kind, event.ts, event.iter, event.value), (Kind::Scalar, 5, 3, Some(1.0)));
+        assert_eq!(
+            (event.kind, event.ts, event.iter, event.value),
+            (Kind::Scalar, 5, 3, Some(1.0))
+        );
     }
 
     #[test]
     fn identity_covers_task_iteration_metric_variant_and_key() {
-        let base = json!({"type": "plot", "task": "t", "metric": "m", "variant": "v", "iter": 1, "plot_str": "{}"});
+        let base =
+            json!({"type": "plot", "task": "t", "metric": "m", "variant": "v", "iter": 1, "plot_str": "{}"});
         let id = |change: (&str, Value)| {
             let mut doc = base.clone();
             doc[change.0] = change.1;
@@ -231,7 +269,12 @@ mod tests {
         };
         let same = id(("plot_str", json!("[]")));
         assert_eq!(same, hex(&Md5::digest(b"t-1-m-v")));
-        for change in [("iter", json!(2)), ("metric", json!("n")), ("variant", json!("w")), ("key", json!("k"))] {
+        for change in [
+            ("iter", json!(2)),
+            ("metric", json!("n")),
+            ("variant", json!("w")),
+            ("key", json!("k")),
+        ] {
             assert_ne!(id(change), same);
         }
     }

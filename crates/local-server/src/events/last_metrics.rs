@@ -27,11 +27,13 @@ pub(crate) fn name_key(name: &str) -> String {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// Merges the points of one batch into a task's summary.
@@ -49,7 +51,10 @@ pub(crate) fn merge(summary: &mut Map<String, Value>, batch: &[Point]) {
     let mut pairs: usize = summary.values().filter_map(Value::as_object).map(Map::len).sum();
     for ((metric, variant), points) in groups {
         let (metric_key, variant_key) = (name_key(metric), name_key(variant));
-        let known = summary.get(&metric_key).and_then(|m| m.get(&variant_key)).is_some();
+        let known = summary
+            .get(&metric_key)
+            .and_then(|m| m.get(&variant_key))
+            .is_some();
         if !known {
             if pairs >= MAX_PAIRS {
                 continue;
@@ -81,7 +86,10 @@ fn merge_pair(entry: &mut Map<String, Value>, metric: &str, variant: &str, point
     for point in points {
         keep_if(entry, "min_value", point, |new, old| new < old);
         keep_if(entry, "max_value", point, |new, old| new > old);
-        let earlier = entry.get("first_value_iteration").and_then(Value::as_i64).is_none_or(|i| point.iter < i);
+        let earlier = entry
+            .get("first_value_iteration")
+            .and_then(Value::as_i64)
+            .is_none_or(|i| point.iter < i);
         if earlier {
             entry.insert("first_value".into(), point.value.into());
             entry.insert("first_value_iteration".into(), point.iter.into());
@@ -98,7 +106,11 @@ fn merge_pair(entry: &mut Map<String, Value>, metric: &str, variant: &str, point
 }
 
 fn keep_if(entry: &mut Map<String, Value>, name: &str, point: &Point, better: fn(f64, f64) -> bool) {
-    if entry.get(name).and_then(Value::as_f64).is_none_or(|old| better(point.value, old)) {
+    if entry
+        .get(name)
+        .and_then(Value::as_f64)
+        .is_none_or(|old| better(point.value, old))
+    {
         entry.insert(name.into(), point.value.into());
         entry.insert(format!("{name}_iteration"), point.iter.into());
     }
@@ -150,7 +162,13 @@ mod tests {
     fn a_replaced_point_is_not_counted_again() {
         let mut summary = Map::new();
         merge(&mut summary, &[point(1, 4.0)]);
-        merge(&mut summary, &[Point { is_new: false, ..point(1, 4.0) }]);
+        merge(
+            &mut summary,
+            &[Point {
+                is_new: false,
+                ..point(1, 4.0)
+            }],
+        );
         assert_eq!(only_entry(&summary)["count"], 1);
     }
 
@@ -158,12 +176,25 @@ mod tests {
     fn the_number_of_pairs_is_bounded() {
         let mut summary = Map::new();
         let many: Vec<Point> = (0..MAX_PAIRS + 5)
-            .map(|i| Point { variant: i.to_string(), ..point(0, 1.0) })
+            .map(|i| Point {
+                variant: i.to_string(),
+                ..point(0, 1.0)
+            })
             .collect();
         merge(&mut summary, &many);
         assert_eq!(summary[&name_key("loss")].as_object().unwrap().len(), MAX_PAIRS);
-        merge(&mut summary, &[Point { variant: "0".into(), ..point(1, 7.0) }]);
-        assert_eq!(summary[&name_key("loss")][&name_key("0")]["value"], 7.0, "a known pair still moves");
+        merge(
+            &mut summary,
+            &[Point {
+                variant: "0".into(),
+                ..point(1, 7.0)
+            }],
+        );
+        assert_eq!(
+            summary[&name_key("loss")][&name_key("0")]["value"],
+            7.0,
+            "a known pair still moves"
+        );
     }
 
     proptest! {
