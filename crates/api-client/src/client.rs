@@ -214,16 +214,12 @@ impl Inner {
         signature: Signature<'_>,
         limit: Option<Duration>,
     ) -> Result<Bytes, ApiError> {
-        let again = match &signature {
-            Signature::Bearer(token) => Signature::Bearer(token),
-            Signature::None | Signature::Basic { .. } => Signature::None,
-        };
         let reply = self.transport.send(call, signature, &[], limit).await?;
         match reply {
             Reply { body, pending: None } => Ok(body),
             Reply {
                 pending: Some(id), ..
-            } => self.deferred(call, &id, &again, limit).await,
+            } => self.deferred(call, &id, signature, limit).await,
         }
     }
 
@@ -232,7 +228,7 @@ impl Inner {
         &self,
         call: &Call,
         id: &str,
-        signature: &Signature<'_>,
+        signature: Signature<'_>,
         limit: Option<Duration>,
     ) -> Result<Bytes, ApiError> {
         let started = Instant::now();
@@ -242,10 +238,6 @@ impl Inner {
         while started.elapsed() < limit {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_secs(2));
-            let signature = match signature {
-                Signature::Bearer(token) => Signature::Bearer(token),
-                Signature::None | Signature::Basic { .. } => Signature::None,
-            };
             match self.transport.send(&poll, signature, &[], None).await {
                 Ok(Reply { body, pending: None }) => return Ok(body),
                 Ok(Reply { pending: Some(_), .. }) => {}

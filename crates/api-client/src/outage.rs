@@ -35,7 +35,7 @@ impl Outage {
             None => {
                 tracing::warn!(
                     server,
-                    "the API server is not answering, trying again until it does: {error}"
+                    "the API server has trouble, calls wait until it is over: {error}"
                 );
                 let failing = BTreeSet::from([endpoint.to_owned()]);
                 *current = Some(Current {
@@ -53,7 +53,7 @@ impl Outage {
         outage.failing.remove(endpoint);
         if outage.failing.is_empty() || outage.last_failure.elapsed() > FORGET_AFTER {
             let seconds = outage.since.elapsed().as_secs_f64();
-            tracing::info!(server, "the API server is answering again after {seconds:.1} s");
+            tracing::info!(server, "the API server is well again after {seconds:.1} s");
             *current = None;
         }
     }

@@ -32,6 +32,7 @@ pub(crate) struct Transport {
 }
 
 /// What a request is signed with.
+#[derive(Clone, Copy)]
 pub(crate) enum Signature<'a> {
     None,
     Basic { user: &'a str, password: &'a str },
@@ -387,18 +388,15 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     )
 }
 
-fn has_tls_cause(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        let inner = current
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        if current.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        cause = current.source();
-    }
-    false
+/// Whether the handshake failed, as opposed to the connection. An [`std::io::Error`] leaves the error it
+/// wraps out of its `source`, so wrapped ones are opened by hand.
+fn has_tls_cause(error: &(dyn std::error::Error + 'static)) -> bool {
+    let wrapped = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>()
+        || wrapped.is_some_and(|inner| has_tls_cause(inner))
+        || error.source().is_some_and(has_tls_cause)
 }
 
 /// The innermost causes say what happened ("Connection refused"); the outer layers only say where.

@@ -1,0 +1,140 @@
+//! Certificates, against a real TLS server with a real (throw-away) certificate.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use clearml_api_client::{ApiError, Auth, Client, ClientOptions, RetryPolicy, TlsVerify};
+use clearml_support::secret::Secret;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+use crate::server::serve_well;
+
+/// A self-signed certificate for `localhost`, or `None` without the `openssl` program.
+fn certificate(folder: &Path) -> Option<()> {
+    let status = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ])
+        .args([
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+        ])
+        .args([
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+        ])
+        .current_dir(folder)
+        .stderr(std::process::Stdio::null())
+        .status()
+        .ok()?;
+    status.success().then_some(())
+}
+
+async fn start(folder: &Path) -> String {
+    let certificates = CertificateDer::pem_file_iter(folder.join("cert.pem"))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).unwrap();
+    let config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(certificates, key)
+            .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    serve_well(stream).await;
+                }
+            });
+        }
+    });
+    url
+}
+
+fn client(url: &str, verify: TlsVerify) -> Result<Client, ApiError> {
+    let auth = Auth::Keys {
+        access_key: Secret::new("A"),
+        secret_key: Secret::new("S"),
+    };
+    let retry = RetryPolicy {
+        initial_retries: Some(0),
+        ..RetryPolicy::default()
+    };
+    Client::new(ClientOptions {
+        verify,
+        retry,
+        ..ClientOptions::new(url, auth)
+    })
+}
+
+#[tokio::test]
+async fn certificates_are_checked_as_configured() {
+    let folder = tempfile::tempdir().unwrap();
+    if certificate(folder.path()).is_none() {
+        eprintln!("SKIPPED certificates_are_checked_as_configured: no usable openssl program");
+        return;
+    }
+    let url = start(folder.path()).await;
+    let bundle = TlsVerify::CaBundle(folder.path().join("cert.pem"));
+    client(&url, bundle).unwrap().login().await.unwrap();
+    client(&url, TlsVerify::Insecure).unwrap().login().await.unwrap();
+
+    let error = client(&url, TlsVerify::System)
+        .unwrap()
+        .login()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ApiError::Tls { .. }) && error.was_not_applied(),
+        "{error:?}"
+    );
+    assert!(
+        error.to_string().contains("check api.verify_certificate"),
+        "{error}"
+    );
+    // The right certificate for another name is not the right certificate.
+    let other = url.replace("localhost", "127.0.0.1");
+    let bundle = TlsVerify::CaBundle(folder.path().join("cert.pem"));
+    let error = client(&other, bundle).unwrap().login().await.unwrap_err();
+    assert!(matches!(error, ApiError::Tls { .. }), "{error:?}");
+}
+
+#[test]
+fn a_bundle_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "not a certificate").unwrap();
+    for path in [empty, folder.path().join("missing.pem")] {
+        let error = client("https://localhost", TlsVerify::CaBundle(path.clone()))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+    }
+    // Without TLS nobody needs it.
+    client("http://localhost", TlsVerify::CaBundle("/missing.pem".into())).unwrap();
+}
