@@ -1,0 +1,140 @@
+//! Why a build failed, and in which stage of the task that counts.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clearml_support::command::CommandError;
+
+use crate::code::git::GitError;
+use crate::code::literal::LiteralError;
+use crate::code::patch::PatchError;
+use crate::launch::LaunchError;
+use crate::packages::PackageError;
+use crate::python::PythonError;
+
+/// The stage that a status reason begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Getting the code.
+    Clone,
+    /// Making the environment.
+    Environment,
+    /// Finding out what to start.
+    Launch,
+}
+
+impl Stage {
+    /// `clone`, `environment` or `launch`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Clone => "clone",
+            Self::Environment => "environment",
+            Self::Launch => "launch",
+        }
+    }
+}
+
+/// A build failed. The text is fit for a status reason; details have gone to the console.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Somebody cancelled the build.
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// The task says nothing about what to run.
+    #[error("the task has no script section, so there is nothing to run")]
+    NoScript,
+    /// The configuration asks for something that does not exist yet.
+    #[error("{what} is not supported by this version; {instead}")]
+    Unsupported {
+        /// The key or variable and its value.
+        what: String,
+        /// What to do.
+        instead: &'static str,
+    },
+    /// The code could not be fetched or checked out.
+    #[error("failed cloning repository {repository}: {source}")]
+    Repository {
+        /// The repository, without password.
+        repository: String,
+        /// Why.
+        source: GitError,
+    },
+    /// The uncommitted changes do not fit the code.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+    /// The literal script could not be written.
+    #[error(transparent)]
+    Script(#[from] LiteralError),
+    /// No interpreter, or no environment.
+    #[error(transparent)]
+    Python(#[from] PythonError),
+    /// Packages could not be installed.
+    #[error(transparent)]
+    Packages(#[from] PackageError),
+    /// There is nothing to start.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The file system refused.
+    #[error(transparent)]
+    Io(#[from] FileError),
+}
+
+impl BuildError {
+    /// The stage in which it happened.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::Repository { .. } | Self::Patch(_) => Stage::Clone,
+            Self::Launch(_) | Self::NoScript => Stage::Launch,
+            Self::Cancelled
+            | Self::Unsupported { .. }
+            | Self::Script(_)
+            | Self::Python(_)
+            | Self::Packages(_)
+            | Self::Io(_) => Stage::Environment,
+        }
+    }
+
+    /// Whether the build was cancelled rather than impossible.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        let command = match self {
+            Self::Cancelled => return true,
+            Self::Repository {
+                source: GitError::Cancelled,
+                ..
+            } => return true,
+            Self::Repository {
+                source: GitError::Command(e),
+                ..
+            }
+            | Self::Patch(PatchError::Command(e))
+            | Self::Python(PythonError::Command(e))
+            | Self::Packages(PackageError::Command(e)) => e,
+            _ => return false,
+        };
+        CommandError::is_cancelled(command)
+    }
+}
+
+/// The file system refused something.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}: {source}", path.display())]
+pub struct FileError {
+    /// What was being done, as in `creating`.
+    pub doing: &'static str,
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+/// Names the file and the action in an I/O error.
+pub(crate) fn at<'p>(doing: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> FileError + use<'p> {
+    move |source| FileError {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
