@@ -1,0 +1,148 @@
+//! Reading one HOCON document: dialect, includes, bounds, substitutions.
+//!
+//! The grammar of `clearml.conf` is not quite standard HOCON, so a document takes three steps:
+//!
+//! 1. [`dialect`] scans the text, reports every syntax error with its position, notes on which line
+//!    each key stands, and rewrites the text in the strict form that every HOCON parser agrees on.
+//! 2. The `hocon-rs` parser reads the strict form; [`raw`] then loads the included files and gives
+//!    `+=` the meaning that it has in ClearML.
+//! 3. [`bound`] refuses documents whose substitutions would multiply without limit, and `hocon-rs`
+//!    merges duplicates, concatenates and substitutes.
+//!
+//! Each document is resolved by itself: substitutions see neither the defaults nor other files.
+
+mod bound;
+mod dialect;
+mod raw;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::error::{ConfigError, Place};
+
+/// Largest accepted configuration file. Real ones have a few kilobytes.
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Deepest accepted nesting of objects, lists and dotted keys together.
+pub(crate) const MAX_DEPTH: usize = 32;
+/// Longest accepted chain of files that include each other.
+pub(crate) const MAX_INCLUDE_DEPTH: usize = 8;
+/// Most files that one document may pull in.
+pub(crate) const MAX_INCLUDED_FILES: usize = 64;
+
+/// One resolved document.
+#[derive(Debug, Default)]
+pub(crate) struct Document {
+    /// The values, keys in alphabetical order.
+    pub(crate) root: Map<String, Value>,
+    /// Where each key was last assigned.
+    pub(crate) places: BTreeMap<Vec<String>, Place>,
+    /// Things worth telling that are no errors.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What was learnt while the files of one document were read.
+#[derive(Debug, Default)]
+struct Notes {
+    places: BTreeMap<Vec<String>, Place>,
+    substitutions: Vec<(Vec<String>, Place)>,
+    warnings: Vec<String>,
+    files: usize,
+}
+
+/// Reads and resolves the document in a file.
+///
+/// `env` answers substitutions that the document itself does not define.
+pub(crate) fn read_file(path: &Path, env: &BTreeMap<String, String>) -> Result<Document, ConfigError> {
+    let text = read_text(path)?;
+    read_text_as(&text, path, env)
+}
+
+/// Resolves a document that is already in memory; `path` names it and is the base of its includes.
+pub(crate) fn read_text_as(
+    text: &str,
+    path: &Path,
+    env: &BTreeMap<String, String>,
+) -> Result<Document, ConfigError> {
+    let mut notes = Notes::default();
+    let name: Arc<Path> = Arc::from(path);
+    let raw = raw::load(text, &name, &mut Vec::new(), &[path.to_path_buf()], &mut notes)?;
+    let raw = raw::with_environment(raw, &notes, env);
+    bound::check(&raw).map_err(|message| ConfigError::Resolve {
+        place: Place { file: Arc::clone(&name), line: None },
+        message,
+    })?;
+    let root: Map<String, Value> = hocon_rs::Config::from(raw)
+        .resolve()
+        .map_err(|error| resolve_error(&error, &name, &notes))?;
+    Ok(Document { root, places: notes.places, warnings: notes.warnings })
+}
+
+/// The text of a file, if it is a regular size and UTF-8.
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let bytes = clearml_support::fs::read_limited(path, MAX_FILE_BYTES)
+        .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let before = &error.as_bytes()[..valid];
+        ConfigError::NotUtf8 {
+            path: path.to_path_buf(),
+            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+            column: 1 + String::from_utf8_lossy(before).chars().rev().take_while(|c| *c != '\n').count(),
+        }
+    })
+}
+
+/// Turns an error of the resolver into one that names the line, as far as the line is known.
+fn resolve_error(error: &hocon_rs::Error, name: &Arc<Path>, notes: &Notes) -> ConfigError {
+    let whole = Place { file: Arc::clone(name), line: None };
+    let dotted = |wanted: &str| {
+        notes.places.iter().find(|(path, _)| path.join(".") == wanted).map(|(_, place)| place.clone())
+    };
+    let (place, message) = match error {
+        hocon_rs::Error::SubstitutionNotFound(reference) => {
+            let wanted = reference.trim_start_matches("${").trim_end_matches('}');
+            let found = notes.substitutions.iter().find(|(path, _)| path.join(".") == wanted);
+            (
+                found.map(|(_, place)| place.clone()),
+                format!(
+                    "${{{wanted}}} is defined neither in this file nor in the environment; \
+                     write ${{?{wanted}}} if it may be missing"
+                ),
+            )
+        }
+        hocon_rs::Error::ConcatenateDifferentType { path, left_type, right_type } => {
+            (dotted(path), format!("{path}: a {left_type} cannot be joined with a {right_type}"))
+        }
+        hocon_rs::Error::SubstitutionCycle { current, .. } => (
+            notes
+                .substitutions
+                .iter()
+                .find(|(path, _)| current.contains(&path.join(".")))
+                .map(|(_, place)| place.clone()),
+            format!("the substitution {current} refers to itself"),
+        ),
+        other => (None, other.to_string()),
+    };
+    ConfigError::Resolve { place: place.unwrap_or(whole), message }
+}
+
+/// The value of one HOCON expression, as in the text of an override variable.
+///
+/// # Errors
+///
+/// A message without any part of the text, which may be a secret.
+pub(crate) fn read_value(text: &str) -> Result<Value, String> {
+    let document = format!("v: {text}");
+    let mut parsed = read_text_as(&document, &PathBuf::from("value"), &BTreeMap::new())
+        .map_err(|error| error.reason())?;
+    match (parsed.root.remove("v"), parsed.root.is_empty()) {
+        (Some(value), true) => Ok(value),
+        _ => Err("it is more than one value".to_owned()),
+    }
+}
