@@ -5,6 +5,7 @@ pub mod phase;
 pub mod record;
 pub mod run_dir;
 pub mod shim;
+mod shipper;
 mod spawn;
 pub mod umask;
 

@@ -61,9 +61,27 @@ pub struct RunRecord {
     /// The runner that looks after it, or the last one that did.
     #[serde(default)]
     pub runner: Option<ProcessIdentity>,
-    /// How it ended, from phase [`Phase::Exited`] on.
+    /// Why user code did not run, or why nothing is known about its end.
+    #[serde(default)]
+    pub failure: Option<Failure>,
+    /// How the run ends for the server: decided in phase [`Phase::Exited`].
     #[serde(default)]
     pub outcome: Option<Outcome>,
+}
+
+/// Why a run failed for another reason than the user's code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// `clone`, `environment`, `launch` or `infrastructure`.
+    pub stage: String,
+    /// What went wrong.
+    pub text: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.stage, self.text)
+    }
 }
 
 /// What the final status shall be. Decided once, written down, then reported until accepted.

@@ -107,6 +107,7 @@ impl RunStore {
             phase: Phase::Popping,
             created_ms: now_ms(),
             runner: None,
+            failure: None,
             outcome: None,
             run_id: run_id.clone(),
         };

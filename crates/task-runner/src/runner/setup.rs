@@ -1,0 +1,410 @@
+//! From the task to a complete `launch.json`.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use clearml_api_client::{ApiError, Client, StatusChange, TasksQuery};
+use clearml_env_builder as env_builder;
+use clearml_env_builder::{BuildRequest, PreparedEnvironment};
+use clearml_support::command::CancelToken;
+use clearml_support::time::now_ms;
+use clearml_task_model::{Task, TaskId, TaskStatus};
+use serde_json::{Map, Value, json};
+
+use super::abort::{Interpreter, Meaning, announce};
+use super::environment::{Parts, base, complete, show_command};
+use super::{Runner, RunnerError, patiently};
+use crate::console::{AgentConsole, Level, Tag};
+use crate::phase::Phase;
+use crate::record::{AbortReason, Failure, Launch, Mark, SCHEMA};
+
+/// How the preparation ended.
+pub(super) enum Prepared {
+    /// `launch.json` is there.
+    Ready,
+    /// The task can't be run.
+    Failed(Failure),
+    /// The task is not to be run; the reason has been announced.
+    Aborted,
+}
+
+impl Runner {
+    /// Prepares the run from the beginning. What an earlier runner has left is not trusted.
+    pub(super) async fn prepare(&mut self) -> Result<Prepared, RunnerError> {
+        let again = self.run.record()?.phase == Phase::Preparing;
+        self.run.set_phase(Phase::Preparing)?;
+        let identity = &self.identity;
+        if let Some(queue) = &identity.queue {
+            let text = format!("task {} pulled from {queue} by worker {}", identity.task, identity.worker);
+            self.console.line_once(Tag::Pulled, Level::Info, &text);
+        }
+        if again {
+            self.console.line(Level::Warning, "The agent was interrupted; the environment is built anew");
+        }
+        let cancel = CancelToken::default();
+        let mut abort = self.abort.subscribe();
+        let steps = self.prepare_steps(&cancel);
+        let mut steps = Box::pin(steps);
+        tokio::select! {
+            prepared = &mut steps => return prepared,
+            reason = super::abort::announced(&mut abort) => {
+                tracing::info!("task {}: the preparation is stopped: {reason:?}", self.identity.task);
+                cancel.cancel();
+            }
+        }
+        // The builder may be in the middle of something that must be undone. Everything else, such as a
+        // call to a server that is away, is simply given up.
+        drop(steps);
+        self.build_ended().await;
+        Ok(Prepared::Aborted)
+    }
+
+    async fn prepare_steps(&self, cancel: &CancelToken) -> Result<Prepared, RunnerError> {
+        let id = &self.identity.task;
+        let task = match patiently("reading the task", async || self.client.tasks_get_by_id(id).await).await {
+            Ok(task) => task,
+            Err(e) if is_unknown_task(&e) => {
+                announce(&self.abort, AbortReason::NotFound);
+                return Ok(Prepared::Aborted);
+            }
+            Err(e) => return Ok(Prepared::Failed(failure("infrastructure", &format!("reading the task: {e}")))),
+        };
+        self.remember_host(id).await;
+        let changed_by = format!("Changed by clearml-agent {}", self.identity.worker);
+        let first = StatusChange::default().message("launch by agent");
+        let second = StatusChange::reason("worker started execution").message(&*changed_by);
+        if !self.started(first, Some(&task)).await? || !self.started(second, None).await? {
+            return Ok(Prepared::Aborted);
+        }
+        self.console.line(Level::Info, &format!("Executing task id [{id}]:"));
+
+        let started_ms = now_ms();
+        let built = self.build(&task, cancel).await;
+        let prepared = match built {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                self.console.line_once(Tag::SetupError, Level::Error, &format!("clearml_agent: ERROR: {}", failure.text));
+                return Ok(Prepared::Failed(failure));
+            }
+        };
+        let seconds = Duration::from_millis(u64::try_from(now_ms() - started_ms).unwrap_or(0)).as_secs_f64();
+        self.console.line(Level::Info, &format!("Running task id [{id}]:"));
+        let command = show_command(&prepared.argv);
+        self.console.line(Level::Info, &format!("[{}]$ {command}\n{}", prepared.cwd.display(), prepared.summary));
+        self.console.line(Level::Info, &format!("Environment setup completed successfully in {seconds:.2} s"));
+        self.write_launch(&task, prepared)?;
+        Ok(Prepared::Ready)
+    }
+
+    async fn remember_host(&self, task: &TaskId) {
+        let add: Map<String, Value> =
+            [("_exec_agent_hostname".to_owned(), Value::from(self.settings.host_name.as_str()))].into_iter().collect();
+        if let Err(e) = self.client.tasks_edit_runtime(task, add, &[]).await {
+            tracing::warn!("noting the host name in task {task}: {e}");
+        }
+    }
+
+    /// Tells the server that the task is being started, unless somebody has said meanwhile that it shall
+    /// end: the call would wipe out that wish. Returns whether the task may go on.
+    pub(super) async fn started(&self, change: StatusChange, known: Option<&Task>) -> Result<bool, RunnerError> {
+        if self.settings.rank > 0 {
+            return Ok(true);
+        }
+        let id = &self.identity.task;
+        let query = TasksQuery::one(id, ["status", "status_message"]);
+        let task = match known {
+            Some(task) => Some(task.clone()),
+            None => match patiently("reading the status", async || self.client.tasks_get_all(&query).await).await {
+                Ok(tasks) => tasks.into_iter().next(),
+                Err(e) => {
+                    tracing::warn!("reading the status of task {id}: {e}");
+                    return Ok(true);
+                }
+            },
+        };
+        let change = match may_start(task.as_ref()) {
+            MayStart::Yes { force: true } => change.force(),
+            MayStart::Yes { force: false } => change,
+            MayStart::No(reason) => {
+                announce(&self.abort, reason);
+                return Ok(false);
+            }
+        };
+        let call = async || self.client.tasks_started(id, &change).await;
+        if let Err(e) = patiently("marking the task as started", call).await {
+            // The task is in progress already, or the next observation will say what has become of it.
+            tracing::warn!("marking task {id} as started: {e}");
+        }
+        Ok(true)
+    }
+
+    async fn build(&self, task: &Task, cancel: &CancelToken) -> Result<PreparedEnvironment, Failure> {
+        let host = BuildHost::new(self.console.clone(), cancel.clone());
+        let mut settings = self.settings.environment.clone();
+        settings.optimization = self.inputs.options.optimization;
+        settings.env = strings(base(&self.parts()));
+        let run_dir_env = self.run.environment_dir();
+        let redactor = self.settings.redactor.clone();
+        let owned = task.clone();
+        let busy = self.building.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            // Held until the builder is really through, also when nobody waits for its result any more.
+            let _busy = busy.blocking_lock_owned();
+            let request =
+                BuildRequest { task: &owned, settings: &settings, run_dir_env, redactor: &redactor };
+            let result = env_builder::build(&request, &host);
+            (result, host)
+        });
+        let (result, host) = work.await.map_err(|e| failure("environment", &format!("the builder failed: {e}")))?;
+        self.note_phases(&host);
+        let prepared = result.map_err(|e| failure(e.stage().as_str(), &with_causes(&e)))?;
+        self.report(task, &host).await;
+        Ok(prepared)
+    }
+
+    /// Returns when no builder is at work.
+    pub(super) async fn build_ended(&self) {
+        drop(self.building.lock().await);
+    }
+
+    /// Writes packages and commit back to the task. Useful to people, but no reason not to run.
+    async fn report(&self, task: &Task, host: &BuildHost) {
+        let Some(id) = &task.id else { return };
+        if self.settings.rank > 0 {
+            return;
+        }
+        let reported = host.reported();
+        if let Some(freeze) = reported.packages {
+            let known = task.script.as_ref().and_then(|script| script.requirements.as_ref());
+            let known = known.and_then(|requirements| serde_json::to_value(requirements).ok());
+            let requirements = merge_requirements(known, freeze);
+            if let Err(e) = self.client.tasks_set_requirements(id, requirements).await {
+                tracing::warn!("writing the installed packages to task {id}: {e}");
+            }
+        }
+        if let Some(commit) = reported.commit {
+            let fields = json!({"script": {"version_num": commit}});
+            if let Err(e) = self.client.tasks_edit(id, true, fields).await {
+                tracing::warn!("writing the commit to task {id}: {e}");
+            }
+        }
+    }
+
+    fn note_phases(&self, host: &BuildHost) {
+        let reported = host.reported();
+        let marks: Vec<Mark> = reported
+            .stations
+            .into_iter()
+            .map(|(name, (ms, duration))| Mark {
+                name: name.to_owned(),
+                ms,
+                duration_ms: i64::try_from(duration.as_millis()).ok(),
+            })
+            .collect();
+        self.note(&marks);
+    }
+
+    fn write_launch(&self, task: &Task, prepared: PreparedEnvironment) -> Result<(), RunnerError> {
+        let own = self.settings.enable_task_env.then_some(task);
+        let launch = Launch {
+            schema: SCHEMA,
+            argv: prepared.argv.into_iter().map(Into::into).collect(),
+            env: complete(base(&self.parts()), &prepared.env, own),
+            cwd: prepared.cwd,
+            umask: self.inputs.umask,
+            grace_ms: millis(self.settings.abort_grace),
+            leftover_grace_ms: millis(self.settings.abort_grace.min(LEFTOVER_GRACE)),
+            segment_bytes: self.settings.segment_bytes,
+            console_max_bytes: self.settings.console_max_bytes,
+        };
+        self.run.write_launch(&launch)?;
+        Ok(())
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            base: &self.inputs.environment,
+            options: &self.inputs.options,
+            task: &self.identity.task,
+            worker: &self.identity.worker,
+            run_id: &self.run_id,
+            config: &self.config,
+            configured: &self.settings.configured_environment,
+        }
+    }
+}
+
+/// Processes that outlive the main one of a task get less time than the task itself.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn failure(stage: &str, text: &str) -> Failure {
+    Failure { stage: stage.to_owned(), text: text.to_owned() }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Many messages end with that of their cause already.
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+pub(super) fn is_unknown_task(error: &ApiError) -> bool {
+    error.is_code(400, 101) || error.is_code(400, 10)
+}
+
+fn strings(variables: BTreeMap<std::ffi::OsString, std::ffi::OsString>) -> BTreeMap<String, String> {
+    // Tools get what can be written as text; the user's program gets everything.
+    variables.into_iter().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+}
+
+/// Whether a task may be marked as started.
+#[derive(Debug, PartialEq)]
+enum MayStart {
+    Yes {
+        /// Only a task that has not started needs it; for others it would overrule the user.
+        force: bool,
+    },
+    No(AbortReason),
+}
+
+fn may_start(task: Option<&Task>) -> MayStart {
+    match task.and_then(|task| task.status.as_ref()) {
+        Some(TaskStatus::Created | TaskStatus::Queued) => MayStart::Yes { force: true },
+        // A run of our own that was completed by its program and is started again has another id.
+        Some(TaskStatus::Completed | TaskStatus::Publishing) => MayStart::No(AbortReason::StatusChanged),
+        _ => match Interpreter::default().observe(task) {
+            Meaning::Abort(reason) => MayStart::No(reason),
+            Meaning::GoOn | Meaning::MaybeReset(_) => MayStart::Yes { force: false },
+        },
+    }
+}
+
+/// The requirements to write back: the list that is installed, and beside it, once, what the user wrote.
+fn merge_requirements(known: Option<Value>, freeze: Vec<String>) -> Value {
+    let mut requirements = match known {
+        Some(Value::Object(map)) => map,
+        _ => Map::new(),
+    };
+    if !requirements.contains_key("org_pip") {
+        let original = requirements.get("pip").cloned().unwrap_or_else(|| Value::from(""));
+        requirements.insert("org_pip".to_owned(), original);
+    }
+    requirements.insert("pip".to_owned(), freeze.into());
+    Value::Object(requirements)
+}
+
+/// What the builder tells.
+struct BuildHost {
+    console: AgentConsole,
+    cancel: CancelToken,
+    reported: Mutex<Reported>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Reported {
+    packages: Option<Vec<String>>,
+    commit: Option<String>,
+    stations: BTreeMap<&'static str, (i64, Duration)>,
+}
+
+impl BuildHost {
+    fn new(console: AgentConsole, cancel: CancelToken) -> Self {
+        Self { console, cancel, reported: Mutex::default() }
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Reported)) {
+        change(&mut self.reported.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    fn reported(&self) -> Reported {
+        self.reported.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+impl env_builder::Host for BuildHost {
+    fn line(&self, level: env_builder::Level, text: &str) {
+        let level = match level {
+            env_builder::Level::Info => Level::Info,
+            env_builder::Level::Warning => Level::Warning,
+            env_builder::Level::Error => Level::Error,
+        };
+        self.console.line(level, text);
+    }
+
+    fn phase(&self, phase: env_builder::Phase, event: env_builder::PhaseEvent) {
+        use env_builder::{Phase, PhaseEvent};
+        let station = match phase {
+            Phase::Clone | Phase::Checkout | Phase::Patch => "clone",
+            Phase::Python | Phase::Packages | Phase::Script => "environment",
+        };
+        if let PhaseEvent::Finished(duration) = event {
+            let begin = now_ms() - i64::try_from(duration.as_millis()).unwrap_or(0);
+            self.with(|reported| {
+                let entry = reported.stations.entry(station).or_insert((begin, Duration::ZERO));
+                entry.1 += duration;
+            });
+            let text = format!("{} finished in {:.2} s", phase.as_str(), duration.as_secs_f64());
+            self.console.line(Level::Info, &text);
+        }
+    }
+
+    fn report_packages(&self, freeze: &[String]) {
+        self.with(|reported| reported.packages = Some(freeze.to_vec()));
+    }
+
+    fn report_commit(&self, commit: &str) {
+        self.with(|reported| reported.commit = Some(commit.to_owned()));
+    }
+
+    fn cancel(&self) -> &CancelToken {
+        &self.cancel
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starting_never_overrules_whoever_wants_the_task_to_end() {
+        let task = |status: &str, message: &str| Task {
+            status: Some(TaskStatus::from(status)),
+            status_message: Some(message.into()),
+            ..Task::default()
+        };
+        for (status, message, expected) in [
+            ("queued", "", MayStart::Yes { force: true }),
+            ("created", "", MayStart::Yes { force: true }),
+            ("in_progress", "pulled by agent", MayStart::Yes { force: false }),
+            ("in_progress", "stopping", MayStart::No(AbortReason::Stopped)),
+            ("stopped", "", MayStart::No(AbortReason::StatusChanged)),
+            ("failed", "", MayStart::No(AbortReason::Exception)),
+            ("completed", "", MayStart::No(AbortReason::StatusChanged)),
+            ("published", "", MayStart::No(AbortReason::StatusChanged)),
+        ] {
+            assert_eq!(may_start(Some(&task(status, message))), expected, "{status} {message}");
+        }
+        assert_eq!(may_start(None), MayStart::No(AbortReason::NotFound));
+    }
+
+    #[test]
+    fn the_users_own_requirements_are_kept_once() {
+        let first = merge_requirements(Some(json!({"pip": "six", "conda": "x"})), vec!["six==1.16.0".into()]);
+        assert_eq!(first, json!({"pip": ["six==1.16.0"], "conda": "x", "org_pip": "six"}));
+        let second = merge_requirements(Some(first), vec!["six==1.17.0".into()]);
+        assert_eq!(second["org_pip"], json!("six"));
+        assert_eq!(second["pip"], json!(["six==1.17.0"]));
+    }
+}

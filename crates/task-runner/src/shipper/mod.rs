@@ -1,0 +1,471 @@
+//! The shipper: a cursor over the console on disk, moved forward by the server's acceptance.
+//!
+//! Every line reaches the server once. `events.add_batch` can't be repeated blindly, because the server
+//! appends what it gets; and its answer may be lost. So a batch is written down before it is sent, its
+//! events have unique time stamps, and when it is unknown whether it has arrived, the shipper reads that
+//! window of the task's log back and sends only what is missing. A server that can't be read back gets
+//! the batch again: there, delivery is at least once.
+
+pub(crate) mod pending;
+pub(crate) mod watch;
+
+use std::time::Duration;
+
+use clearml_api_client::{ApiError, Client, LogEvent};
+use clearml_support::fs::JsonFileError;
+use clearml_support::secret::{MASK, Secret};
+use clearml_support::time::now_ms;
+use clearml_task_model::TaskId;
+use tokio::sync::watch as channel;
+use tokio::time::Instant;
+
+use crate::console::reader::ChannelReader;
+use crate::console::render::{RenderOptions, Rendered, Tail, render};
+use crate::console::Channel;
+use crate::run_dir::RunDir;
+use pending::{Cursor, Pending, missing, to_events};
+use watch::FolderWatch;
+
+/// Console kept in memory per channel, and the size of a batch of events.
+const WINDOW: usize = 1 << 20;
+/// Leaves room below 1 MiB for what JSON adds.
+const BATCH: usize = 800 << 10;
+/// Events per page when reading back.
+const PAGE: u32 = 5000;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The console could not be shipped for a reason of our own.
+#[derive(Debug, thiserror::Error)]
+pub enum ShipError {
+    /// The cursor can't be read or written.
+    #[error("the shipper's position: {0}")]
+    Cursor(#[from] JsonFileError),
+    /// The console can't be read.
+    #[error("reading the console in {folder}: {source}")]
+    Console {
+        /// Where.
+        folder: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// How to ship.
+#[derive(Debug, Clone)]
+pub(crate) struct ShipOptions {
+    pub(crate) render: RenderOptions,
+    /// Shortest time between two batches of a console that is written all the time.
+    pub(crate) flush_interval: Duration,
+    /// Age at which an unterminated line is sent as it is.
+    pub(crate) partial_max_age: Duration,
+    /// A server makes new events findable with a delay; reading back waits this long.
+    pub(crate) readback_delay: Duration,
+    /// The agent's own secrets, which the user's program may print but nobody shall read.
+    pub(crate) secrets: Vec<Secret>,
+}
+
+/// Which channels will get nothing more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Closed {
+    pub(crate) agent: bool,
+    pub(crate) task: bool,
+}
+
+/// See the module's text.
+pub(crate) struct Shipper {
+    client: Client,
+    task: TaskId,
+    worker: String,
+    run: RunDir,
+    options: ShipOptions,
+    cursor: Cursor,
+    /// The cursor in memory is ahead of the one on disk.
+    unsaved: bool,
+    agent: ChannelReader,
+    output: ChannelReader,
+    closed: channel::Receiver<Closed>,
+    watch: FolderWatch,
+    pace: Pace,
+}
+
+/// Lets a few batches go at once after a quiet time, so that first lines are seen immediately, and one
+/// per interval after that.
+struct Pace {
+    interval: Duration,
+    /// When the last of the batches that may go at once will have been earned.
+    paid_until: Instant,
+}
+
+impl Pace {
+    const BURST: u32 = 3;
+
+    fn new(interval: Duration) -> Self {
+        Self { interval, paid_until: Instant::now() }
+    }
+
+    /// How long to wait before the next batch.
+    fn pause(&self, now: Instant) -> Duration {
+        self.paid_until.saturating_duration_since(now + self.interval * (Self::BURST - 1))
+    }
+
+    fn sent(&mut self, now: Instant) {
+        self.paid_until = self.paid_until.max(now) + self.interval;
+    }
+}
+
+/// What became of a batch.
+enum Fate {
+    Accepted,
+    Refused(String),
+}
+
+struct Batch {
+    channel: Channel,
+    rendered: Rendered,
+}
+
+impl Shipper {
+    pub(crate) fn new(
+        client: Client,
+        run: RunDir,
+        (task, worker): (TaskId, String),
+        options: ShipOptions,
+        closed: channel::Receiver<Closed>,
+    ) -> Result<Self, ShipError> {
+        let cursor = Cursor::load(&run.cursor_path())?;
+        let folder = run.console_dir();
+        Ok(Self {
+            agent: ChannelReader::new(&folder, Channel::Agent, cursor.agent),
+            output: ChannelReader::new(&folder, Channel::Task, cursor.task),
+            watch: FolderWatch::new(&folder),
+            client,
+            task,
+            worker,
+            run,
+            cursor,
+            unsaved: false,
+            closed,
+            pace: Pace::new(options.flush_interval),
+            options,
+        })
+    }
+
+    /// Ships until both channels are closed and everything in them has been accepted, or the server
+    /// says that it wants no more of this task.
+    pub(crate) async fn run(mut self) -> Result<(), ShipError> {
+        if let Some(pending) = self.cursor.pending.take() {
+            let batch = self.replay(&pending)?;
+            // Nobody knows whether this one was ever sent, let alone received.
+            self.send(batch, true).await?;
+        }
+        loop {
+            if let Some(reason) = &self.cursor.refused {
+                tracing::warn!("the console of task {} is not sent any more: {reason}", self.task);
+                return Ok(());
+            }
+            // Asked before reading: what a closed channel holds by now is all it will hold.
+            let closed = *self.closed.borrow_and_update();
+            self.fill()?;
+            match self.next_batch(closed) {
+                Some(batch) => {
+                    if let Some(pause) = self.pause_before(closed) {
+                        tokio::select! {
+                            () = tokio::time::sleep(pause) => {}
+                            _ = self.closed.changed() => {}
+                        }
+                        continue;
+                    }
+                    self.send(batch, false).await?;
+                }
+                None if closed.agent && closed.task => {
+                    self.save()?;
+                    return Ok(());
+                }
+                None => {
+                    self.save()?;
+                    self.wait().await;
+                }
+            }
+        }
+    }
+
+    fn fill(&mut self) -> Result<(), ShipError> {
+        for reader in [&mut self.agent, &mut self.output] {
+            reader.fill(WINDOW).map_err(|source| ShipError::Console {
+                folder: self.run.console_dir().display().to_string(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A line after a quiet time goes out at once; a stream of them once per interval, or when a batch
+    /// is full; the end of the task does not wait.
+    fn pause_before(&self, closed: Closed) -> Option<Duration> {
+        let full = [&self.agent, &self.output]
+            .iter()
+            .any(|reader| reader.window().iter().map(|chunk| chunk.payload.len()).sum::<usize>() >= WINDOW);
+        if full || (closed.agent && closed.task) {
+            return None;
+        }
+        Some(self.pace.pause(Instant::now())).filter(|pause| !pause.is_zero())
+    }
+
+    async fn wait(&mut self) {
+        // An unterminated line ages without any notice.
+        let held = !self.agent.window().is_empty() || !self.output.window().is_empty();
+        let limit = if held { self.options.flush_interval } else { Duration::from_secs(30) };
+        tokio::select! {
+            () = self.watch.changed(limit) => {}
+            _ = self.closed.changed() => {}
+        }
+    }
+
+    /// The next stretch, taken from the channel whose next line is the older one.
+    fn next_batch(&self, closed: Closed) -> Option<Batch> {
+        let head = |channel| self.reader(channel).window().front().map(|chunk| chunk.ms);
+        let mut order = Channel::ALL;
+        if head(Channel::Task).is_some_and(|task| head(Channel::Agent).is_some_and(|agent| task < agent)) {
+            order.reverse();
+        }
+        let [first, second] = order;
+        let until = head(second).unwrap_or(i64::MAX);
+        // A first channel that only holds an unfinished line does not keep the other one waiting.
+        [(first, until), (second, i64::MAX)].into_iter().find_map(|(channel, until)| {
+            let is_closed = match channel {
+                Channel::Agent => closed.agent,
+                Channel::Task => closed.task,
+            };
+            let age = i64::try_from(self.options.partial_max_age.as_millis()).unwrap_or(i64::MAX);
+            let tail = if is_closed { Tail::End } else { Tail::Flush { older_than_ms: now_ms() - age } };
+            let reader = self.reader(channel);
+            let rendered = render(reader.window(), self.options.render, tail, BATCH, until);
+            (rendered.end > reader.position() && !reader.window().is_empty()).then_some(Batch { channel, rendered })
+        })
+    }
+
+    fn reader(&self, channel: Channel) -> &ChannelReader {
+        match channel {
+            Channel::Agent => &self.agent,
+            Channel::Task => &self.output,
+        }
+    }
+
+    /// Makes the events of a batch that an earlier runner was about to send.
+    fn replay(&self, pending: &Pending) -> Result<Batch, ShipError> {
+        let folder = self.run.console_dir();
+        let mut reader = ChannelReader::new(&folder, pending.channel, pending.start);
+        // One unit more than the batch, so that its last unit is decided as it was then.
+        let wanted = usize::try_from(pending.end - pending.start).unwrap_or(WINDOW) + WINDOW;
+        reader
+            .fill(wanted)
+            .map_err(|source| ShipError::Console { folder: folder.display().to_string(), source })?;
+        let tail = Tail::Exact { end: pending.end, ending: pending.ending };
+        let rendered = render(reader.window(), self.options.render, tail, usize::MAX, i64::MAX);
+        if rendered.end != pending.end || rendered.messages.len() != pending.count {
+            tracing::warn!(
+                "a batch of the console of task {} has changed on disk: {} of {} messages are left",
+                self.task,
+                rendered.messages.len(),
+                pending.count
+            );
+        }
+        let rendered = Rendered { end: pending.end, ..rendered };
+        Ok(Batch { channel: pending.channel, rendered })
+    }
+
+    fn save(&mut self) -> Result<(), ShipError> {
+        if self.unsaved {
+            self.cursor.save(&self.run.cursor_path())?;
+            self.unsaved = false;
+        }
+        Ok(())
+    }
+
+    /// Sends a batch until it is on the server or refused for good, and moves the cursor behind it.
+    async fn send(&mut self, batch: Batch, maybe_sent: bool) -> Result<(), ShipError> {
+        let Batch { channel, rendered: Rendered { messages, end, ending } } = batch;
+        let clean = |text: String| mask(text, &self.options.secrets);
+        let events = to_events(messages, &self.task, &self.worker, self.cursor.last_ts, clean);
+        if let (Some(first), Some(last)) = (events.first(), events.last()) {
+            let (first_ts, last_ts) = (first.timestamp, last.timestamp);
+            self.cursor.pending = Some(Pending {
+                channel,
+                start: self.cursor.position(channel),
+                end,
+                ending,
+                first_ts,
+                last_ts,
+                count: events.len(),
+            });
+            self.unsaved = true;
+            self.save()?;
+            self.delete_shipped();
+            self.pace.sent(Instant::now());
+            match self.deliver(events, maybe_sent).await {
+                Fate::Accepted => self.cursor.last_ts = last_ts,
+                Fate::Refused(reason) => self.cursor.refused = Some(reason),
+            }
+        }
+        // Saved with the next batch, or when there is nothing more to do: until then the pending batch
+        // on disk stands for it, and reading back shows that it has arrived.
+        self.cursor.pending = None;
+        self.cursor.advance(channel, end);
+        self.unsaved = true;
+        match channel {
+            Channel::Agent => self.agent.consume(end),
+            Channel::Task => self.output.consume(end),
+        }
+        Ok(())
+    }
+
+    /// Frees the space of output that the saved cursor has passed. The agent's own channel stays: it is
+    /// small, and a replaced runner looks into it.
+    fn delete_shipped(&self) {
+        if let Err(e) = self.output.delete_before(self.cursor.task) {
+            tracing::warn!("removing shipped console of {}: {e}", self.run.path().display());
+        }
+    }
+
+    async fn deliver(&self, mut events: Vec<LogEvent>, maybe_sent: bool) -> Fate {
+        if maybe_sent {
+            events = match self.read_back(events).await {
+                Ok(events) => events,
+                Err(fate) => return fate,
+            };
+        }
+        let mut pause = FIRST_PAUSE;
+        while !events.is_empty() {
+            match self.client.events_add_batch(&events).await {
+                Ok(result) => {
+                    if result.errors > 0 {
+                        tracing::warn!("the server took {} events and refused {:?}", result.added, result.errors_info);
+                    }
+                    return Fate::Accepted;
+                }
+                Err(e) if is_task_gone(&e) => return Fate::Refused(e.to_string()),
+                Err(e) if is_refusal(&e) => {
+                    tracing::warn!("{e}");
+                    let Some(fewer) = self.deliver_singly(events).await else { return Fate::Accepted };
+                    events = fewer;
+                }
+                Err(e) => {
+                    tracing::debug!("console of task {}: {e}", self.task);
+                    tokio::time::sleep(e.retry_after().unwrap_or(pause).min(LONGEST_PAUSE * 6)).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    if !e.was_not_applied() {
+                        events = match self.read_back(events).await {
+                            Ok(events) => events,
+                            Err(fate) => return fate,
+                        };
+                    }
+                }
+            }
+        }
+        Fate::Accepted
+    }
+
+    /// The server refuses something about a batch, so each event goes by itself, and the one that it
+    /// can't take is left out instead of blocking all others. Returns what is still to be sent when
+    /// something else than a refusal comes up.
+    async fn deliver_singly(&self, events: Vec<LogEvent>) -> Option<Vec<LogEvent>> {
+        for (index, event) in events.iter().enumerate() {
+            match self.client.events_add_batch(std::slice::from_ref(event)).await {
+                Ok(_) => {}
+                Err(e) if is_refusal(&e) => {
+                    tracing::warn!("a console message of {} bytes is not sent: {e}", event.msg.len());
+                }
+                Err(e) if e.was_not_applied() => return Some(events[index..].to_vec()),
+                // This one may have arrived; the batch is read back from the beginning.
+                Err(_) => {
+                    return match self.read_back(events[index..].to_vec()).await {
+                        Ok(rest) => Some(rest),
+                        Err(_) => None,
+                    };
+                }
+            }
+        }
+        None
+    }
+
+    /// Asks the server which of these events it has, and returns the others.
+    async fn read_back(&self, events: Vec<LogEvent>) -> Result<Vec<LogEvent>, Fate> {
+        let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(events) };
+        let (first, last) = (first.timestamp, last.timestamp);
+        tokio::time::sleep(self.options.readback_delay).await;
+        let mut found = Vec::new();
+        let mut from = first - 1;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.client.events_get_task_log(&self.task, Some(from), false, PAGE).await {
+                Ok(log) => {
+                    let newest = log.events.iter().map(|e| e.timestamp).max();
+                    found.extend(log.events.into_iter().filter(|e| (first..=last).contains(&e.timestamp)));
+                    match newest {
+                        Some(newest) if newest > from && newest < last => from = newest,
+                        _ => return Ok(missing(events, &found)),
+                    }
+                }
+                Err(e) if is_task_gone(&e) => return Err(Fate::Refused(e.to_string())),
+                Err(e) if e.is_transient() || e.code().is_some_and(|(code, _)| matches!(code, 401 | 403)) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(e) => {
+                    tracing::warn!("the server can't be asked what it has, so some lines may appear twice: {e}");
+                    return Ok(missing(events, &found));
+                }
+            }
+        }
+    }
+}
+
+/// The task is deleted, or locked because it was published.
+fn is_task_gone(error: &ApiError) -> bool {
+    error.is_code(400, 131) || error.is_code(400, 101)
+}
+
+/// Sending exactly this again will never help.
+fn is_refusal(error: &ApiError) -> bool {
+    error.was_not_applied()
+        && !error.is_transient()
+        && error.code().is_some_and(|(code, _)| (400..500).contains(&code) && !matches!(code, 401 | 403))
+}
+
+fn mask(mut text: String, secrets: &[Secret]) -> String {
+    for secret in secrets {
+        // Replacing something short would destroy the text without hiding anything.
+        if secret.expose().len() >= 6 && text.contains(secret.expose()) {
+            text = text.replace(secret.expose(), MASK);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_batches_go_at_once_and_later_ones_once_per_interval() {
+        let interval = Duration::from_secs(1);
+        let mut pace = Pace::new(interval);
+        let mut now = pace.paid_until;
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            let pause = pace.pause(now);
+            now += pause;
+            pace.sent(now);
+            pauses.push(pause.as_millis());
+        }
+        assert_eq!(pauses, [0, 0, 0, 1000, 1000]);
+        assert_eq!(pace.pause(now + interval * 3), Duration::ZERO);
+    }
+
+    #[test]
+    fn own_secrets_are_masked_and_short_ones_do_not_shred_the_text() {
+        let secrets = [Secret::new("s3cr3t-key"), Secret::new("ab")];
+        assert_eq!(mask("key=s3cr3t-key ab".to_owned(), &secrets), "key=**** ab");
+    }
+}
