@@ -4,9 +4,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{LIMIT, LONG_LIMIT, Scene};
+use common::{LIMIT, LONG_LIMIT, QUEUE, Scene};
 use serde_json::json;
-use xtask::workbench::{TaskSpec, wait_for};
+use xtask::workbench::{Agent, TaskSpec, wait_for};
 
 const ABSENT: &str = "0123456789012345678901234567890123456789";
 
@@ -43,14 +43,31 @@ fn an_environment_that_cannot_be_built_fails_in_the_environment_stage() {
     let ended = scene.ended_within(&task, LONG_LIMIT);
     ended.assert_failed_in("environment", package);
 
-    let spec = TaskSpec::script("print('out: never')").with("binary", "/opt/nowhere/bin/python3.99");
-    let ended = scene.run("no interpreter", &spec);
-    // The interpreter of the machine may stand in; if it does, the console has to say so.
-    assert!(ended.console.contains("python3.99"), "{}", ended.console);
-    if ended.status() != "completed" {
-        ended.assert_failed_in("environment", "python3.99");
-    }
     scene.good_task_completes();
+}
+
+#[test]
+fn an_interpreter_that_is_not_there_is_replaced_and_the_console_says_so() {
+    let scene = Scene::new();
+    let _daemon = scene.daemon();
+    let spec = TaskSpec::script("print('out: replaced')").with("binary", "/opt/nowhere/bin/python3.99");
+    let ended = scene.run("other interpreter", &spec);
+    ended.assert_status("completed");
+    assert!(ended.console.contains("3.99"), "{}", ended.console);
+    assert_eq!(ended.output(), ["out: replaced"]);
+}
+
+#[test]
+fn a_machine_without_any_interpreter_fails_in_the_environment_stage() {
+    let scene = Scene::new();
+    let empty = scene.folder.path().join("no-programs");
+    std::fs::create_dir(&empty).unwrap();
+    let options = scene.options().variable("PATH", empty.to_str().unwrap());
+    let _daemon = Agent::daemon(&options, QUEUE).unwrap();
+    for name in ["first", "the agent goes on"] {
+        let ended = scene.run(name, &TaskSpec::script("print('out: never')"));
+        ended.assert_failed_in("environment", "python3");
+    }
 }
 
 #[test]
