@@ -44,6 +44,7 @@ mod api;
 mod auth;
 mod clock;
 mod conf;
+mod events;
 mod files;
 mod http;
 mod options;

@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::api::{Identity, Registry};
+use crate::api::tasks::lifecycle::stop_silent;
+use crate::api::{Access, Identity, Registry};
 use crate::auth::{Authenticator, keys};
 use crate::conf;
 use crate::files::FilesState;
@@ -178,11 +179,9 @@ impl Server {
             host_rule,
             faults: Faults::default(),
         });
-        let files = Arc::new(FilesState {
-            root: files_root,
-            max_upload_bytes,
-            server: Arc::clone(&shared),
-        });
+        let files = FilesState::open(files_root.clone(), max_upload_bytes, Arc::clone(&shared))
+            .map_err(file_error("prepare the folder for files", &files_root))?;
+        let files = Arc::new(files);
         let (stop, stopped) = watch::channel(false);
         let api = Router::new().fallback(dispatch::api).with_state(ApiState {
             server: Arc::clone(&shared),
@@ -192,6 +191,7 @@ impl Server {
         let services = vec![
             tokio::spawn(serve(api_listener, api, stopped.clone())),
             tokio::spawn(serve(files_listener, files, stopped.clone())),
+            tokio::spawn(watchdog(Arc::clone(&shared), stopped)),
         ];
         Ok(Self {
             api_url,
@@ -230,6 +230,12 @@ impl Server {
     /// The ready client configuration, for `CLEARML_CONFIG_FILE`.
     pub fn config_path(&self) -> &Path {
         &self.config_path
+    }
+
+    /// Looks for silent tasks now instead of at the next interval, and gives the ids of those it stopped. For tests
+    /// that move the clock.
+    pub async fn run_watchdog(&self) -> Vec<String> {
+        watchdog_round(&self.shared).await
     }
 
     /// Stops accepting requests, lets open ones finish (for at most two seconds), closes the database and gives the
@@ -305,6 +311,30 @@ async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Receiv
     }
 }
 
+/// Looks for silent tasks until the server stops.
+async fn watchdog(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        let rest = tokio::time::timeout(shared.options.watchdog_interval, stopped.wait_for(|stop| *stop));
+        if rest.await.is_ok() {
+            return;
+        }
+        watchdog_round(&shared).await;
+    }
+}
+
+async fn watchdog_round(shared: &Shared) -> Vec<String> {
+    let threshold = i64::try_from(shared.options.watchdog_threshold.as_millis()).unwrap_or(i64::MAX);
+    let now = shared.options.clock.now_ms();
+    let stopped = shared.store.run(Access::Write, move |tx| stop_silent(tx, now, threshold)).await;
+    match stopped {
+        Ok(ids) => serde_json::from_value(ids).unwrap_or_default(),
+        Err(fault) => {
+            tracing::warn!("the watchdog could not look for silent tasks: {}", fault.msg);
+            Vec::new()
+        }
+    }
+}
+
 /// Opens the database, creating what a new installation needs.
 fn open_database(path: &Path, options: &ServerOptions) -> Result<Installation, ServerError> {
     if !path.exists() {
@@ -345,6 +375,7 @@ fn install(mut writer: Connection, path: &Path, now: i64) -> rusqlite::Result<In
         company_name: "local".to_owned(),
         role: "admin".to_owned(),
         session: None,
+        access_key: None,
     };
     let first_start: bool = tx.query_row("SELECT NOT EXISTS (SELECT 1 FROM users)", [], |row| row.get(0))?;
     if first_start {

@@ -21,6 +21,8 @@ pub(crate) struct Identity {
     pub(crate) role: String,
     /// Session of the bearer token, when there is one: what `auth.logout` revokes.
     pub(crate) session: Option<String>,
+    /// Access key, when the call came with a key pair.
+    pub(crate) access_key: Option<String>,
 }
 
 /// One request, parsed and authenticated.

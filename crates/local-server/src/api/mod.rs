@@ -1,10 +1,19 @@
 //! The endpoints. Each module lists its own in `endpoints()`; this one joins them into the registry.
 
+mod auth;
+pub(crate) mod batch;
 pub(crate) mod call;
 pub(crate) mod events;
 pub(crate) mod fault;
 pub(crate) mod models;
+pub(crate) mod projects;
+pub(crate) mod queues;
+pub(crate) mod queues_order;
 mod system;
+pub(crate) mod tasks;
+pub(crate) mod update;
+mod users;
+mod workers;
 
 use std::collections::HashMap;
 
@@ -81,7 +90,18 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new() -> Self {
         let mut by_name: HashMap<&'static str, Vec<Endpoint>> = HashMap::new();
-        let all = [system::endpoints(), events::endpoints(), models::endpoints()];
+        let all = [
+            auth::endpoints(),
+            events::endpoints(),
+            models::endpoints(),
+            projects::endpoints(),
+            queues::endpoints(),
+            queues_order::endpoints(),
+            system::endpoints(),
+            tasks::endpoints(),
+            users::endpoints(),
+            workers::endpoints(),
+        ];
         for endpoint in all.into_iter().flatten() {
             by_name.entry(endpoint.name).or_default().push(endpoint);
         }

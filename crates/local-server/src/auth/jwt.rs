@@ -51,6 +51,7 @@ impl Claims {
             company_name,
             role,
             session: Some(self.session_id),
+            access_key: None,
         }
     }
 }

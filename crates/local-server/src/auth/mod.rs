@@ -184,7 +184,7 @@ pub(crate) fn identify(
             secret_key,
         }) => {
             if store::credentials::matches(tx, access_key, secret_key)? {
-                Ok(server.identity.clone())
+                Ok(Identity { access_key: Some(access_key.clone()), ..server.identity.clone() })
             } else {
                 Err(ApiFault::new(401, 22, "Unauthorized (invalid credentials)"))
             }
@@ -239,6 +239,7 @@ impl Identity {
             company_name,
             role: "guest".to_owned(),
             session: None,
+            access_key: None,
         }
     }
 }

@@ -6,9 +6,13 @@
 pub(crate) mod credentials;
 pub(crate) mod events;
 pub(crate) mod meta;
+pub(crate) mod models;
+pub(crate) mod projects;
+pub(crate) mod queues;
 pub(crate) mod schema;
 pub(crate) mod tasks;
 pub(crate) mod users;
+pub(crate) mod workers;
 
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -172,4 +176,9 @@ fn serve_reads(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
         };
         let _ = job.reply.send(outcome);
     }
+}
+
+/// Reads documents out of rows.
+pub(crate) fn parse_all(rows: impl Iterator<Item = rusqlite::Result<String>>) -> Result<Vec<Value>, ApiFault> {
+    rows.map(|doc| Ok(serde_json::from_str(&doc?)?)).collect()
 }

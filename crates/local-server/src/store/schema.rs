@@ -44,11 +44,6 @@ CREATE TABLE workers (
 CREATE TABLE worker_properties (
     worker TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, expires INTEGER, PRIMARY KEY (worker, key)
 ) WITHOUT ROWID;
-CREATE TABLE worker_stats (
-    worker TEXT NOT NULL, timestamp INTEGER NOT NULL, task TEXT, category TEXT NOT NULL, metric TEXT NOT NULL,
-    variant TEXT NOT NULL, value REAL NOT NULL
-);
-CREATE INDEX worker_stats_time ON worker_stats (timestamp);
 
 CREATE TABLE models (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, project TEXT, task TEXT, parent TEXT,
@@ -62,8 +57,10 @@ CREATE INDEX events_log_order ON events_log (task, timestamp, seq);
 CREATE TABLE events_metric (
     key TEXT PRIMARY KEY, task TEXT NOT NULL, type TEXT NOT NULL, metric TEXT NOT NULL, variant TEXT NOT NULL,
     iter INTEGER NOT NULL, timestamp INTEGER NOT NULL, value REAL, doc TEXT NOT NULL
-);
-CREATE INDEX events_metric_order ON events_metric (task, type, metric, variant, iter);
+) WITHOUT ROWID;
+-- Curves are read from this index alone, without touching the documents.
+CREATE INDEX events_metric_order ON events_metric (task, type, metric, variant, iter, timestamp, value);
+CREATE INDEX events_metric_paging ON events_metric (task, type, iter, timestamp);
 ";
 
 /// Why the stored layout cannot be used.
