@@ -399,7 +399,7 @@ fn has_tls_cause(error: &(dyn std::error::Error + 'static)) -> bool {
         || error.source().is_some_and(has_tls_cause)
 }
 
-/// The innermost causes say what happened ("Connection refused"); the outer layers only say where.
+/// The causes from the outside in, without the layers that only repeat that a request failed.
 fn chain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut parts = vec![error.to_string()];
@@ -411,7 +411,9 @@ fn chain(error: reqwest::Error) -> String {
         }
         cause = current.source();
     }
-    parts.join(": ")
+    let says_nothing = |part: &String| part == "error sending request" || part.starts_with("client error (");
+    let first = parts.iter().position(|part| !says_nothing(part)).unwrap_or(0);
+    parts[first..].join(": ")
 }
 
 /// The beginning of a foreign text on one line, without markup noise.

@@ -1,6 +1,9 @@
 //! The client against a server that misbehaves on purpose.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers end the test where something is wrong")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's helpers end the test where something is wrong"
+)]
 
 mod calls;
 mod faults;
