@@ -194,7 +194,7 @@ impl Server {
             initial_retries: Some(2),
             ..options.retry
         };
-        options.request_timeout = Duration::from_millis(400);
+        options.request_timeout = Duration::from_secs(2);
         options
     }
 

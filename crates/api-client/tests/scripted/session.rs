@@ -230,7 +230,7 @@ async fn concurrent_401s_share_one_login() {
 #[tokio::test]
 async fn a_token_past_half_its_life_is_replaced_before_the_call() {
     let server = Server::start().await;
-    server.token_life(1);
+    server.token_life(3);
     let client = server.client().await;
     ping(&client).await.unwrap();
     assert_eq!(
@@ -238,7 +238,7 @@ async fn a_token_past_half_its_life_is_replaced_before_the_call() {
         1,
         "a short life alone does not mean a login for every call"
     );
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(1600)).await;
     server.token_life(1000);
     ping(&client).await.unwrap();
     assert_eq!(server.logins().len(), 2);
@@ -253,9 +253,9 @@ async fn a_token_past_half_its_life_is_replaced_before_the_call() {
 #[tokio::test]
 async fn an_early_replacement_that_fails_does_not_fail_the_call() {
     let server = Server::start().await;
-    server.token_life(2);
+    server.token_life(5);
     let client = server.client().await;
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(2600)).await;
     server.login_script([Step::error(503, 0, "busy")]);
     ping(&client).await.unwrap();
     ping(&client).await.unwrap();
