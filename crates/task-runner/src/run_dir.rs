@@ -352,9 +352,16 @@ impl RunDir {
     ///
     /// When the file system refuses.
     pub fn mark(&self, name: &str, ms: i64, duration_ms: Option<i64>) -> Result<(), RunDirError> {
+        self.mark_all(&[Mark { name: name.to_owned(), ms, duration_ms }])
+    }
+
+    pub(crate) fn mark_all(&self, marks: &[Mark]) -> Result<(), RunDirError> {
+        if marks.is_empty() {
+            return Ok(());
+        }
         let mut timeline = self.timeline()?;
-        timeline.marks.retain(|mark| mark.name != name);
-        timeline.marks.push(Mark { name: name.to_owned(), ms, duration_ms });
+        timeline.marks.retain(|old| marks.iter().all(|new| new.name != old.name));
+        timeline.marks.extend_from_slice(marks);
         timeline.marks.sort_by_key(|mark| mark.ms);
         self.write(TIMELINE, &timeline)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use clearml_api_client::{ApiError, Client, StatusChange, TasksQuery};
+use clearml_api_client::{ApiError, StatusChange, TasksQuery};
 use clearml_env_builder as env_builder;
 use clearml_env_builder::{BuildRequest, PreparedEnvironment};
 use clearml_support::command::CancelToken;
@@ -31,7 +31,7 @@ pub(super) enum Prepared {
 
 impl Runner {
     /// Prepares the run from the beginning. What an earlier runner has left is not trusted.
-    pub(super) async fn prepare(&mut self) -> Result<Prepared, RunnerError> {
+    pub(super) async fn prepare(&self) -> Result<Prepared, RunnerError> {
         let again = self.run.record()?.phase == Phase::Preparing;
         self.run.set_phase(Phase::Preparing)?;
         let identity = &self.identity;
@@ -147,10 +147,10 @@ impl Runner {
         let run_dir_env = self.run.environment_dir();
         let redactor = self.settings.redactor.clone();
         let owned = task.clone();
-        let busy = self.building.clone();
+        // Held until the builder is really through, also when nobody waits for its result any more.
+        let busy = self.building.clone().lock_owned().await;
         let work = tokio::task::spawn_blocking(move || {
-            // Held until the builder is really through, also when nobody waits for its result any more.
-            let _busy = busy.blocking_lock_owned();
+            let _busy = busy;
             let request =
                 BuildRequest { task: &owned, settings: &settings, run_dir_env, redactor: &redactor };
             let result = env_builder::build(&request, &host);
@@ -159,7 +159,7 @@ impl Runner {
         let (result, host) = work.await.map_err(|e| failure("environment", &format!("the builder failed: {e}")))?;
         self.note_phases(&host);
         let prepared = result.map_err(|e| failure(e.stage().as_str(), &with_causes(&e)))?;
-        self.report(task, &host).await;
+        self.write_back(task, &host).await;
         Ok(prepared)
     }
 
@@ -169,7 +169,7 @@ impl Runner {
     }
 
     /// Writes packages and commit back to the task. Useful to people, but no reason not to run.
-    async fn report(&self, task: &Task, host: &BuildHost) {
+    async fn write_back(&self, task: &Task, host: &BuildHost) {
         let Some(id) = &task.id else { return };
         if self.settings.rank > 0 {
             return;

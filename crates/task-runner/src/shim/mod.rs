@@ -122,7 +122,7 @@ fn write_verdict(run: &RunDir, verdict: &Verdict) -> io::Result<()> {
 
 /// Makes this process the one shim of the run. The claim appears complete or not at all: it is written
 /// aside and linked into place, which fails if the name is taken.
-fn claim(run: &RunDir) -> io::Result<bool> {
+pub(crate) fn claim(run: &RunDir) -> io::Result<bool> {
     let claim = ShimClaim { schema: SCHEMA, shim: ProcessIdentity::current()?, claimed_ms: now_ms() };
     let path = run.claim_path();
     let aside = path.with_file_name(format!(".claim-{}-{}", claim.shim.pid, claim.shim.start_ticks));

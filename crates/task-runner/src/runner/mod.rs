@@ -1,0 +1,342 @@
+//! The runner: takes one run from "claimed" to "done".
+//!
+//! It is a loop over the phases in the run directory. Each step looks only at what is on disk and at the
+//! server, does its part, and writes the next phase; so a runner that takes over from a dead one needs no
+//! other knowledge. Beside that loop, and independent of it, the console is shipped, the status is
+//! watched, and signals are heard: a slow or absent server delays none of the others.
+
+mod abort;
+mod environment;
+mod launch;
+mod outcome;
+mod report;
+mod setup;
+mod supervise;
+
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use clearml_api_client::{ApiError, Client};
+use clearml_support::lock::FileLock;
+use clearml_support::process::{ProcessIdentity, detach_session};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+pub(crate) use environment::RUN_ID;
+
+use crate::console::AgentConsole;
+use crate::console::segment::Limits;
+use crate::phase::Phase;
+use crate::record::{AbortReason, Identity, Mark, RunInputs};
+use crate::run_dir::{RunDir, RunDirError};
+use crate::settings::{RunSettings, SettingsError};
+use crate::shipper::{Closed, ShipError, Shipper};
+use abort::{StatusWatch, announce};
+use setup::Prepared;
+
+/// How long a runner that was told to end tries to deliver the rest of the console and the status. What
+/// it can't deliver in that time is delivered by the next runner.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// Space for the agent's own lines.
+const AGENT_CONSOLE: Limits = Limits { segment_bytes: 8 << 20, max_bytes: 64 << 20 };
+
+/// A run could not be taken further for a reason of our own.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The run directory.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// The configuration that belongs to the run.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The console on disk.
+    #[error(transparent)]
+    Ship(#[from] ShipError),
+    /// The client can't be made.
+    #[error(transparent)]
+    Client(#[from] ApiError),
+    /// The operating system refused something.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> RunnerError {
+    move |source| RunnerError::System { doing, source }
+}
+
+/// How a runner ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunnerExit {
+    /// The run is done; the exit code of the user's program, if it ran: 0–255, or minus a signal.
+    Finished {
+        /// See there.
+        exit_code: Option<i32>,
+    },
+    /// Told to end: the user's program is stopped. `reported` = the server knows everything; otherwise
+    /// the rest waits on disk for the next runner.
+    Interrupted {
+        /// See there.
+        reported: bool,
+    },
+    /// Another runner has this run in hand.
+    AlreadyRunning,
+    /// It is not the runner's turn.
+    NotReady(Phase),
+}
+
+impl RunnerExit {
+    /// The exit code for the process.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Finished { .. } => 0,
+            Self::Interrupted { .. } => 254,
+            Self::AlreadyRunning => 75,
+            Self::NotReady(_) => 76,
+        }
+    }
+}
+
+/// What differs between a runner of the daemon and one inside `execute`.
+#[derive(Debug, Clone)]
+pub struct RunnerOptions {
+    /// Leave the session of the caller.
+    pub detach: bool,
+    /// The program that is started as `PROGRAM shim --run DIR`.
+    pub shim_program: PathBuf,
+}
+
+impl Default for RunnerOptions {
+    fn default() -> Self {
+        // This very program, even if its file has been replaced meanwhile.
+        Self { detach: true, shim_program: PathBuf::from("/proc/self/exe") }
+    }
+}
+
+/// `clearml-agent runner --run DIR`: takes a run from wherever it stands to its end.
+///
+/// # Errors
+///
+/// When the run directory or its configuration can't be used. Errors of the task or the server are not
+/// errors of the runner.
+pub async fn run(run_dir: PathBuf) -> Result<RunnerExit, RunnerError> {
+    run_with(&run_dir, RunnerOptions::default()).await
+}
+
+/// As [`run`], with options.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn run_with(run_dir: &Path, options: RunnerOptions) -> Result<RunnerExit, RunnerError> {
+    if options.detach {
+        detach_session().map_err(system("leaving the session"))?;
+    }
+    let run = RunDir::open(run_dir)?;
+    let Some(lock) = run.lock()? else { return Ok(RunnerExit::AlreadyRunning) };
+    let phase = run.record()?.phase;
+    if !phase.belongs_to_runner() {
+        return Ok(RunnerExit::NotReady(phase));
+    }
+    let runner = Runner::new(run, options, lock)?;
+    Box::pin(runner.drive()).await
+}
+
+pub(crate) struct Runner {
+    run: RunDir,
+    run_id: String,
+    identity: Identity,
+    config: PathBuf,
+    inputs: RunInputs,
+    settings: RunSettings,
+    client: Client,
+    console: AgentConsole,
+    /// Held while a builder is at work.
+    building: Arc<tokio::sync::Mutex<()>>,
+    /// Why the task has to end, once that is so.
+    abort: watch::Sender<Option<AbortReason>>,
+    /// Whether this runner was told to end.
+    stop: watch::Sender<bool>,
+    closed: watch::Sender<Closed>,
+    /// Whether the console is completely shipped.
+    shipped: watch::Sender<bool>,
+    shim_program: PathBuf,
+    shim: Mutex<Option<Child>>,
+    _lock: FileLock,
+}
+
+impl Runner {
+    fn new(run: RunDir, options: RunnerOptions, lock: FileLock) -> Result<Self, RunnerError> {
+        let inputs = run.inputs()?;
+        let settings = RunSettings::load(&run.config_path(), &inputs)?;
+        let me = ProcessIdentity::current().map_err(system("reading the process table"))?;
+        let record = run.update(|record| record.runner = Some(me))?;
+        let console = AgentConsole::open(&run.console_dir(), AGENT_CONSOLE, settings.redactor.clone())
+            .map_err(system("opening the console"))?;
+        Ok(Self {
+            client: Client::new(settings.client.clone())?,
+            run_id: record.run_id,
+            identity: record.identity,
+            config: run.config_path(),
+            inputs,
+            settings,
+            console,
+            building: Arc::default(),
+            abort: watch::Sender::new(None),
+            stop: watch::Sender::new(false),
+            closed: watch::Sender::default(),
+            shipped: watch::Sender::new(false),
+            shim_program: options.shim_program,
+            shim: Mutex::new(None),
+            run,
+            _lock: lock,
+        })
+    }
+
+    async fn drive(&self) -> Result<RunnerExit, RunnerError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(system("listening for signals"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listening for signals"))?;
+        let watch = StatusWatch {
+            client: self.client.clone(),
+            task: self.identity.task.clone(),
+            console: self.console.clone(),
+            poll: self.settings.status_poll,
+            ping: self.settings.ping,
+        };
+        let hear = async {
+            loop {
+                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+                tracing::info!("told to end; task {} is being stopped", self.identity.task);
+                announce(&self.abort, AbortReason::AgentStopped);
+                self.stop.send_replace(true);
+            }
+        };
+        tokio::select! {
+            result = Box::pin(self.steps()) => result,
+            never = Box::pin(watch.run(&self.abort)) => never,
+            () = Box::pin(self.ship()) => unreachable!("shipping waits for the end of the run"),
+            () = hear => unreachable!("signals are heard until the end of the run"),
+        }
+    }
+
+    /// The loop over the phases.
+    async fn steps(&self) -> Result<RunnerExit, RunnerError> {
+        loop {
+            match self.run.record()?.phase {
+                Phase::Claimed | Phase::Preparing => match self.prepare().await? {
+                    Prepared::Ready => self.stored(|run| run.set_phase(Phase::Launching)).await?,
+                    Prepared::Failed(failure) => self.stored(|run| launch::fail(run, &failure)).await?,
+                    Prepared::Aborted => {
+                        self.note_abort().await?;
+                        self.stored(|run| run.set_phase(Phase::Exited)).await?
+                    }
+                },
+                Phase::Launching => self.launch().await?,
+                Phase::Running => self.supervise().await?,
+                Phase::Exited => match self.until_told_to_end(self.conclude()).await {
+                    Some(result) => result?,
+                    None => return Ok(RunnerExit::Interrupted { reported: false }),
+                },
+                Phase::Shipped => match self.until_told_to_end(self.report()).await {
+                    Some(result) => result?,
+                    None => return Ok(RunnerExit::Interrupted { reported: false }),
+                },
+                Phase::Reported => self.finish().await?,
+                Phase::Done => {
+                    let exit_code = self.run.record()?.outcome.and_then(|outcome| outcome.exit_code);
+                    return Ok(match *self.stop.borrow() {
+                        true => RunnerExit::Interrupted { reported: true },
+                        false => RunnerExit::Finished { exit_code },
+                    });
+                }
+                phase => return Ok(RunnerExit::NotReady(phase)),
+            };
+        }
+    }
+
+    /// Ships the console until it is complete, then waits for the end of the run.
+    async fn ship(&self) {
+        let mut pause = Duration::from_secs(1);
+        for _ in 0..SHIP_ATTEMPTS {
+            match self.ship_once().await {
+                Ok(()) => break,
+                // A full disk, for example: it may have room again soon.
+                Err(e) => tracing::warn!("{e}; trying again in {pause:?}"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
+        self.shipped.send_replace(true);
+        std::future::pending().await
+    }
+
+    async fn ship_once(&self) -> Result<(), RunnerError> {
+        let names = (self.identity.task.clone(), self.identity.worker.to_string());
+        let (client, run) = (self.client.clone(), self.run.clone());
+        let shipper = Shipper::new(client, run, names, self.settings.ship.clone(), self.closed.subscribe())?;
+        Ok(Box::pin(shipper.run()).await?)
+    }
+
+    /// Runs a step to its end, or, once this runner was told to end, for [`STOP_PATIENCE`] at most.
+    async fn until_told_to_end<T>(&self, step: impl Future<Output = T>) -> Option<T> {
+        let mut stop = self.stop.subscribe();
+        let patience = async {
+            if stop.wait_for(|stop| *stop).await.is_ok() {
+                tokio::time::sleep(STOP_PATIENCE).await;
+            }
+        };
+        tokio::select! {
+            result = Box::pin(step) => Some(result),
+            () = patience => None,
+        }
+    }
+
+    /// Changes the run directory, however long the disk needs to accept it.
+    async fn stored<T>(&self, change: impl Fn(&RunDir) -> Result<T, RunDirError>) -> Result<T, RunnerError> {
+        let mut pause = Duration::from_millis(500);
+        loop {
+            match change(&self.run) {
+                Ok(value) => return Ok(value),
+                Err(e @ (RunDirError::Phase { .. } | RunDirError::Newer { .. })) => return Err(e.into()),
+                Err(e) if *self.stop.borrow() => return Err(e.into()),
+                Err(e) => tracing::warn!("{e}; trying again in {pause:?}"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
+    }
+
+    /// Notes stations of the journey. They are for people, so a failure is no reason to stop.
+    fn note(&self, marks: &[Mark]) {
+        if let Err(e) = self.run.mark_all(marks) {
+            tracing::warn!("{e}");
+        }
+    }
+}
+
+/// With the pauses between them, several minutes.
+const SHIP_ATTEMPTS: u32 = 30;
+
+/// Makes a call until the server has answered it. The client repeats what failed on the way; here are
+/// the cases in which a service may ask again although a program in a terminal would not: an internal
+/// error of the server, and credentials that somebody may be about to correct.
+async fn patiently<T>(doing: &str, mut call: impl AsyncFnMut() -> Result<T, ApiError>) -> Result<T, ApiError> {
+    let mut pause = Duration::from_millis(500);
+    loop {
+        match call().await {
+            Err(e) if e.is_transient() || e.code().is_some_and(|(code, _)| code == 401) => {
+                tracing::warn!("{doing}: {e}; trying again in {pause:?}");
+                tokio::time::sleep(e.retry_after().unwrap_or(pause).min(Duration::from_secs(60))).await;
+                pause = (pause * 2).min(Duration::from_secs(10));
+            }
+            result => return result,
+        }
+    }
+}
