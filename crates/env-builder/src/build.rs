@@ -296,7 +296,7 @@ impl Build<'_> {
                 own_path: !matches!(installer, Ok(install::Installer::Uv(_))),
             },
             None if info.interpreter == Interpreter::Python => {
-                Runtime::System(find::find(context, info)?.executable)
+                Runtime::System(find::find(context, info)?.found_at)
             }
             None => Runtime::None,
         };

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clearml_support::command::CommandError;
-
 use crate::code::git::GitError;
 use crate::code::literal::LiteralError;
 use crate::code::patch::PatchError;
@@ -99,22 +97,7 @@ impl BuildError {
     /// Whether the build was cancelled rather than impossible.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        let command = match self {
-            Self::Cancelled => return true,
-            Self::Repository {
-                source: GitError::Cancelled,
-                ..
-            } => return true,
-            Self::Repository {
-                source: GitError::Command(e),
-                ..
-            }
-            | Self::Patch(PatchError::Command(e))
-            | Self::Python(PythonError::Command(e))
-            | Self::Packages(PackageError::Command(e)) => e,
-            _ => return false,
-        };
-        CommandError::is_cancelled(command)
+        matches!(self, Self::Cancelled)
     }
 }
 

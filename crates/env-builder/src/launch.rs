@@ -118,7 +118,8 @@ pub(crate) fn launch(
     task_id: &str,
 ) -> Result<Launch, LaunchError> {
     let cwd = code.folder();
-    if !cwd.is_dir() {
+    let outside = matches!(code.working_dir.split('/').next(), Some(".."));
+    if outside || !cwd.is_dir() {
         return Err(LaunchError::NoFolder {
             folder: code.working_dir.clone(),
             root: code.root.clone(),

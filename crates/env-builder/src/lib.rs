@@ -35,6 +35,9 @@
 //! whole environments, special treatment of torch, logins for packages from version control. Where a
 //! setting asks for one of these, the build is refused or says so on the console.
 //!
+//! `agent.package_manager.pip_version` does not exist here: pip is the one that comes with the
+//! interpreter, unless the list of the task has a line for `pip`.
+//!
 //! Logins for git need git 2.31 or newer; everything else 2.17.
 
 mod build;

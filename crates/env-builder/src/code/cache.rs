@@ -20,8 +20,7 @@ use crate::error::{BuildError, at};
 use crate::host::Phase;
 use crate::tools::Context;
 
-/// How long another agent may work on the same clone before we make one of our own.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(300);
+/// How often a waiting build asks for the lock.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
 /// A checked-out repository.
@@ -63,9 +62,6 @@ pub(crate) fn retrieve(
     context.phase(Phase::Checkout, || {
         clone.check_out(&place, &root, &commit).map_err(&failed)
     })?;
-    if place.one_off {
-        fs::remove_dir_all(&place.outer).map_err(at("removing", &place.outer))?;
-    }
     drop(place);
     for line in [
         "type: git",
@@ -113,6 +109,16 @@ struct Place {
     _lock: Option<FileLock>,
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.one_off
+            && let Err(error) = fs::remove_dir_all(&self.outer)
+        {
+            tracing::warn!(%error, folder = %self.outer.display(), "a temporary clone can't be removed");
+        }
+    }
+}
+
 struct CachedClone<'a> {
     context: &'a Context<'a>,
     git: &'a Git<'a>,
@@ -128,7 +134,7 @@ impl CachedClone<'_> {
         let name = folder_name(&self.info.repository);
         let id = cache_id(&self.info.repository);
         let file = cache.join(format!("{id}.lock"));
-        let deadline = Instant::now() + LOCK_TIMEOUT;
+        let deadline = Instant::now() + self.context.settings.vcs_cache.lock_timeout;
         let mut told = false;
         let lock = loop {
             if self.context.host.cancel().is_cancelled() {

@@ -46,7 +46,11 @@ impl ExecutionInfo {
         let mut entry_point = normal_entry(&text(&script.entry_point), env);
         let mut working_dir = text(&script.working_dir);
         if !working_dir.is_empty() {
-            working_dir = normal_path(&expand(&working_dir, env));
+            let expanded = expand(&working_dir, env);
+            working_dir = match expanded.split_once(':') {
+                Some((folder, file)) => format!("{}:{}", normal_path(folder), normal_path(file)),
+                None => normal_path(&expanded),
+            };
         } else if !entry_point.starts_with('-')
             && !entry_point.contains(char::is_whitespace)
             && let Some((entry, folder)) = entry_point.split_once(':')

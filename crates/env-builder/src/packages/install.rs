@@ -74,8 +74,9 @@ pub(crate) fn install(
     write_list(context, &file, &prepared)?;
     context.info(&format!("installing {}", set.what));
     let command = command(context, venv, installer, &file).cwd(&set.folder);
-    let ended = context.stream(&command)?;
+    let ended = context.stream(&command);
     fs::remove_file(&file).map_err(at("removing", &file))?;
+    let ended = ended?;
     if ended.status.success() {
         return Ok(prepared);
     }
@@ -179,22 +180,24 @@ fn legacy_resolver(version: &str, ranges: &[String]) -> bool {
         .any(|range| range.split(',').all(|condition| holds(condition) == Some(true)))
 }
 
-/// What the installer gives as the reason: uv draws it over several lines, pip has one.
+/// What the installer gives as the reason: pip has one line for it; uv names the cause after the
+/// error, and older versions draw both over several lines.
 fn reason(ended: &Ended) -> String {
-    let Some(start) = ended
-        .tail
-        .iter()
-        .position(|line| line.trim_start().starts_with('×'))
-    else {
-        return ended.last_line();
-    };
-    let words: Vec<&str> = ended.tail[start..]
-        .iter()
-        .flat_map(|line| line.split_whitespace())
+    let trimmed = || ended.tail.iter().map(|line| line.trim_start());
+    if let Some(cause) = trimmed().find_map(|line| line.strip_prefix("cause: ")) {
+        return cause.to_owned();
+    }
+    let words: Vec<&str> = trimmed()
+        .skip_while(|line| !line.starts_with('×'))
+        .flat_map(str::split_whitespace)
         .filter(|word| !matches!(*word, "×" | "╰─▶" | "├─▶" | "│"))
         .take(80)
         .collect();
-    words.join(" ")
+    if words.is_empty() {
+        ended.last_line()
+    } else {
+        words.join(" ")
+    }
 }
 
 #[cfg(test)]

@@ -46,6 +46,9 @@ print(json.dumps({
 /// An interpreter that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interpreter {
+    /// Where it was found; may be a link, a launcher, or inside a virtual environment.
+    #[serde(skip)]
+    pub found_at: PathBuf,
     /// The real file; never one inside a virtual environment.
     pub executable: PathBuf,
     /// `cpython`, `pypy`, …
@@ -98,7 +101,10 @@ pub(crate) fn probe(context: &Context<'_>, path: &Path) -> Option<Interpreter> {
         && known.executable.is_file()
         && known.pip_wheel.as_ref().is_none_or(|wheel| wheel.is_file())
     {
-        return Some(known.clone());
+        return Some(Interpreter {
+            found_at: path.to_owned(),
+            ..known.clone()
+        });
     }
     let found = ask(context, path)?;
     if let Some(key) = key {
@@ -114,7 +120,10 @@ pub(crate) fn probe(context: &Context<'_>, path: &Path) -> Option<Interpreter> {
             tracing::warn!(%error, "the interpreter cache can't be written; interpreters are asked each time");
         }
     }
-    Some(found)
+    Some(Interpreter {
+        found_at: path.to_owned(),
+        ..found
+    })
 }
 
 fn ask(context: &Context<'_>, path: &Path) -> Option<Interpreter> {
