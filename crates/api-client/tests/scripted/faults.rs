@@ -92,7 +92,8 @@ async fn a_deadline_ends_the_waiting() {
     let started = Instant::now();
     let error = client.call::<Value>(call).await.unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(3));
-    assert_eq!(error.code(), Some((503, 0)));
+    // The last attempt may have been cut short by the deadline itself.
+    assert!(error.is_transient(), "{error:?}");
     assert!(server.calls().len() > 3);
 }
 
