@@ -213,7 +213,6 @@ fn repository_files_count_only_without_a_list() {
         reported(json!({"pip": ""})),
         ["alpha==1.0", "beta==1.0", "gamma==1.0"]
     );
-    assert_eq!(reported(json!(null)), ["alpha==1.0", "beta==1.0", "gamma==1.0"]);
     assert_eq!(reported(json!({"pip": ["gamma"]})), ["gamma==1.0"]);
     assert_eq!(reported(json!({"pip": "-r more/extra.txt"})), ["beta==1.0"]);
     assert!(reported(json!({"pip": "# Python 3.10\n"})).is_empty());
