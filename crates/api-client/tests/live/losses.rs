@@ -131,7 +131,7 @@ async fn repeated_calls_take_effect_once() {
             .await;
     }
     world.client.tasks_enqueue(&task, &queue, &plain()).await.unwrap();
-    assert_eq!(world.waiting(&queue).await, [task.clone()]);
+    assert_eq!(world.waiting(&queue).await, std::slice::from_ref(&task));
     for endpoint in ["tasks.started", "tasks.completed", "tasks.get_by_id"] {
         world
             .fault(json!({"endpoint": endpoint, "kind": "reset_after", "count": 2}))
