@@ -204,7 +204,7 @@ fn hyperparameters_changed_on_the_server_reach_code_that_uses_the_sdk() {
     let scene = Scene::new();
     let code = "import argparse\nfrom clearml import Task\n\
                 parser = argparse.ArgumentParser()\nparser.add_argument('--rate', type=float, default=0.1)\n\
-                task = Task.init(project_name='p', task_name='t', auto_connect_frameworks=False)\n\
+                task = Task.init(project_name='project', task_name='task', auto_connect_frameworks=False)\n\
                 arguments = parser.parse_args()\nprint('out: rate', arguments.rate, flush=True)\n\
                 task.get_logger().report_scalar('loss', 'train', value=arguments.rate, iteration=1)\n";
     let mut spec = TaskSpec::script(code).requirements(SDK);

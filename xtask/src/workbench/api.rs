@@ -89,7 +89,7 @@ impl Api {
             access_key: access_key.clone(),
             secret_key: secret_key.clone(),
         };
-        let client = Client::new(ClientOptions::new(&settings.api.api_server, auth))?;
+        let client = Client::new(ClientOptions::new(settings.api.require_server()?, auth))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
