@@ -15,7 +15,12 @@ fn scalar(task: &str, metric: &str, iter: i64, value: f64) -> Value {
 }
 
 fn messages(data: &Value) -> Vec<&str> {
-    data["events"].as_array().unwrap().iter().map(|event| event["msg"].as_str().unwrap()).collect()
+    data["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["msg"].as_str().unwrap())
+        .collect()
 }
 
 fn task_of(server: &TestServer, task: &str) -> Value {
@@ -24,8 +29,16 @@ fn task_of(server: &TestServer, task: &str) -> Value {
 
 /// The summary of a metric's variant `v`.
 fn summary(task: &Value, metric: &str) -> Value {
-    let pairs = task["last_metrics"].as_object().unwrap().values().flat_map(|m| m.as_object().unwrap().values());
-    pairs.into_iter().find(|pair| pair["metric"] == metric && pair["variant"] == "v").unwrap().clone()
+    let pairs = task["last_metrics"]
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|m| m.as_object().unwrap().values());
+    pairs
+        .into_iter()
+        .find(|pair| pair["metric"] == metric && pair["variant"] == "v")
+        .unwrap()
+        .clone()
 }
 
 #[test]
@@ -33,7 +46,10 @@ fn lines_are_counted_and_refusals_too() {
     let server = TestServer::start();
     let task = server.new_task();
     let ten: Vec<Value> = (0..10).map(|n| line(&task, n, "x")).collect();
-    assert_eq!(server.add_batch(&ten), (200, 0, json!({"added": 10, "errors": 0, "errors_info": {}})));
+    assert_eq!(
+        server.add_batch(&ten),
+        (200, 0, json!({"added": 10, "errors": 0, "errors_info": {}}))
+    );
 
     let mixed = [
         line(&task, 1, "good"),
@@ -61,7 +77,11 @@ fn a_batch_that_cannot_be_read_stores_nothing() {
     let lines = "application/json-lines";
     assert_eq!(server.call_raw("/events.add_batch", lines, b"").1, 17);
     let good = line(&task, 1, "x").to_string();
-    for bad in [format!("{good}\n{{bad"), format!("{good}\n\n{good}"), format!("{good}\n\n")] {
+    for bad in [
+        format!("{good}\n{{bad"),
+        format!("{good}\n\n{good}"),
+        format!("{good}\n\n"),
+    ] {
         let (code, subcode, _) = server.call_raw("/events.add_batch", lines, bad.as_bytes());
         assert_eq!((code, subcode), (400, 0), "{bad}");
     }
@@ -71,11 +91,17 @@ fn a_batch_that_cannot_be_read_stores_nothing() {
         second
     }];
     assert_eq!(server.add_batch(&disagreeing).1, 12);
-    assert_eq!(server.ok("events.get_task_log", json!({"task": task}))["total"], 0);
+    assert_eq!(
+        server.ok("events.get_task_log", json!({"task": task}))["total"],
+        0
+    );
 
     let one = format!("{good}\n");
     let charset = "application/json-lines; charset=utf-8";
-    assert_eq!(server.call_raw("/events.add_batch", charset, one.as_bytes()).2["added"], 1);
+    assert_eq!(
+        server.call_raw("/events.add_batch", charset, one.as_bytes()).2["added"],
+        1
+    );
     server.stop();
 }
 
@@ -106,14 +132,29 @@ fn the_console_is_read_in_pages_by_time() {
     server.add_batch(&lines);
     let read = |more: Value| {
         let mut request = json!({"task": task});
-        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         server.ok("events.get_task_log", request)
     };
     let newest = read(json!({"batch_size": 3}));
-    assert_eq!((messages(&newest), &newest["total"], &newest["returned"]), (vec!["5", "4", "3"], &json!(5), &json!(3)));
-    assert_eq!(messages(&read(json!({"batch_size": 3, "order": "asc"}))), ["3", "4", "5"]);
-    assert_eq!(messages(&read(json!({"navigate_earlier": false, "from_timestamp": 20}))), ["3", "4", "5"]);
-    assert_eq!(messages(&read(json!({"navigate_earlier": false, "batch_size": 2}))), ["1", "2"]);
+    assert_eq!(
+        (messages(&newest), &newest["total"], &newest["returned"]),
+        (vec!["5", "4", "3"], &json!(5), &json!(3))
+    );
+    assert_eq!(
+        messages(&read(json!({"batch_size": 3, "order": "asc"}))),
+        ["3", "4", "5"]
+    );
+    assert_eq!(
+        messages(&read(json!({"navigate_earlier": false, "from_timestamp": 20}))),
+        ["3", "4", "5"]
+    );
+    assert_eq!(
+        messages(&read(json!({"navigate_earlier": false, "batch_size": 2}))),
+        ["1", "2"]
+    );
     assert_eq!(messages(&read(json!({"from_timestamp": 30}))), ["2", "1"]);
     server.add_batch(&[line(&task, 50, "5b"), line(&task, 50, "5c")]);
     assert_eq!(messages(&read(json!({"batch_size": 1}))), ["5c", "5b", "5"]);
@@ -129,7 +170,10 @@ fn a_line_comes_back_as_it_was_sent_with_its_defaults() {
     server.add_batch(&[json!({"type": "log", "task": task, "msg": text, "method": "get"})]);
     let log = server.ok("events.get_task_log", json!({"task": task}));
     let event = &log["events"][0];
-    assert_eq!((event["msg"].as_str(), event["worker"].as_str()), (Some(text), Some("<unknown>")));
+    assert_eq!(
+        (event["msg"].as_str(), event["worker"].as_str()),
+        (Some(text), Some("<unknown>"))
+    );
     assert!(event["timestamp"].as_i64().unwrap() > 1_600_000_000_000);
     assert!(event["@timestamp"].is_string());
     assert!(event.get("method").is_none());
@@ -157,24 +201,42 @@ fn curves_are_thinned_and_labelled() {
     server.add_batch(&points);
     let curve = |more: Value| {
         let mut request = json!({"task": task});
-        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         server.ok("events.scalar_metrics_iter_histogram", request)["m"]["v"].clone()
     };
     assert_eq!(curve(json!({}))["x"], json!([0, 1, 2, 3, 4, 5]));
     let thin = curve(json!({"samples": 3}));
-    assert_eq!((&thin["x"], &thin["y"]), (&json!([0, 2, 4]), &json!([0.5, 2.5, 4.5])));
+    assert_eq!(
+        (&thin["x"], &thin["y"]),
+        (&json!([0, 2, 4]), &json!([0.5, 2.5, 4.5]))
+    );
     assert_eq!(curve(json!({"key": "timestamp", "samples": null}))["x"][5], 1005);
-    assert_eq!(curve(json!({"key": "iso_time"}))["x"][0], "1970-01-01T00:00:01.000000+00:00");
+    assert_eq!(
+        curve(json!({"key": "iso_time"}))["x"][0],
+        "1970-01-01T00:00:01.000000+00:00"
+    );
     assert_eq!(curve(json!({"metrics": [{"metric": "other"}]})), Value::Null);
-    for bad in [json!({"task": task, "samples": 0}), json!({"task": task, "key": "x"})] {
+    for bad in [
+        json!({"task": task, "samples": 0}),
+        json!({"task": task, "key": "x"}),
+    ] {
         assert_eq!(server.call("events.scalar_metrics_iter_histogram", bad).1, 12);
     }
-    let many = server.ok("events.multi_task_scalar_metrics_iter_histogram", json!({"tasks": [task]}));
+    let many = server.ok(
+        "events.multi_task_scalar_metrics_iter_histogram",
+        json!({"tasks": [task]}),
+    );
     assert_eq!(many["metrics"]["m"]["v"][&task]["name"], "a task");
     let names = server.ok("events.get_scalar_metrics_and_variants", json!({"task": task}));
     assert_eq!(names, json!({"metrics": {"m": ["v"]}}));
     let of_type = json!({"tasks": [task], "event_type": "training_stats_scalar"});
-    assert_eq!(server.ok("events.get_task_metrics", of_type)["metrics"][0]["metrics"], json!(["m"]));
+    assert_eq!(
+        server.ok("events.get_task_metrics", of_type)["metrics"][0]["metrics"],
+        json!(["m"])
+    );
     server.stop();
 }
 
@@ -214,8 +276,14 @@ fn a_batch_moves_the_summaries_of_its_tasks() {
     assert_eq!(task["last_iteration"], 2);
     assert!(task["active_duration"].is_i64());
     let first_summary = summary(&task, "loss");
-    assert_eq!((&first_summary["value"], &first_summary["mean_value"]), (&json!(1.0), &json!(1.5)));
-    assert_eq!((&first_summary["max_value"], &first_summary["max_value_iteration"]), (&json!(2.0), &json!(1)));
+    assert_eq!(
+        (&first_summary["value"], &first_summary["mean_value"]),
+        (&json!(1.0), &json!(1.5))
+    );
+    assert_eq!(
+        (&first_summary["max_value"], &first_summary["max_value_iteration"]),
+        (&json!(2.0), &json!(1))
+    );
     let stats = task["metric_stats"].as_object().unwrap().values().next().unwrap();
     assert_eq!(stats["metric"], "loss");
     assert!(stats["event_stats_by_type"]["training_stats_scalar"]["last_update"].is_string());
@@ -227,19 +295,25 @@ fn a_batch_moves_the_summaries_of_its_tasks() {
 fn the_newest_plots_are_returned() {
     let server = TestServer::start();
     let task = server.new_task();
-    let plot = |iter: i64| {
-        json!({"type": "plot", "task": task, "metric": "p", "variant": "v", "iter": iter, "plot_str": "{\"data\": []}"})
-    };
+    let plot = |iter: i64| json!({"type": "plot", "task": task, "metric": "p", "variant": "v", "iter": iter, "plot_str": "{\"data\": []}"});
     server.add_batch(&[plot(0), plot(1), plot(2)]);
     let iterations = |request: Value| -> Vec<i64> {
         let plots = server.ok("events.get_task_plots", request);
-        plots["plots"].as_array().unwrap().iter().map(|plot| plot["iter"].as_i64().unwrap()).collect()
+        plots["plots"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|plot| plot["iter"].as_i64().unwrap())
+            .collect()
     };
     assert_eq!(iterations(json!({"task": task, "iters": 2})), [2, 1]);
     assert_eq!(iterations(json!({"task": task})), [2]);
     let first = server.ok("events.get_task_plots", json!({"task": task}));
     assert_eq!(first["plots"][0]["plot_len"], 12);
-    assert_eq!(iterations(json!({"task": task, "scroll_id": first["scroll_id"]})), [0i64; 0]);
+    assert_eq!(
+        iterations(json!({"task": task, "scroll_id": first["scroll_id"]})),
+        [0i64; 0]
+    );
     server.stop();
 }
 
@@ -250,13 +324,15 @@ fn scrolling_shows_every_event_once() {
     let mut events: Vec<Value> = (0..23).map(|n| scalar(&task, "m", n % 12, n as f64)).collect();
     events.extend((0..5).map(|n| line(&task, 7, &n.to_string())));
     server.add_batch(&events);
-    for (order, kind, expected) in
-        [("asc", "*", 17), ("desc", "*", 17), ("asc", "training_stats_scalar", 12), ("desc", "log", 5)]
-    {
+    for (order, kind, expected) in [
+        ("asc", "*", 17),
+        ("desc", "*", 17),
+        ("asc", "training_stats_scalar", 12),
+        ("desc", "log", 5),
+    ] {
         let (mut seen, mut scroll) = (Vec::new(), Value::Null);
         loop {
-            let request =
-                json!({"task": task, "order": order, "event_type": kind, "batch_size": 4, "scroll_id": scroll});
+            let request = json!({"task": task, "order": order, "event_type": kind, "batch_size": 4, "scroll_id": scroll});
             let page = server.ok("events.get_task_events", request);
             assert_eq!(page["total"], expected);
             scroll = page["scroll_id"].clone();
@@ -291,12 +367,18 @@ fn debug_images_are_paged_by_iteration() {
     server.add_batch(&[image(0, "a"), image(1, "a"), image(2, "a"), image(2, "b")]);
     let read = |scroll: &Value| {
         let metrics = json!([{"task": task, "metric": "i"}]);
-        server.ok("events.debug_images", json!({"metrics": metrics, "iters": 2, "scroll_id": scroll}))
+        server.ok(
+            "events.debug_images",
+            json!({"metrics": metrics, "iters": 2, "scroll_id": scroll}),
+        )
     };
     let first = read(&Value::Null);
     let shape = |reply: &Value| -> Vec<(i64, usize)> {
         let iterations = reply["metrics"][0]["iterations"].as_array().unwrap();
-        iterations.iter().map(|i| (i["iter"].as_i64().unwrap(), i["events"].as_array().unwrap().len())).collect()
+        iterations
+            .iter()
+            .map(|i| (i["iter"].as_i64().unwrap(), i["events"].as_array().unwrap().len()))
+            .collect()
     };
     assert_eq!(shape(&first), [(2, 2), (1, 1)]);
     let second = read(&first["scroll_id"]);
@@ -316,7 +398,10 @@ fn events_of_a_model_are_its_own() {
     point["model_event"] = json!(true);
     assert_eq!(server.add_batch(&[point]).0, 200);
     let request = json!({"task": model, "model_events": true});
-    assert_eq!(server.ok("events.scalar_metrics_iter_histogram", request)["m"]["v"]["y"], json!([1.0]));
+    assert_eq!(
+        server.ok("events.scalar_metrics_iter_histogram", request)["m"]["v"]["y"],
+        json!([1.0])
+    );
     let stored = server.ok("models.get_by_id", json!({"model": model}));
     assert_eq!(stored["model"]["last_iteration"], 3);
     server.stop();
@@ -327,9 +412,21 @@ fn events_can_be_cleared() {
     let server = TestServer::start();
     let task = server.new_task();
     server.add_batch(&[line(&task, 1, "x"), scalar(&task, "m", 1, 1.0)]);
-    assert_eq!(server.ok("events.clear_task_log", json!({"task": task}))["deleted"], 1);
-    assert_eq!(server.ok("events.get_task_events", json!({"task": task}))["total"], 1);
-    assert_eq!(server.ok("events.delete_for_task", json!({"task": task}))["deleted"], true);
-    assert_eq!(server.ok("events.get_task_events", json!({"task": task}))["total"], 0);
+    assert_eq!(
+        server.ok("events.clear_task_log", json!({"task": task}))["deleted"],
+        1
+    );
+    assert_eq!(
+        server.ok("events.get_task_events", json!({"task": task}))["total"],
+        1
+    );
+    assert_eq!(
+        server.ok("events.delete_for_task", json!({"task": task}))["deleted"],
+        true
+    );
+    assert_eq!(
+        server.ok("events.get_task_events", json!({"task": task}))["total"],
+        0
+    );
     server.stop();
 }

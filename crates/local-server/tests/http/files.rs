@@ -10,7 +10,9 @@ fn form(parts: &[Part<'_>]) -> (String, Vec<u8>) {
     let boundary = "----boundary-of-the-test";
     let mut body = Vec::new();
     for (name, file, contents) in parts {
-        let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
+        let file = file
+            .map(|file| format!("; filename=\"{file}\""))
+            .unwrap_or_default();
         let head = format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n");
         body.extend_from_slice(head.as_bytes());
         body.extend_from_slice(contents);
@@ -22,7 +24,13 @@ fn form(parts: &[Part<'_>]) -> (String, Vec<u8>) {
 
 fn upload_to(server: &TestServer, base: &str, path: &str, parts: &[Part<'_>]) -> Reply {
     let (kind, body) = form(parts);
-    send(base, "POST", path, &[("Authorization", &server.bearer()), ("Content-Type", &kind)], &body)
+    send(
+        base,
+        "POST",
+        path,
+        &[("Authorization", &server.bearer()), ("Content-Type", &kind)],
+        &body,
+    )
 }
 
 fn upload(server: &TestServer, parts: &[Part<'_>]) -> Reply {
@@ -38,8 +46,12 @@ fn request(server: &TestServer, method: &str, path: &str, headers: &[(&str, &str
 
 fn stored_files(server: &TestServer) -> usize {
     fn count(folder: &std::path::Path) -> usize {
-        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        entries.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
+        let entries = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        entries
+            .map(|path| if path.is_dir() { count(&path) } else { 1 })
+            .sum()
     }
     count(&server.folder.path().join("data/files")) + count(&server.folder.path().join("data/uploads"))
 }
@@ -55,14 +67,26 @@ fn uploads_are_stored_under_the_name_of_their_form_field() {
     assert_eq!(reply.header("content-type"), Some("application/json"));
     assert!(reply.header("content-disposition").unwrap().starts_with("inline"));
     let download = request(&server, "GET", "/a%20b/c.json?download", &[]);
-    assert!(download.header("content-disposition").unwrap().starts_with("attachment"));
+    assert!(
+        download
+            .header("content-disposition")
+            .unwrap()
+            .starts_with("attachment")
+    );
     server.stop();
 }
 
 #[test]
 fn names_are_literal_and_several_parts_are_several_files() {
     let server = TestServer::start();
-    let reply = upload(&server, &[("p+q/%20x", Some("x"), b"1"), ("ü/y", Some("y"), b"2"), ("field", None, b"3")]);
+    let reply = upload(
+        &server,
+        &[
+            ("p+q/%20x", Some("x"), b"1"),
+            ("ü/y", Some("y"), b"2"),
+            ("field", None, b"3"),
+        ],
+    );
     assert_eq!(reply.json(), json!(["p+q/%20x", "ü/y"]));
     assert_eq!(request(&server, "GET", "/p+q/%2520x", &[]).text(), "1");
     assert_eq!(request(&server, "GET", "/%C3%BC/y", &[]).text(), "2");
@@ -90,14 +114,35 @@ fn only_good_tokens_are_let_in() {
         let mut with_kind = headers.clone();
         with_kind.push(("Content-Type", &kind));
         assert_eq!(send(&base, "GET", "/f", &headers, b"").status, 401, "{headers:?}");
-        assert_eq!(send(&base, "POST", "/", &with_kind, &body).status, 401, "{headers:?}");
-        assert_eq!(send(&base, "DELETE", "/f", &headers, b"").status, 401, "{headers:?}");
+        assert_eq!(
+            send(&base, "POST", "/", &with_kind, &body).status,
+            401,
+            "{headers:?}"
+        );
+        assert_eq!(
+            send(&base, "DELETE", "/f", &headers, b"").status,
+            401,
+            "{headers:?}"
+        );
     }
     let cookie = format!("other=1; clearml_token_basic={}", server.token);
     assert_eq!(send(&base, "GET", "/f", &[("Cookie", &cookie)], b"").status, 200);
-    assert_eq!(send(&base, "GET", "/f", &[("Cookie", &cookie), ("Authorization", keys)], b"").status, 401);
+    assert_eq!(
+        send(
+            &base,
+            "GET",
+            "/f",
+            &[("Cookie", &cookie), ("Authorization", keys)],
+            b""
+        )
+        .status,
+        401
+    );
     assert_eq!(send(&base, "GET", "/", &[], b"").text(), "OK");
-    assert_eq!(send(&base, "GET", "/", &[("Authorization", "Bearer nonsense")], b"").status, 401);
+    assert_eq!(
+        send(&base, "GET", "/", &[("Authorization", "Bearer nonsense")], b"").status,
+        401
+    );
     server.stop();
 }
 
@@ -110,12 +155,22 @@ fn nothing_outside_the_root_can_be_reached() {
         let reply = upload(&server, &[(name, Some("x"), b"1")]);
         assert_eq!(reply.status, 404, "{name}");
     }
-    for path in ["/../clearml.conf", "/%2e%2e/clearml.conf", "/..%2fclearml.conf", "/a/%2e%2e/%2e%2e/clearml.conf", "/x%00"] {
+    for path in [
+        "/../clearml.conf",
+        "/%2e%2e/clearml.conf",
+        "/..%2fclearml.conf",
+        "/a/%2e%2e/%2e%2e/clearml.conf",
+        "/x%00",
+    ] {
         assert_eq!(request(&server, "GET", path, &[]).status, 404, "{path}");
         assert_eq!(request(&server, "DELETE", path, &[]).status, 404, "{path}");
     }
     assert_eq!(stored_files(&server), 0);
-    std::os::unix::fs::symlink(server.folder.path().join("data"), server.folder.path().join("data/files/door")).unwrap();
+    std::os::unix::fs::symlink(
+        server.folder.path().join("data"),
+        server.folder.path().join("data/files/door"),
+    )
+    .unwrap();
     assert_eq!(request(&server, "GET", "/door/clearml.conf", &[]).status, 404);
     assert!(upload(&server, &[("door/new", Some("new"), b"1")]).status >= 400);
     assert!(!server.folder.path().join("data/new").exists());
@@ -128,7 +183,10 @@ fn existence_parts_and_changes_can_be_asked_for() {
     let server = TestServer::start();
     upload(&server, &[("d/f.txt", Some("f"), b"0123456789")]);
     let head = request(&server, "HEAD", "/d/f.txt", &[]);
-    assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("10"), 0));
+    assert_eq!(
+        (head.status, head.header("content-length"), head.body.len()),
+        (200, Some("10"), 0)
+    );
     assert_eq!(request(&server, "HEAD", "/d/none", &[]).status, 404);
     assert_eq!(request(&server, "GET", "/d", &[]).status, 404);
     assert_eq!(request(&server, "GET", "/d/f.txt/below", &[]).status, 404);
@@ -137,20 +195,39 @@ fn existence_parts_and_changes_can_be_asked_for() {
     assert_eq!((part.status, part.text().as_str()), (206, "234"));
     assert_eq!(part.header("content-range"), Some("bytes 2-4/10"));
     let beyond = request(&server, "GET", "/d/f.txt", &[("Range", "bytes=10-")]);
-    assert_eq!((beyond.status, beyond.header("content-range")), (416, Some("bytes */10")));
+    assert_eq!(
+        (beyond.status, beyond.header("content-range")),
+        (416, Some("bytes */10"))
+    );
 
     let etag = head.header("etag").unwrap().to_owned();
     let modified = head.header("last-modified").unwrap().to_owned();
     assert_eq!(head.header("cache-control"), Some("public, max-age=300"));
-    assert_eq!(request(&server, "GET", "/d/f.txt", &[("If-None-Match", &etag)]).status, 304);
-    assert_eq!(request(&server, "GET", "/d/f.txt", &[("If-Modified-Since", &modified)]).status, 304);
-    let resumed = request(&server, "GET", "/d/f.txt", &[("Range", "bytes=8-"), ("If-Range", &etag)]);
+    assert_eq!(
+        request(&server, "GET", "/d/f.txt", &[("If-None-Match", &etag)]).status,
+        304
+    );
+    assert_eq!(
+        request(&server, "GET", "/d/f.txt", &[("If-Modified-Since", &modified)]).status,
+        304
+    );
+    let resumed = request(
+        &server,
+        "GET",
+        "/d/f.txt",
+        &[("Range", "bytes=8-"), ("If-Range", &etag)],
+    );
     assert_eq!((resumed.status, resumed.text().as_str()), (206, "89"));
 
     upload(&server, &[("d/f.txt", Some("f"), b"abcdefghij")]);
     let changed = request(&server, "GET", "/d/f.txt", &[("If-None-Match", &etag)]);
     assert_eq!((changed.status, changed.text().as_str()), (200, "abcdefghij"));
-    let restarted = request(&server, "GET", "/d/f.txt", &[("Range", "bytes=8-"), ("If-Range", &etag)]);
+    let restarted = request(
+        &server,
+        "GET",
+        "/d/f.txt",
+        &[("Range", "bytes=8-"), ("If-Range", &etag)],
+    );
     assert_eq!(restarted.status, 200);
     server.stop();
 }
@@ -158,16 +235,35 @@ fn existence_parts_and_changes_can_be_asked_for() {
 #[test]
 fn files_are_deleted_one_by_one_or_many_at_once() {
     let server = TestServer::start();
-    upload(&server, &[("a b", Some("f"), b"1"), ("d/e/f", Some("f"), b"1"), ("g", Some("g"), b"1")]);
+    upload(
+        &server,
+        &[
+            ("a b", Some("f"), b"1"),
+            ("d/e/f", Some("f"), b"1"),
+            ("g", Some("g"), b"1"),
+        ],
+    );
     let deleted = request(&server, "DELETE", "/g", &[]);
     assert_eq!((deleted.status, deleted.json()), (200, json!("g")));
     assert_eq!(request(&server, "DELETE", "/g", &[]).status, 404);
     assert_eq!(request(&server, "DELETE", "/d", &[]).status, 404);
 
     let many = |body: &Value| {
-        let headers = [("Authorization", server.bearer()), ("Content-Type", "application/json".to_owned())];
-        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        send(&server.server.files_url(), "POST", "/delete_many", &headers, body.to_string().as_bytes())
+        let headers = [
+            ("Authorization", server.bearer()),
+            ("Content-Type", "application/json".to_owned()),
+        ];
+        let headers: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        send(
+            &server.server.files_url(),
+            "POST",
+            "/delete_many",
+            &headers,
+            body.to_string().as_bytes(),
+        )
     };
     let reply = many(&json!({"files": ["a%20b", "none", "/d", ".", "", "../x"]}));
     assert_eq!(reply.status, 200);
@@ -202,9 +298,16 @@ fn one_port_can_serve_everything() {
 fn what_cannot_be_an_upload_is_refused_and_leaves_nothing() {
     let server = TestServer::start_with(|options| options.max_upload_bytes = 1000);
     let large = vec![b'x'; 100_000];
-    let reply = upload(&server, &[("fits", Some("f"), b"1"), ("large", Some("f"), &large)]);
+    let reply = upload(
+        &server,
+        &[("fits", Some("f"), b"1"), ("large", Some("f"), &large)],
+    );
     assert_eq!(reply.status, 413);
-    assert_eq!(stored_files(&server), 0, "the part that fits is not published without the other");
+    assert_eq!(
+        stored_files(&server),
+        0,
+        "the part that fits is not published without the other"
+    );
     let (kind, body) = form(&[("f", Some("f"), b"1")]);
     let bearer = server.bearer();
     let base = server.server.files_url();

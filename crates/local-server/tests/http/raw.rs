@@ -26,7 +26,10 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn text(&self) -> String {
@@ -47,24 +50,50 @@ impl TestServer {
         let folder = tempfile::tempdir().unwrap();
         let mut options = ServerOptions::new(folder.path().join("data"));
         change(&mut options);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let server = runtime.block_on(Server::start(options)).unwrap();
-        let mut started = Self { server, folder, token: String::new(), runtime };
+        let mut started = Self {
+            server,
+            folder,
+            token: String::new(),
+            runtime,
+        };
         started.token = started.login();
         started
     }
 
     fn login(&self) -> String {
         use base64::Engine as _;
-        let keys = format!("{}:{}", self.server.access_key(), self.server.secret_key().expose());
+        let keys = format!(
+            "{}:{}",
+            self.server.access_key(),
+            self.server.secret_key().expose()
+        );
         let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(keys));
-        let reply = send(&self.server.api_url(), "POST", "/auth.login", &[("Authorization", &basic)], b"");
-        reply.json()["data"]["token"].as_str().expect("a token").to_owned()
+        let reply = send(
+            &self.server.api_url(),
+            "POST",
+            "/auth.login",
+            &[("Authorization", &basic)],
+            b"",
+        );
+        reply.json()["data"]["token"]
+            .as_str()
+            .expect("a token")
+            .to_owned()
     }
 
     /// Calls an endpoint of the newest version and returns code, subcode and data.
     pub(crate) fn call(&self, endpoint: &str, body: Value) -> (i64, i64, Value) {
-        self.call_raw(&format!("/{endpoint}"), "application/json", body.to_string().as_bytes())
+        self.call_raw(
+            &format!("/{endpoint}"),
+            "application/json",
+            body.to_string().as_bytes(),
+        )
     }
 
     pub(crate) fn call_raw(&self, path: &str, content_type: &str, body: &[u8]) -> (i64, i64, Value) {
@@ -86,7 +115,11 @@ impl TestServer {
     /// Sends lines of events.
     pub(crate) fn add_batch(&self, events: &[Value]) -> (i64, i64, Value) {
         let lines: Vec<String> = events.iter().map(Value::to_string).collect();
-        self.call_raw("/events.add_batch", "application/json-lines", lines.join("\n").as_bytes())
+        self.call_raw(
+            "/events.add_batch",
+            "application/json-lines",
+            lines.join("\n").as_bytes(),
+        )
     }
 
     pub(crate) fn new_task(&self) -> String {
@@ -107,7 +140,9 @@ impl TestServer {
 pub(crate) fn send(base: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     let address = base.strip_prefix("http://").unwrap();
     let mut connection = TcpStream::connect(address).unwrap();
-    connection.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    connection
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -122,7 +157,10 @@ pub(crate) fn send(base: &str, method: &str, path: &str, headers: &[(&str, &str)
 }
 
 fn parse(answer: &[u8]) -> Reply {
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a complete head");
+    let end = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .expect("a complete head");
     let head = std::str::from_utf8(&answer[..end]).unwrap();
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
@@ -130,16 +168,25 @@ fn parse(answer: &[u8]) -> Reply {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+    let chunked = headers
+        .iter()
+        .any(|(name, value)| name == "transfer-encoding" && value == "chunked");
     let body = &answer[end + 4..];
     let body = if chunked { unchunk(body) } else { body.to_vec() };
-    Reply { status, headers, body }
+    Reply {
+        status,
+        headers,
+        body,
+    }
 }
 
 fn unchunk(mut rest: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     loop {
-        let end = rest.windows(2).position(|window| window == b"\r\n").expect("a chunk size");
+        let end = rest
+            .windows(2)
+            .position(|window| window == b"\r\n")
+            .expect("a chunk size");
         let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
         if size == 0 {
             return body;
