@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clearml_support::redact::Redactor;
 use clearml_support::secret::Secret;
@@ -99,9 +98,6 @@ pub struct VcsCacheSettings {
     pub always_fetch: bool,
     /// `agent.vcs_cache.clone_on_pull_fail`: clone anew when fetching fails.
     pub clone_on_pull_fail: bool,
-    /// `agent.vcs_cache.lock_timeout`: how long another task may use the same clone before this one
-    /// makes a temporary clone of its own.
-    pub lock_timeout: Duration,
 }
 
 impl Default for VcsCacheSettings {
@@ -111,7 +107,6 @@ impl Default for VcsCacheSettings {
             path: PathBuf::from("/var/tmp/clearml-vcs-cache"),
             always_fetch: false,
             clone_on_pull_fail: false,
-            lock_timeout: Duration::from_secs(300),
         }
     }
 }

@@ -20,6 +20,8 @@ use crate::error::{BuildError, at};
 use crate::host::Phase;
 use crate::tools::Context;
 
+/// How long another task may use the same clone before this one makes a temporary clone of its own.
+const LOCK_PATIENCE: Duration = Duration::from_secs(300);
 /// How often a waiting build asks for the lock.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
@@ -57,7 +59,7 @@ pub(crate) fn retrieve(
     let root = parent.join(folder_name(&info.repository));
 
     // The phases hand their own error type on as it is.
-    let place = clone.lock().map_err(&failed)?;
+    let place = clone.lock(LOCK_PATIENCE).map_err(&failed)?;
     let commit = context.phase(Phase::Clone, || clone.update(&place).map_err(&failed))?;
     context.phase(Phase::Checkout, || {
         clone.check_out(&place, &root, &commit).map_err(&failed)
@@ -128,13 +130,13 @@ struct CachedClone<'a> {
 
 impl CachedClone<'_> {
     /// Waits for the lock of this repository; after too long, gives out a place of our own.
-    fn lock(&self) -> Result<Place, GitError> {
+    fn lock(&self, patience: Duration) -> Result<Place, GitError> {
         let cache = &self.context.settings.vcs_cache.path;
         create_private_dir(cache).map_err(at("creating", cache))?;
         let name = folder_name(&self.info.repository);
         let id = cache_id(&self.info.repository);
         let file = cache.join(format!("{id}.lock"));
-        let deadline = Instant::now() + self.context.settings.vcs_cache.lock_timeout;
+        let deadline = Instant::now() + patience;
         let mut told = false;
         let lock = loop {
             if self.context.host.cancel().is_cancelled() {
@@ -330,5 +332,70 @@ fn wanted(info: &ExecutionInfo) -> String {
         format!("branch {}", info.branch)
     } else {
         "a branch named master or main".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clearml_support::command::CancelToken;
+    use clearml_support::redact::Redactor;
+    use clearml_task_model::Script;
+
+    use super::*;
+    use crate::host::{Host, Level, PhaseEvent};
+    use crate::request::EnvSettings;
+
+    #[derive(Default)]
+    struct Silent(CancelToken);
+
+    impl Host for Silent {
+        fn line(&self, _: Level, _: &str) {}
+        fn phase(&self, _: Phase, _: PhaseEvent) {}
+        fn report_packages(&self, _: &[String]) {}
+        fn report_commit(&self, _: &str) {}
+        fn cancel(&self) -> &CancelToken {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn a_repository_that_stays_locked_is_cloned_for_one_task_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut settings = EnvSettings {
+            env: std::env::vars().collect(),
+            ..EnvSettings::default()
+        };
+        settings.vcs_cache.path = temp.path().to_owned();
+        let (host, redactor) = (Silent::default(), Redactor::new());
+        let context = Context {
+            settings: &settings,
+            host: &host,
+            redactor: &redactor,
+        };
+        let script = Script {
+            repository: Some("https://h/r.git".into()),
+            ..Script::default()
+        };
+        let info = ExecutionInfo::new(&script, &settings.env).0;
+        let access = access(&info.repository, &settings.git);
+        let git = Git::new(&context, Some(&access)).unwrap();
+        let clone = CachedClone {
+            context: &context,
+            git: &git,
+            access: &access,
+            info: &info,
+        };
+
+        let first = clone.lock(Duration::from_secs(5)).unwrap();
+        let second = clone.lock(Duration::from_millis(60)).unwrap();
+        assert!(!first.one_off && second.one_off);
+        assert_ne!(first.outer, second.outer);
+        let (kept, removed) = (first.outer.clone(), second.outer.clone());
+        drop((first, second));
+        assert!(kept.exists() && !removed.exists());
+        assert!(
+            !clone.lock(Duration::from_secs(5)).unwrap().one_off,
+            "the lock went with its holder"
+        );
     }
 }

@@ -456,32 +456,6 @@ fn waiting_for_a_locked_repository_can_be_cancelled() {
 }
 
 #[test]
-fn a_repository_that_stays_locked_is_cloned_for_this_task_alone() {
-    let mut bench = Bench::new();
-    let (repository, first) = bench.repository(&[("main.py", MAIN)]);
-    let id = clearml_env_builder::code::repo_url::cache_id(&repository.display().to_string());
-    let cache = bench.settings.vcs_cache.path.clone();
-    fs::create_dir_all(&cache).unwrap();
-    let _lock = FileLock::try_acquire(&cache.join(format!("{id}.lock")))
-        .unwrap()
-        .unwrap();
-    bench.settings.vcs_cache.lock_timeout = Duration::from_millis(100);
-    assert_eq!(
-        bench.build_and_run(script(&repository, &first, "")).2,
-        "committed []\n"
-    );
-    let left: Vec<_> = fs::read_dir(&cache)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    assert_eq!(
-        left,
-        [format!("{id}.lock").as_str()],
-        "the temporary clone is removed"
-    );
-}
-
-#[test]
 fn a_failing_fetch_leads_to_a_new_clone_if_so_configured() {
     let mut bench = Bench::new();
     let (repository, _) = bench.repository(&[("main.py", MAIN)]);
