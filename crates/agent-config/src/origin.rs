@@ -30,7 +30,10 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
+            Self::File {
+                path,
+                line: Some(line),
+            } => write!(f, "{}:{line}", path.display()),
             Self::File { path, line: None } => write!(f, "{}", path.display()),
             Self::Variable(name) => write!(f, "environment variable {name}"),
             Self::CommandLine(option) => write!(f, "command line {option}"),
@@ -47,6 +50,7 @@ impl Origin {
 
     /// Reads what [`Origin::encode`] wrote. A value without it was set by nobody but us.
     pub(crate) fn decode(text: Option<&str>) -> Self {
-        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Self::Default)
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or(Self::Default)
     }
 }

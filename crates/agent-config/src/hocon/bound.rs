@@ -41,14 +41,24 @@ pub(super) fn check(document: &RawObject) -> Result<(), String> {
     if substitutions == 0 {
         return Ok(());
     }
-    let mut estimate = Estimate { entries: &entries, known: HashMap::new() };
+    let mut estimate = Estimate {
+        entries: &entries,
+        known: HashMap::new(),
+    };
     let mut total = 0_u64;
     for (index, entry) in entries.iter().enumerate() {
-        let size = if entry.refers_to_itself() { estimate.of_path(&entry.path) } else { estimate.of_entry(index) };
+        let size = if entry.refers_to_itself() {
+            estimate.of_path(&entry.path)
+        } else {
+            estimate.of_entry(index)
+        };
         total = total.saturating_add(size);
     }
     if total > MAX_BYTES {
-        return Err(format!("the substitutions expand to more than {} MiB", MAX_BYTES >> 20));
+        return Err(format!(
+            "the substitutions expand to more than {} MiB",
+            MAX_BYTES >> 20
+        ));
     }
     Ok(())
 }
@@ -56,7 +66,10 @@ pub(super) fn check(document: &RawObject) -> Result<(), String> {
 impl Entry {
     /// Whether this is a reference to an earlier value of the same key.
     fn refers_to_itself(&self) -> bool {
-        self.target.iter().flatten().any(|target| related(target, &self.path))
+        self.target
+            .iter()
+            .flatten()
+            .any(|target| related(target, &self.path))
     }
 }
 
@@ -81,20 +94,36 @@ fn collect(object: &RawObject, path: &mut Vec<String>, scope: &[String], entries
 }
 
 fn collect_value(value: &RawValue, path: &mut Vec<String>, scope: &[String], entries: &mut Vec<Entry>) {
-    let mut entry = |bytes: usize, target| entries.push(Entry { path: path.clone(), bytes: bytes as u64, target });
+    let mut entry = |bytes: usize, target| {
+        entries.push(Entry {
+            path: path.clone(),
+            bytes: bytes as u64,
+            target,
+        })
+    };
     match value {
         RawValue::Object(object) => collect(object, path, scope, entries),
         RawValue::Array(array) => {
             entry(2, None);
-            array.iter().for_each(|item| collect_value(item, path, scope, entries));
+            array
+                .iter()
+                .for_each(|item| collect_value(item, path, scope, entries));
         }
         RawValue::Concat(concat) => {
             entry(concat.get_spaces().iter().flatten().map(String::len).sum(), None);
-            concat.get_values().iter().for_each(|item| collect_value(item, path, scope, entries));
+            concat
+                .get_values()
+                .iter()
+                .for_each(|item| collect_value(item, path, scope, entries));
         }
         RawValue::AddAssign(added) => collect_value(added, path, scope, entries),
         RawValue::Substitution(substitution) => {
-            let plain: Vec<String> = substitution.path.as_path().into_iter().map(str::to_owned).collect();
+            let plain: Vec<String> = substitution
+                .path
+                .as_path()
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
             let scoped = scope.iter().cloned().chain(plain.iter().cloned()).collect();
             entry(0, Some(vec![plain, scoped]));
         }
@@ -112,12 +141,16 @@ struct Estimate<'a> {
 impl Estimate<'_> {
     fn of_entry(&mut self, index: usize) -> u64 {
         let entry = &self.entries[index];
-        let Some(targets) = &entry.target else { return entry.bytes };
+        let Some(targets) = &entry.target else {
+            return entry.bytes;
+        };
         if entry.refers_to_itself() {
             // Accounted for by the doubling in `of_path`.
             return 0;
         }
-        targets.iter().fold(0_u64, |sum, target| sum.saturating_add(self.of_path(target)))
+        targets
+            .iter()
+            .fold(0_u64, |sum, target| sum.saturating_add(self.of_path(target)))
     }
 
     fn of_path(&mut self, path: &[String]) -> u64 {

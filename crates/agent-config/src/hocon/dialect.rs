@@ -64,7 +64,11 @@ type Step<T = ()> = Result<T, SyntaxError>;
 pub(super) fn scan(text: &str, max_depth: usize) -> Result<Scan, SyntaxError> {
     let mut scanner = Scanner {
         text,
-        at: if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 },
+        at: if text.starts_with('\u{feff}') {
+            '\u{feff}'.len_utf8()
+        } else {
+            0
+        },
         max_depth,
         frames: Vec::new(),
         path: Vec::new(),
@@ -79,8 +83,17 @@ impl Scanner<'_> {
         self.skip_separators();
         match self.peek() {
             Some('{') => self.open('}')?,
-            Some('[') => return self.error(self.at, "the document must consist of keys and values, not be a list"),
-            _ => self.frames.push(Frame { close: None, offset: self.at, base: 0 }),
+            Some('[') => {
+                return self.error(
+                    self.at,
+                    "the document must consist of keys and values, not be a list",
+                );
+            }
+            _ => self.frames.push(Frame {
+                close: None,
+                offset: self.at,
+                base: 0,
+            }),
         }
         while let Some(frame) = self.frames.last() {
             let (close, offset) = (frame.close, frame.offset);
@@ -94,10 +107,14 @@ impl Scanner<'_> {
                 }
                 (Some(found), Some(close)) if found == close => self.close(close)?,
                 (Some(found @ ('}' | ']')), _) => {
-                    return self.error(self.at, &format!("unexpected `{found}`, nothing is open that it closes"));
+                    return self.error(
+                        self.at,
+                        &format!("unexpected `{found}`, nothing is open that it closes"),
+                    );
                 }
                 (Some(_), Some(']')) => {
-                    self.path.truncate(self.frames.last().map_or(0, |frame| frame.base));
+                    self.path
+                        .truncate(self.frames.last().map_or(0, |frame| frame.base));
                     self.value(false)?;
                 }
                 (Some(_), _) => self.member()?,
@@ -130,12 +147,17 @@ impl Scanner<'_> {
                 self.at = after_key;
                 self.path.extend(segments);
                 let key = self.path.join(".");
-                return self.error(start, &format!("the key {key} is not followed by `:`, `=` or `{{`"));
+                return self.error(
+                    start,
+                    &format!("the key {key} is not followed by `:`, `=` or `{{`"),
+                );
             }
         };
         self.at += assign.len();
         self.emit_path(&segments);
-        self.scan.strict.push_str(if assign.is_empty() { ":" } else { assign });
+        self.scan
+            .strict
+            .push_str(if assign.is_empty() { ":" } else { assign });
         self.path.extend(segments);
         self.scan.keys.push((self.path.clone(), start));
         self.value(true)
@@ -168,7 +190,10 @@ impl Scanner<'_> {
                 '}' | ']' => break,
                 '/' if part.is_empty() && self.rest().starts_with("//") => break,
                 bad if FORBIDDEN.contains(&bad) => {
-                    return self.error(self.at, &format!("`{bad}` is not allowed in a key; quote the key"));
+                    return self.error(
+                        self.at,
+                        &format!("`{bad}` is not allowed in a key; quote the key"),
+                    );
                 }
                 '\\' => {
                     self.at += 1;
@@ -191,10 +216,14 @@ impl Scanner<'_> {
 
     /// Whether an include statement starts here, rather than a key that begins with that word.
     fn starts_include(&self) -> bool {
-        let Some(rest) = self.rest().strip_prefix("include") else { return false };
+        let Some(rest) = self.rest().strip_prefix("include") else {
+            return false;
+        };
         let after = rest.trim_start_matches([' ', '\t']);
         (after.starts_with('"') || after.len() < rest.len())
-            && ["\"", "required(", "file(", "url(", "classpath("].iter().any(|form| after.starts_with(form))
+            && ["\"", "required(", "file(", "url(", "classpath("]
+                .iter()
+                .any(|form| after.starts_with(form))
     }
 
     fn include(&mut self) -> Step {
@@ -216,7 +245,10 @@ impl Scanner<'_> {
             break;
         }
         if self.peek() != Some('"') {
-            return self.error(start, "an include must name a file in quotes, as in: include \"other.conf\"");
+            return self.error(
+                start,
+                "an include must name a file in quotes, as in: include \"other.conf\"",
+            );
         }
         let target = self.quoted()?;
         statement.push_str(&quote(&target));
@@ -235,15 +267,24 @@ impl Scanner<'_> {
 
     /// Checks that the current path may grow by `more` parts.
     fn deepen(&self, more: usize, offset: usize) -> Step {
-        if self.path.len() + more + self.frames.len() > 2 * self.max_depth || self.frames.len() > self.max_depth {
-            return self.error(offset, &format!("nested more than {} levels deep", self.max_depth));
+        if self.path.len() + more + self.frames.len() > 2 * self.max_depth
+            || self.frames.len() > self.max_depth
+        {
+            return self.error(
+                offset,
+                &format!("nested more than {} levels deep", self.max_depth),
+            );
         }
         Ok(())
     }
 
     fn open(&mut self, close: char) -> Step {
         self.deepen(1, self.at)?;
-        self.frames.push(Frame { close: Some(close), offset: self.at, base: self.path.len() });
+        self.frames.push(Frame {
+            close: Some(close),
+            offset: self.at,
+            base: self.path.len(),
+        });
         self.scan.strict.push(if close == '}' { '{' } else { '[' });
         self.at += 1;
         Ok(())
@@ -255,7 +296,11 @@ impl Scanner<'_> {
         }
         self.at += 1;
         self.scan.strict.push(close);
-        if self.frames.is_empty() { Ok(()) } else { self.value_after_container() }
+        if self.frames.is_empty() {
+            Ok(())
+        } else {
+            self.value_after_container()
+        }
     }
 
     fn emit_path(&mut self, segments: &[String]) {
@@ -305,7 +350,11 @@ impl Scanner<'_> {
     }
 
     fn error<T>(&self, offset: usize, message: &str) -> Step<T> {
-        Err(SyntaxError { offset, message: message.to_owned(), path: self.path.clone() })
+        Err(SyntaxError {
+            offset,
+            message: message.to_owned(),
+            path: self.path.clone(),
+        })
     }
 }
 

@@ -74,40 +74,71 @@ pub(crate) fn read_text_as(
     let raw = raw::load(text, &name, &mut Vec::new(), &[path.to_path_buf()], &mut notes)?;
     let raw = raw::with_environment(raw, &notes, env);
     bound::check(&raw).map_err(|message| ConfigError::Resolve {
-        place: Place { file: Arc::clone(&name), line: None },
+        place: Place {
+            file: Arc::clone(&name),
+            line: None,
+        },
         message,
     })?;
     let root: Map<String, Value> = hocon_rs::Config::from(raw)
         .resolve()
         .map_err(|error| resolve_error(&error, &name, &notes))?;
-    Ok(Document { root, places: notes.places, warnings: notes.warnings })
+    Ok(Document {
+        root,
+        places: notes.places,
+        warnings: notes.warnings,
+    })
 }
 
 /// The text of a file, if it is a regular size and UTF-8.
 fn read_text(path: &Path) -> Result<String, ConfigError> {
-    let bytes = clearml_support::fs::read_limited(path, MAX_FILE_BYTES)
-        .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
+    let problem = |source| ConfigError::Read {
+        path: path.to_path_buf(),
+        source,
+    };
+    // Opening a pipe could wait for ever; an empty configuration is often given as /dev/null.
+    if !std::fs::metadata(path).map_err(problem)?.is_file() && path != Path::new("/dev/null") {
+        return Err(problem(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        )));
+    }
+    let bytes = clearml_support::fs::read_limited(path, MAX_FILE_BYTES).map_err(problem)?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let before = &error.as_bytes()[..valid];
         ConfigError::NotUtf8 {
             path: path.to_path_buf(),
             line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
-            column: 1 + String::from_utf8_lossy(before).chars().rev().take_while(|c| *c != '\n').count(),
+            column: 1 + String::from_utf8_lossy(before)
+                .chars()
+                .rev()
+                .take_while(|c| *c != '\n')
+                .count(),
         }
     })
 }
 
 /// Turns an error of the resolver into one that names the line, as far as the line is known.
 fn resolve_error(error: &hocon_rs::Error, name: &Arc<Path>, notes: &Notes) -> ConfigError {
-    let whole = Place { file: Arc::clone(name), line: None };
+    let whole = Place {
+        file: Arc::clone(name),
+        line: None,
+    };
     let dotted = |wanted: &str| {
-        notes.places.iter().find(|(path, _)| path.join(".") == wanted).map(|(_, place)| place.clone())
+        notes
+            .places
+            .iter()
+            .find(|(path, _)| path.join(".") == wanted)
+            .map(|(_, place)| place.clone())
     };
     let (place, message) = match error {
         hocon_rs::Error::SubstitutionNotFound(reference) => {
             let wanted = reference.trim_start_matches("${").trim_end_matches('}');
-            let found = notes.substitutions.iter().find(|(path, _)| path.join(".") == wanted);
+            let found = notes
+                .substitutions
+                .iter()
+                .find(|(path, _)| path.join(".") == wanted);
             (
                 found.map(|(_, place)| place.clone()),
                 format!(
@@ -116,9 +147,14 @@ fn resolve_error(error: &hocon_rs::Error, name: &Arc<Path>, notes: &Notes) -> Co
                 ),
             )
         }
-        hocon_rs::Error::ConcatenateDifferentType { path, left_type, right_type } => {
-            (dotted(path), format!("{path}: a {left_type} cannot be joined with a {right_type}"))
-        }
+        hocon_rs::Error::ConcatenateDifferentType {
+            path,
+            left_type,
+            right_type,
+        } => (
+            dotted(path),
+            format!("{path}: a {left_type} cannot be joined with a {right_type}"),
+        ),
         hocon_rs::Error::SubstitutionCycle { current, .. } => (
             notes
                 .substitutions
@@ -129,7 +165,10 @@ fn resolve_error(error: &hocon_rs::Error, name: &Arc<Path>, notes: &Notes) -> Co
         ),
         other => (None, other.to_string()),
     };
-    ConfigError::Resolve { place: place.unwrap_or(whole), message }
+    ConfigError::Resolve {
+        place: place.unwrap_or(whole),
+        message,
+    }
 }
 
 /// The value of one HOCON expression, as in the text of an override variable.
@@ -139,8 +178,8 @@ fn resolve_error(error: &hocon_rs::Error, name: &Arc<Path>, notes: &Notes) -> Co
 /// A message without any part of the text, which may be a secret.
 pub(crate) fn read_value(text: &str) -> Result<Value, String> {
     let document = format!("v: {text}");
-    let mut parsed = read_text_as(&document, &PathBuf::from("value"), &BTreeMap::new())
-        .map_err(|error| error.reason())?;
+    let mut parsed =
+        read_text_as(&document, &PathBuf::from("value"), &BTreeMap::new()).map_err(|error| error.reason())?;
     match (parsed.root.remove("v"), parsed.root.is_empty()) {
         (Some(value), true) => Ok(value),
         _ => Err("it is more than one value".to_owned()),

@@ -20,7 +20,15 @@ use super::{MAX_DEPTH, MAX_INCLUDE_DEPTH, MAX_INCLUDED_FILES, Notes, read_text};
 use crate::error::{ConfigError, Place};
 
 /// Words in a key that make its value a secret as far as error messages are concerned.
-const SECRET_WORDS: &[&str] = &["secret", "pass", "token", "key", "credential", "contents", "environment"];
+const SECRET_WORDS: &[&str] = &[
+    "secret",
+    "pass",
+    "token",
+    "key",
+    "credential",
+    "contents",
+    "environment",
+];
 /// Most characters of a line that an error message quotes.
 const EXCERPT_CHARS: usize = 80;
 
@@ -39,19 +47,38 @@ pub(super) fn load(
     let scan = dialect::scan(text, depth).map_err(|error| syntax_error(&error, text, name))?;
     let mut lines = Lines::new(text);
     for (path, offset) in scan.keys {
-        let place = Place { file: Arc::clone(name), line: Some(lines.of(offset)) };
-        notes.places.insert(prefix.iter().cloned().chain(path).collect(), place);
+        let place = Place {
+            file: Arc::clone(name),
+            line: Some(lines.of(offset)),
+        };
+        notes
+            .places
+            .insert(prefix.iter().cloned().chain(path).collect(), place);
     }
     let mut lines = Lines::new(text);
     for (path, offset) in scan.substitutions {
-        let place = Place { file: Arc::clone(name), line: Some(lines.of(offset)) };
+        let place = Place {
+            file: Arc::clone(name),
+            line: Some(lines.of(offset)),
+        };
         notes.substitutions.push((path, place));
     }
-    let parsed = HoconParser::new(StrRead::new(&scan.strict)).parse().map_err(|error| ConfigError::Resolve {
-        place: Place { file: Arc::clone(name), line: None },
-        message: error.to_string(),
-    })?;
-    let mut walk = Walk { name, prefix, chain, notes, assigned: HashSet::new() };
+    let parsed = HoconParser::new(StrRead::new(&scan.strict))
+        .parse()
+        .map_err(|error| ConfigError::Resolve {
+            place: Place {
+                file: Arc::clone(name),
+                line: None,
+            },
+            message: error.to_string(),
+        })?;
+    let mut walk = Walk {
+        name,
+        prefix,
+        chain,
+        notes,
+        assigned: HashSet::new(),
+    };
     walk.object(parsed, &mut Vec::new())
 }
 
@@ -83,7 +110,10 @@ fn syntax_error(error: &SyntaxError, text: &str, name: &Arc<Path>) -> ConfigErro
     let line_text = text[line_start..].lines().next().unwrap_or_default();
     let hints = format!("{}.{line_text}", error.path.join(".")).to_ascii_lowercase();
     let excerpt = if SECRET_WORDS.iter().any(|word| hints.contains(word)) {
-        text[error.offset..].chars().next().map_or_else(|| "end of file".to_owned(), String::from)
+        text[error.offset..]
+            .chars()
+            .next()
+            .map_or_else(|| "end of file".to_owned(), String::from)
     } else if line_text.trim().is_empty() {
         "end of line".to_owned()
     } else {
@@ -114,7 +144,10 @@ impl Walk<'_> {
             match field {
                 ObjectField::Inclusion { inclusion, .. } => {
                     if let Some(content) = self.included(&inclusion, path)? {
-                        let filled = Inclusion { val: Some(Box::new(content)), ..inclusion };
+                        let filled = Inclusion {
+                            val: Some(Box::new(content)),
+                            ..inclusion
+                        };
                         fields.push(ObjectField::inclusion(filled));
                     }
                 }
@@ -186,11 +219,7 @@ impl Walk<'_> {
     }
 
     /// The content of an included file; nothing when an optional one is missing.
-    fn included(
-        &mut self,
-        inclusion: &Inclusion,
-        path: &[String],
-    ) -> Result<Option<RawObject>, ConfigError> {
+    fn included(&mut self, inclusion: &Inclusion, path: &[String]) -> Result<Option<RawObject>, ConfigError> {
         let target = inclusion.path.as_str();
         let local = target.strip_prefix("file://").unwrap_or(target);
         if matches!(inclusion.location, Some(Location::Classpath)) || local.contains("://") {
@@ -236,7 +265,13 @@ impl Walk<'_> {
     }
 
     fn problem(&self, message: String) -> ConfigError {
-        ConfigError::Resolve { place: Place { file: Arc::clone(self.name), line: None }, message }
+        ConfigError::Resolve {
+            place: Place {
+                file: Arc::clone(self.name),
+                line: None,
+            },
+            message,
+        }
     }
 }
 
@@ -250,7 +285,11 @@ enum Answer<'e> {
 
 /// Answers the substitutions to which the document itself has no answer: by the environment, or, if
 /// they are optional, by leaving out the assignment, so that an earlier one stays in force.
-pub(super) fn with_environment(object: RawObject, notes: &Notes, env: &BTreeMap<String, String>) -> RawObject {
+pub(super) fn with_environment(
+    object: RawObject,
+    notes: &Notes,
+    env: &BTreeMap<String, String>,
+) -> RawObject {
     if notes.substitutions.is_empty() {
         return object;
     }
@@ -298,7 +337,9 @@ impl<'e> Environment<'e> {
 
     fn is_missing(&self, value: &RawValue) -> bool {
         match value {
-            RawValue::Substitution(substitution) => matches!(self.answer(substitution), Some(Answer::Missing)),
+            RawValue::Substitution(substitution) => {
+                matches!(self.answer(substitution), Some(Answer::Missing))
+            }
             _ => false,
         }
     }
@@ -311,13 +352,21 @@ impl<'e> Environment<'e> {
             },
             RawValue::Object(object) => RawValue::Object(self.object(object)),
             RawValue::Array(array) => {
-                let item = |item| if self.is_missing(&item) { RawValue::Null } else { self.value(item) };
+                let item = |item| {
+                    if self.is_missing(&item) {
+                        RawValue::Null
+                    } else {
+                        self.value(item)
+                    }
+                };
                 RawValue::Array(RawArray::new(array.into_inner().into_iter().map(item).collect()))
             }
             RawValue::Concat(concat) => {
                 let (values, spaces) = concat.into_inner();
                 let values = values.into_iter().map(|value| self.value(value)).collect();
-                RawValue::Concat(Concat::new(values, spaces).expect("a concatenation keeps its number of parts"))
+                RawValue::Concat(
+                    Concat::new(values, spaces).expect("a concatenation keeps its number of parts"),
+                )
             }
             RawValue::AddAssign(added) => RawValue::add_assign(self.value(added.into())),
             scalar => scalar,

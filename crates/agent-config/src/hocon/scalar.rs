@@ -1,8 +1,9 @@
 //! What an unquoted text means, and what a backslash means, in `clearml.conf`.
 
 /// Characters that an unquoted value may only contain after a backslash.
-pub(super) const FORBIDDEN: &[char] =
-    &['`', '^', '+', '?', '!', '@', '*', '&', '"', '[', ']', '{', '}', '#', ',', '=', '$'];
+pub(super) const FORBIDDEN: &[char] = &[
+    '`', '^', '+', '?', '!', '@', '*', '&', '"', '[', ']', '{', '}', '#', ',', '=', '$',
+];
 
 /// An unquoted value that stands alone, in strict JSON notation.
 pub(super) fn literal(text: &str) -> String {
@@ -35,7 +36,9 @@ pub(super) fn number(text: &str) -> Option<String> {
         None => (mantissa, None),
     };
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let exponent_digits = exponent.get(1..).map(|part| part.strip_prefix(['+', '-']).unwrap_or(part));
+    let exponent_digits = exponent
+        .get(1..)
+        .map(|part| part.strip_prefix(['+', '-']).unwrap_or(part));
     if !digits(whole)
         || (whole.is_empty() && fraction.is_none())
         || fraction.is_some_and(|part| part.is_empty() || !digits(part))
@@ -50,7 +53,10 @@ pub(super) fn number(text: &str) -> Option<String> {
     let fraction = fraction.map(|part| format!(".{part}")).unwrap_or_default();
     let canonical = format!("{sign}{whole}{fraction}{}", exponent.replace('+', ""));
     // A number that does not fit stays the text that it was.
-    canonical.parse::<serde_json::Number>().is_ok().then_some(canonical)
+    canonical
+        .parse::<serde_json::Number>()
+        .is_ok()
+        .then_some(canonical)
 }
 
 /// Decodes the escape that follows a backslash: appends what it stands for and returns how many
@@ -88,8 +94,15 @@ fn unescape_unicode(rest: &str, out: &mut String) -> usize {
         u16::from_str_radix(text, 16).ok()
     };
     let first = unit(rest.get(1..5));
-    let second = rest.get(5..7).filter(|text| *text == "\\u").and_then(|_| unit(rest.get(7..11)));
-    let pair = |units: &[u16]| char::decode_utf16(units.iter().copied()).next().and_then(Result::ok);
+    let second = rest
+        .get(5..7)
+        .filter(|text| *text == "\\u")
+        .and_then(|_| unit(rest.get(7..11)));
+    let pair = |units: &[u16]| {
+        char::decode_utf16(units.iter().copied())
+            .next()
+            .and_then(Result::ok)
+    };
     if let Some(first) = first {
         if let Some(decoded) = pair(&[first]) {
             out.push(decoded);
@@ -147,7 +160,11 @@ mod tests {
             ("u+041", "\\", 0),
         ] {
             let mut out = String::new();
-            assert_eq!((unescape(text, &mut out), out.as_str()), (used, expected), "{text:?}");
+            assert_eq!(
+                (unescape(text, &mut out), out.as_str()),
+                (used, expected),
+                "{text:?}"
+            );
         }
     }
 }

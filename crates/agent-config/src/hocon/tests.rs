@@ -15,7 +15,11 @@ fn read(text: &str) -> Result<Document, ConfigError> {
 }
 
 fn root(text: &str) -> Value {
-    Value::Object(read(text).unwrap_or_else(|error| panic!("{text:?}: {error}")).root)
+    Value::Object(
+        read(text)
+            .unwrap_or_else(|error| panic!("{text:?}: {error}"))
+            .root,
+    )
 }
 
 #[test]
@@ -33,46 +37,100 @@ fn documents_mean_what_they_mean_to_the_reference() {
         ("a.b.c: 1, a.b.d: 2", json!({"a": {"b": {"c": 1, "d": 2}}})),
         ("a..b: 1\n.c: 2\nd.: 3", json!({"a": {"b": 1}, "c": 2, "d": 3})),
         ("\"a.b\": 1\na.\"b.c\": 2", json!({"a.b": 1, "a": {"b.c": 2}})),
-        ("1: x\na b: 1\nü/x-y_z: 2", json!({"1": "x", "a b": 1, "ü/x-y_z": 2})),
-        ("agent {\n  x: 1\n}\nagent { y: 2 }", json!({"agent": {"x": 1, "y": 2}})),
+        (
+            "1: x\na b: 1\nü/x-y_z: 2",
+            json!({"1": "x", "a b": 1, "ü/x-y_z": 2}),
+        ),
+        (
+            "agent {\n  x: 1\n}\nagent { y: 2 }",
+            json!({"agent": {"x": 1, "y": 2}}),
+        ),
         ("agent\n{ x: 1 }", json!({"agent": {"x": 1}})),
-        ("include: 1\nincludes.x: 2", json!({"include": 1, "includes": {"x": 2}})),
+        (
+            "include: 1\nincludes.x: 2",
+            json!({"include": 1, "includes": {"x": 2}}),
+        ),
         // Objects and lists.
         ("a: {b: 1}\na: 5", json!({"a": 5})),
         ("a: 5\na: {b: 1}", json!({"a": {"b": 1}})),
         ("a: {b: 1} {c: 2}", json!({"a": {"b": 1, "c": 2}})),
-        ("a: [1] [2]\nb: [\n  x\n  y, z w,\n]", json!({"a": [1, 2], "b": ["x", "y", "z w"]})),
+        (
+            "a: [1] [2]\nb: [\n  x\n  y, z w,\n]",
+            json!({"a": [1, 2], "b": ["x", "y", "z w"]}),
+        ),
         ("a: [1, 2]\na: [3]", json!({"a": [3]})),
-        ("a: [{b: 1}, {b: 2}], c: []", json!({"a": [{"b": 1}, {"b": 2}], "c": []})),
-        ("a: [1]\na += [2, 3]\nb += [1]\nc += []", json!({"a": [1, 2, 3], "b": [1], "c": []})),
-        ("a: x\na += y\nb += y\nc: [1]\nc += 2", json!({"a": "x y", "b": "y", "c": [1, 2]})),
+        (
+            "a: [{b: 1}, {b: 2}], c: []",
+            json!({"a": [{"b": 1}, {"b": 2}], "c": []}),
+        ),
+        (
+            "a: [1]\na += [2, 3]\nb += [1]\nc += []",
+            json!({"a": [1, 2, 3], "b": [1], "c": []}),
+        ),
+        (
+            "a: x\na += y\nb += y\nc: [1]\nc += 2",
+            json!({"a": "x y", "b": "y", "c": [1, 2]}),
+        ),
         // Texts.
-        (r#"a: "\\ \n \" \= \! \d \u0041""#, json!({"a": "\\ \n \" = ! \\d A"})),
+        (
+            r#"a: "\\ \n \" \= \! \d \u0041""#,
+            json!({"a": "\\ \n \" = ! \\d A"}),
+        ),
         ("a: \"\"\"x\n \"q\" \\n\"\"\"\"", json!({"a": "x\n \"q\" \\n\""})),
-        ("a: ~/.clearml/x y  \nb: it's (fine); <a>|%", json!({"a": "~/.clearml/x y", "b": "it's (fine); <a>|%"})),
-        ("a: p\\=q\\#r\nb: one \\\n two", json!({"a": "p=q#r", "b": "one  two"})),
+        (
+            "a: ~/.clearml/x y  \nb: it's (fine); <a>|%",
+            json!({"a": "~/.clearml/x y", "b": "it's (fine); <a>|%"}),
+        ),
+        (
+            "a: p\\=q\\#r\nb: one \\\n two",
+            json!({"a": "p=q#r", "b": "one  two"}),
+        ),
         ("a: \"x\" y\nb: x\"y\"z", json!({"a": "x y", "b": "xyz"})),
         // Literals.
-        ("a: 007, b: .5, c: -1e3, d: +2, e: 1.10", json!({"a": 7, "b": 0.5, "c": -1000.0, "d": 2, "e": 1.1})),
-        ("a: 0x10, b: 1.2.3, c: 10GB, d: 5m", json!({"a": "0x10", "b": "1.2.3", "c": "10GB", "d": "5m"})),
-        ("a: True, b: FALSE, c: Null, d: None, e: yes", json!({"a": true, "b": false, "c": null, "d": "None", "e": "yes"})),
+        (
+            "a: 007, b: .5, c: -1e3, d: +2, e: 1.10",
+            json!({"a": 7, "b": 0.5, "c": -1000.0, "d": 2, "e": 1.1}),
+        ),
+        (
+            "a: 0x10, b: 1.2.3, c: 10GB, d: 5m",
+            json!({"a": "0x10", "b": "1.2.3", "c": "10GB", "d": "5m"}),
+        ),
+        (
+            "a: True, b: FALSE, c: Null, d: None, e: yes",
+            json!({"a": true, "b": false, "c": null, "d": "None", "e": "yes"}),
+        ),
         ("a: \"1\", b: \"true\"", json!({"a": "1", "b": "true"})),
         // Missing values.
         ("a:\nb: 1\nc:", json!({"a": "", "b": 1, "c": ""})),
-        ("a:\n  {b: 1}\nc =\n [1]\nd:\n \"x\"\ne:\n x y", json!({"a": {"b": 1}, "c": [1], "d": "x", "e": "x y"})),
+        (
+            "a:\n  {b: 1}\nc =\n [1]\nd:\n \"x\"\ne:\n x y",
+            json!({"a": {"b": 1}, "c": [1], "d": "x", "e": "x y"}),
+        ),
         ("o { a: }, b: , c: 1", json!({"o": {"a": ""}, "b": "", "c": 1})),
         ("a:\n \"b\": 1", json!({"a": "", "b": 1})),
         // Substitutions.
         ("a: ${b.c}/x\nb.c: /y", json!({"a": "/y/x", "b": {"c": "/y"}})),
         ("a: ${HOME_FOR_TEST}/x", json!({"a": "/home/me/x"})),
-        ("HOME_FOR_TEST: /other\na: ${HOME_FOR_TEST}", json!({"HOME_FOR_TEST": "/other", "a": "/other"})),
+        (
+            "HOME_FOR_TEST: /other\na: ${HOME_FOR_TEST}",
+            json!({"HOME_FOR_TEST": "/other", "a": "/other"}),
+        ),
         ("a: 5\na: ${?MISSING}\nb: ${?MISSING}", json!({"a": 5})),
-        ("a: [1, ${?MISSING}, 2]\nb: ${?MISSING}/x", json!({"a": [1, null, 2], "b": "/x"})),
+        (
+            "a: [1, ${?MISSING}, 2]\nb: ${?MISSING}/x",
+            json!({"a": [1, null, 2], "b": "/x"}),
+        ),
         ("a: [1]\na: ${a} [2]", json!({"a": [1, 2]})),
-        ("a: {x: 1}\nb: ${a} {y: 2}", json!({"a": {"x": 1}, "b": {"x": 1, "y": 2}})),
+        (
+            "a: {x: 1}\nb: ${a} {y: 2}",
+            json!({"a": {"x": 1}, "b": {"x": 1, "y": 2}}),
+        ),
         ("a: \"${b}\"", json!({"a": "${b}"})),
         // JSON.
-        (r#"{"a": {"b": [1, 2.5, null, true, "x\ty"]}, "c": {}}"#, json!({"a": {"b": [1, 2.5, null, true, "x\ty"]}, "c": {}})),
+        (
+            r#"{"a": {"b": [1, 2.5, null, true, "x\ty"]}, "c": {}}"#,
+            json!({"a": {"b": [1, 2.5, null, true, "x\ty"]}, "c": {}}),
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(root(text), expected, "{text:?}");
@@ -85,7 +143,10 @@ fn the_file_that_the_set_up_wizard_writes() {
     let found = root(text);
     assert_eq!(found["api"]["api_server"], "http://localhost:8008");
     assert_eq!(found["api"]["credentials"]["secret_key"], "SK");
-    assert_eq!(found["agent"]["package_manager"]["extra_index_url"], json!(["https://a:b@h/simple"]));
+    assert_eq!(
+        found["agent"]["package_manager"]["extra_index_url"],
+        json!(["https://a:b@h/simple"])
+    );
 }
 
 #[test]
@@ -136,17 +197,42 @@ fn includes_are_relative_bounded_and_dialect() {
     assert_eq!((place.line, place.file.file_name()), (Some(2), two.file_name()));
 
     let cycle = write("cycle.conf", "include \"./sub/../cycle.conf\"");
-    assert!(read_file(&cycle, &env).unwrap_err().to_string().contains("includes itself"));
+    assert!(
+        read_file(&cycle, &env)
+            .unwrap_err()
+            .to_string()
+            .contains("includes itself")
+    );
     let required = write("required.conf", "include required(\"missing.conf\")");
-    assert!(read_file(&required, &env).unwrap_err().to_string().contains("missing.conf"));
+    assert!(
+        read_file(&required, &env)
+            .unwrap_err()
+            .to_string()
+            .contains("missing.conf")
+    );
     let bad = write("outer.conf", "include \"bad.conf\"");
     write("bad.conf", "x: 1\ny: {");
-    assert!(read_file(&bad, &env).unwrap_err().to_string().contains("bad.conf, line 2, column 4"));
+    assert!(
+        read_file(&bad, &env)
+            .unwrap_err()
+            .to_string()
+            .contains("bad.conf, line 2, column 4")
+    );
     let remote = write("remote.conf", "include url(\"http://h/x\")");
-    assert!(read_file(&remote, &env).unwrap_err().to_string().contains("only files"));
+    assert!(
+        read_file(&remote, &env)
+            .unwrap_err()
+            .to_string()
+            .contains("only files")
+    );
     let latin1 = folder.path().join("latin1.conf");
     std::fs::write(&latin1, b"a: 1\nb: \xe4").unwrap();
-    assert!(read_file(&latin1, &env).unwrap_err().to_string().contains("line 2, column 4"));
+    assert!(
+        read_file(&latin1, &env)
+            .unwrap_err()
+            .to_string()
+            .contains("line 2, column 4")
+    );
 }
 
 #[test]
@@ -162,13 +248,21 @@ fn hostile_documents_are_refused_quickly() {
     assert!(read(&itself).unwrap_err().to_string().contains("MiB"));
     let many: String = (0..2000).map(|n| format!("b{n}: ${{b{}}}\n", n + 1)).collect();
     assert!(read(&many).is_err());
-    for text in ["[".repeat(200_000), "a:[".repeat(100_000), "a.".repeat(300_000), "\"".repeat(300_001)] {
+    for text in [
+        "[".repeat(200_000),
+        "a:[".repeat(100_000),
+        "a.".repeat(300_000),
+        "\"".repeat(300_001),
+    ] {
         assert!(read(&text).is_err());
     }
     let folder = tempfile::tempdir().unwrap();
     let big = folder.path().join("big.conf");
     std::fs::write(&big, "#".repeat(2 << 20)).unwrap();
-    assert!(matches!(read_file(&big, &BTreeMap::new()), Err(ConfigError::Read { .. })));
+    assert!(matches!(
+        read_file(&big, &BTreeMap::new()),
+        Err(ConfigError::Read { .. })
+    ));
     assert!(read_file(Path::new("/dev/zero"), &BTreeMap::new()).is_err());
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
@@ -207,7 +301,9 @@ fn any_json() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(Value::from),
+        any::<f64>()
+            .prop_filter("finite", |f| f.is_finite())
+            .prop_map(Value::from),
         any::<String>().prop_map(Value::from),
         "[ -~]{0,12}".prop_map(Value::from),
     ];
@@ -232,10 +328,52 @@ proptest! {
 
     #[test]
     fn no_text_brings_the_reader_down(text in "[a-c{}\\[\\],:=+.\"$?\\\\#/ \n0-9]{0,60}|\\PC{0,40}") {
-        match read(&text) {
-            // Whatever passes the dialect must also pass the parser behind it.
-            Err(ConfigError::Resolve { message, .. }) => prop_assert!(!message.contains("Unexpected token"), "{}", message),
-            Err(_) | Ok(_) => {}
+        // Whatever passes the dialect must also pass the parser behind it.
+        if let Err(ConfigError::Resolve { message, .. }) = read(&text) {
+            prop_assert!(!message.contains("Unexpected token"), "{}", message);
         }
     }
+
+    #[test]
+    fn no_combination_of_assignments_brings_the_resolver_down(
+        lines in prop::collection::vec(("[a-c](\\.[a-c]){0,2}", "=|\\+=|:", any_value()), 1..8)
+    ) {
+        let text: String = lines.iter().map(|(key, assign, value)| format!("{key} {assign} {value}\n")).collect();
+        if let Err(ConfigError::Resolve { message, .. }) = read(&text) {
+            prop_assert!(!message.contains("Unexpected token"), "{}", message);
+        }
+    }
+}
+
+/// Values as people and attackers combine them: literals, containers, substitutions.
+fn any_value() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("1".to_owned()),
+        Just("x y".to_owned()),
+        Just("\"q\"".to_owned()),
+        "\\$\\{\\??[a-c](\\.[a-c])?\\}",
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(|items| format!("[{}]", items.join(", "))),
+            ("[a-c]", inner.clone()).prop_map(|(key, value)| format!("{{{key}: {value}}}")),
+            (inner.clone(), inner).prop_map(|(left, right)| format!("{left} {right}")),
+        ]
+    })
+}
+
+#[test]
+fn deep_values_joined_by_substitutions_do_not_exhaust_the_stack() {
+    let mut text = String::new();
+    for n in 0..40 {
+        text.push_str(&format!(
+            "a{n}: {}${{a{}}}{}\n",
+            "{x: ".repeat(28),
+            n + 1,
+            "}".repeat(28)
+        ));
+    }
+    text.push_str("a40: 1\n");
+    // Refused or resolved, but decided.
+    let _ = read(&text).map(|document| document.root.len());
 }

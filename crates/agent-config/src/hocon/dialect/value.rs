@@ -71,7 +71,10 @@ impl Scanner<'_> {
             }
             let part = match self.peek() {
                 Some('{' | '[') => {
-                    if parts.iter().any(|(_, part)| !matches!(part, Part::Substitution(_))) {
+                    if parts
+                        .iter()
+                        .any(|(_, part)| !matches!(part, Part::Substitution(_)))
+                    {
                         return self.error(start, "a text cannot be joined with an object or a list");
                     }
                     self.emit(parts, after_container);
@@ -130,7 +133,9 @@ impl Scanner<'_> {
                 }
             }
         }
-        self.scan.strict.push_str(&text.map(|text| quote(&text)).unwrap_or_default());
+        self.scan
+            .strict
+            .push_str(&text.map(|text| quote(&text)).unwrap_or_default());
     }
 
     /// A text in one or three quotes; the position must be on the first quote.
@@ -202,8 +207,15 @@ impl Scanner<'_> {
             // Signs of numbers are the one place where a plus may stand unquoted.
             Some((at, found)) if number(&content).is_none() => {
                 let key = self.path.join(".");
-                let what = if key.is_empty() { String::new() } else { format!(" of {key}") };
-                self.error(at, &format!("`{found}` may only stand in quotes; put the value{what} in double quotes"))
+                let what = if key.is_empty() {
+                    String::new()
+                } else {
+                    format!(" of {key}")
+                };
+                self.error(
+                    at,
+                    &format!("`{found}` may only stand in quotes; put the value{what} in double quotes"),
+                )
             }
             _ if content.is_empty() && self.at == start => self.error(start, "a value is missing here"),
             _ => Ok(content),
@@ -214,14 +226,20 @@ impl Scanner<'_> {
     fn substitution(&mut self) -> Step<String> {
         let start = self.at;
         let Some(body) = self.rest().strip_prefix("${") else {
-            return self.error(start, "`$` may only stand in quotes; put the value in double quotes");
+            return self.error(
+                start,
+                "`$` may only stand in quotes; put the value in double quotes",
+            );
         };
         let mark = if body.starts_with('?') { "?" } else { "" };
         self.at += 2 + mark.len();
         self.skip_blanks();
         let segments = self.key_path(&['}'])?;
         if self.peek() != Some('}') {
-            return self.error(start, "this substitution is not closed, a `}` is missing on its line");
+            return self.error(
+                start,
+                "this substitution is not closed, a `}` is missing on its line",
+            );
         }
         self.at += 1;
         let path: Vec<String> = segments.iter().map(|segment| quote(segment)).collect();

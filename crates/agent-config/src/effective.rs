@@ -1,0 +1,207 @@
+//! The merged tree: what holds, and where each value came from.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use crate::convert;
+use crate::error::{ConfigError, Warning};
+use crate::keys::{self, Declaration, DefaultValue, Kind};
+use crate::layers::Sources;
+use crate::origin::Origin;
+use crate::source;
+
+/// Longest value that an error message quotes.
+const MAX_QUOTED: usize = 60;
+
+/// The merged tree with the origins of its values.
+#[derive(Clone)]
+pub(crate) struct Effective {
+    root: Value,
+    origins: BTreeMap<Vec<String>, Origin>,
+}
+
+impl Effective {
+    /// Takes over what the `config` crate merged.
+    pub(crate) fn from_config(merged: config::Config) -> Self {
+        let mut origins = BTreeMap::new();
+        let root = source::to_json(merged.cache, &mut Vec::new(), &mut origins);
+        Self { root, origins }
+    }
+
+    pub(crate) fn root(&self) -> &Value {
+        &self.root
+    }
+
+    /// The value at a dotted key.
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        key.split('.').try_fold(&self.root, |value, part| value.get(part))
+    }
+
+    /// The value at a dotted key, unless it is null or an empty text, which mean "unset".
+    pub(crate) fn get_set(&self, key: &str) -> Option<&Value> {
+        self.get(key)
+            .filter(|value| !value.is_null() && value.as_str() != Some(""))
+    }
+
+    /// Where the value at a dotted key came from.
+    pub(crate) fn origin(&self, key: &str) -> Option<&Origin> {
+        let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+        self.origins.get(&path)
+    }
+
+    /// Adds a value that was worked out from others.
+    pub(crate) fn derive(&mut self, key: &str, value: Value, from: &str) {
+        let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+        let mut at = &mut self.root;
+        for part in &path {
+            if !at.is_object() {
+                *at = Value::Object(Map::new());
+            }
+            let Value::Object(members) = at else { return };
+            at = members.entry(part.clone()).or_insert(Value::Null);
+        }
+        *at = value;
+        self.origins.insert(path, Origin::Derived(from.to_owned()));
+    }
+
+    /// Checks every declared key against its declaration.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        for declaration in keys::declarations() {
+            if let Some(value) = self.get_set(declaration.key)
+                && !convert::fits(declaration.kind, value)
+            {
+                return Err(self.wrong_type(declaration, value));
+            }
+        }
+        Ok(())
+    }
+
+    fn wrong_type(&self, declaration: &Declaration, value: &Value) -> ConfigError {
+        let shape = match value {
+            Value::Object(_) => "an object",
+            Value::Array(_) => "a list",
+            Value::String(_) => "a text",
+            Value::Number(_) => "a number",
+            Value::Bool(_) => "a boolean",
+            Value::Null => "null",
+        };
+        let plain = value.is_number() || value.is_boolean() || value.is_string();
+        let found = if plain && !declaration.secret {
+            let quoted = clearml_support::redact::mask_url(&value.to_string());
+            format!("{shape}, {}", quoted.chars().take(MAX_QUOTED).collect::<String>())
+        } else {
+            shape.to_owned()
+        };
+        ConfigError::WrongType {
+            key: declaration.key.to_owned(),
+            expected: declaration.kind.to_string(),
+            found,
+            origin: self.origin(declaration.key).cloned().unwrap_or(Origin::Default),
+        }
+    }
+
+    /// A warning for each key of the `agent` section that nobody knows.
+    pub(crate) fn unknown_keys(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        for (path, origin) in &self.origins {
+            let key = path.join(".");
+            let is_section = self.get(&key).is_none_or(Value::is_object);
+            if path.first().map(String::as_str) != Some("agent") || is_section || keys::is_known(&key) {
+                continue;
+            }
+            let hint = keys::nearest(&key).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+            warnings.push(Warning(format!("{origin}: {key} is not a known key{hint}")));
+        }
+        warnings
+    }
+}
+
+/// Typed access to keys whose values [`Effective::check`] has passed.
+pub(crate) struct Reader<'a> {
+    pub(crate) effective: &'a Effective,
+    pub(crate) sources: &'a Sources,
+}
+
+impl Reader<'_> {
+    /// What a declared key is set to, or its default.
+    fn value(&self, key: &str) -> Option<Value> {
+        let declaration = keys::declaration(key).expect("the settings read declared keys only");
+        self.effective
+            .get_set(key)
+            .cloned()
+            .or_else(|| match declaration.default {
+                DefaultValue::Internal(text) => serde_json::from_str(text).ok(),
+                // A text, path or list that was emptied is meant to be empty; the rest cannot be.
+                DefaultValue::Packaged(text)
+                    if !matches!(declaration.kind, Kind::Text | Kind::Path | Kind::List) =>
+                {
+                    serde_json::from_str(text).ok()
+                }
+                _ => None,
+            })
+    }
+
+    pub(crate) fn text(&self, key: &str) -> Option<String> {
+        convert::text(&self.value(key)?)
+    }
+
+    pub(crate) fn path(&self, key: &str) -> Option<PathBuf> {
+        Some(self.sources.path(&self.text(key)?))
+    }
+
+    pub(crate) fn flag(&self, key: &str) -> bool {
+        self.value(key).as_ref().and_then(convert::flag).unwrap_or(false)
+    }
+
+    pub(crate) fn integer(&self, key: &str) -> Option<i64> {
+        convert::integer(&self.value(key)?)
+    }
+
+    /// A whole number that the declaration keeps above zero and gives a default.
+    pub(crate) fn count(&self, key: &str) -> u64 {
+        self.integer(key)
+            .and_then(|number| u64::try_from(number).ok())
+            .unwrap_or(0)
+    }
+
+    pub(crate) fn number(&self, key: &str) -> f64 {
+        self.value(key).as_ref().and_then(convert::number).unwrap_or(0.0)
+    }
+
+    pub(crate) fn list(&self, key: &str) -> Vec<String> {
+        self.value(key)
+            .as_ref()
+            .and_then(convert::list)
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn choice(&self, key: &str) -> &'static str {
+        let kind = keys::declaration(key).map(|declaration| declaration.kind);
+        match (kind, self.value(key)) {
+            (Some(Kind::Choice(words)), Some(value)) => convert::choice(words, &value).unwrap_or(words[0]),
+            _ => "",
+        }
+    }
+
+    /// The value as it is.
+    pub(crate) fn raw(&self, key: &str) -> Option<Value> {
+        self.value(key)
+    }
+
+    /// The value of a variable that stands for no key; `None` when it is unset or unusable.
+    pub(crate) fn variable(&self, name: &str) -> Result<Option<Value>, ConfigError> {
+        let variable = keys::variable(name).expect("the settings read declared variables only");
+        let Some((name, content)) = self.sources.variable(variable.names) else {
+            return Ok(None);
+        };
+        match convert::from_variable(variable.kind, content) {
+            None if variable.strict => Err(ConfigError::Variable {
+                name: name.to_owned(),
+                expected: variable.kind.to_string(),
+            }),
+            value => Ok(value),
+        }
+    }
+}
