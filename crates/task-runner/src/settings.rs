@@ -1,19 +1,117 @@
-//! What a run needs from the configuration.
+//! From the configuration to what its readers below this crate want: the API client, the environment
+//! builder, and the runner itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use clearml_api_client::ClientOptions;
+use clearml_agent_config::{
+    ConfigError, Credentials, HttpMethod, InitialConnect, PackageManager, Settings, Sources, TlsVerify, declarations,
+};
+use clearml_api_client as api;
+use clearml_api_client::{Auth, ClientOptions};
+use clearml_env_builder as env;
 use clearml_env_builder::EnvSettings;
 use clearml_support::redact::Redactor;
 
+use crate::console::render::RenderOptions;
 use crate::record::RunInputs;
 use crate::shipper::ShipOptions;
 
-/// The configuration of a run can't be used.
+/// The configuration that belongs to a run can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
+#[error("the configuration of the run: {0}")]
+pub struct SettingsError(#[from] ConfigError);
+
+/// Options of a client for the configured server.
+///
+/// # Errors
+///
+/// When no server or no credentials are configured; the message says where to put them.
+pub fn client_options(settings: &Settings) -> Result<ClientOptions, ConfigError> {
+    let auth = match settings.api.require_credentials()? {
+        Credentials::Token(token) => Auth::Token(token),
+        Credentials::Keys { access_key, secret_key } => Auth::Keys { access_key, secret_key },
+    };
+    let mut options = ClientOptions::new(settings.api.require_server()?, auth);
+    options.verify = match &settings.api.verify {
+        TlsVerify::Verify => api::TlsVerify::System,
+        TlsVerify::Insecure => api::TlsVerify::Insecure,
+        TlsVerify::CaBundle(path) => api::TlsVerify::CaBundle(path.clone()),
+    };
+    options.default_method = match settings.api.default_method {
+        HttpMethod::Get => api::Method::Get,
+        HttpMethod::Post => api::Method::Post,
+        HttpMethod::Put => api::Method::Put,
+    };
+    options.token_threshold = Duration::from_secs(settings.api.token_expiration_threshold_sec);
+    options.token_expiration = settings.api.request_token_expiration_sec.map(Duration::from_secs);
+    options.user_agent_name = concat!("clearml-agent/", env!("CARGO_PKG_VERSION")).to_owned();
+    options.worker_header = host_name();
+    options.max_request_bytes = usize::try_from(settings.api.max_request_bytes).unwrap_or(usize::MAX);
+    options.retry.initial_retries = match settings.api.initial_connect {
+        InitialConnect::Default => options.retry.initial_retries,
+        InitialConnect::Times(times) => Some(times),
+        InitialConnect::AsLater => None,
+    };
+    Ok(options)
+}
+
+/// The name of this machine.
+#[must_use]
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Settings of the environment builder, without the environment variables of its tools.
+#[must_use]
+pub fn env_settings(settings: &Settings) -> EnvSettings {
+    let agent = &settings.agent;
+    let packages = &agent.package_manager;
+    EnvSettings {
+        env: BTreeMap::new(),
+        caches_dir: agent.state_dir.join("caches"),
+        python_binary: agent.python_binary.clone(),
+        default_python: agent.default_python.clone(),
+        ignore_requested_python_version: agent.ignore_requested_python_version,
+        force_git_root_python_path: agent.git.root_in_python_path,
+        optimization: 0,
+        git: env::GitSettings {
+            user: agent.git.user.clone(),
+            pass: agent.git.pass.clone(),
+            host: agent.git.host.clone(),
+            force_ssh_protocol: agent.git.force_ssh_protocol,
+            force_ssh_user: agent.git.force_ssh_user.clone(),
+            force_ssh_port: agent.git.force_ssh_port,
+            translate_ssh: agent.git.translate_ssh,
+            fetch_args: agent.git.fetch_args.clone(),
+        },
+        vcs_cache: env::VcsCacheSettings {
+            enabled: agent.vcs_cache.enabled,
+            path: agent.vcs_cache.path.clone(),
+            always_fetch: false,
+            clone_on_pull_fail: agent.git.clone_on_pull_fail,
+            ..env::VcsCacheSettings::default()
+        },
+        package_manager: env::PackageManagerSettings {
+            kind: match packages.kind {
+                PackageManager::Pip => env::PackageManagerKind::Pip,
+                PackageManager::Uv => env::PackageManagerKind::Uv,
+                PackageManager::Conda => env::PackageManagerKind::Other("conda".to_owned()),
+                PackageManager::Poetry => env::PackageManagerKind::Other("poetry".to_owned()),
+            },
+            uv_binary: None,
+            uv_replace_pip: packages.uv_replace_pip,
+            uv_unsafe_best_match: packages.uv_unsafe_best_match,
+            extra_index_url: packages.extra_index_url.clone(),
+            extra_pip_install_flags: packages.extra_pip_install_flags.clone(),
+            system_site_packages: packages.system_site_packages,
+            force_upgrade: packages.force_upgrade,
+            force_repo_requirements_txt: packages.force_repo_requirements_txt,
+            force_original_requirements: packages.force_original_requirements,
+            pip_legacy_resolver: packages.pip_legacy_resolver.clone(),
+        },
+    }
 }
 
 /// The part of the configuration that the runner itself uses.
@@ -38,8 +136,116 @@ pub(crate) struct RunSettings {
     pub(crate) enable_task_env: bool,
 }
 
+/// A server makes new events findable with this delay, by default once a second.
+const READBACK_DELAY: Duration = Duration::from_secs(2);
+
 impl RunSettings {
+    /// Reads the effective configuration that was stored with the run.
     pub(crate) fn load(config: &Path, inputs: &RunInputs) -> Result<Self, SettingsError> {
-        unimplemented!()
+        let settings = Settings::load(&sources(config, inputs))?;
+        Ok(Self::new(&settings, inputs)?)
+    }
+
+    fn new(settings: &Settings, inputs: &RunInputs) -> Result<Self, ConfigError> {
+        let agent = &settings.agent;
+        let redactor = Redactor::new();
+        settings.register_secrets(&redactor);
+        let mut client = client_options(settings)?;
+        // The run is there, so its server is worth waiting for.
+        client.retry.initial_retries = None;
+        Ok(Self {
+            client,
+            environment: env_settings(settings),
+            ship: ShipOptions {
+                render: RenderOptions { suppress_carriage_return: agent.suppress_carriage_return },
+                flush_interval: seconds(agent.console.flush_interval_sec),
+                partial_max_age: seconds(agent.console.partial_line_max_age_sec),
+                readback_delay: READBACK_DELAY,
+                secrets: settings.secrets(),
+            },
+            redactor,
+            host_name: host_name(),
+            rank: rank(inputs),
+            status_poll: seconds(agent.poll.status_poll_interval_sec),
+            ping: agent.task_ping_interval_sec.map(seconds),
+            abort_grace: seconds(agent.abort_grace_sec),
+            abort_callback_max: seconds(agent.abort_callback_max_timeout),
+            console_max_bytes: agent.console.max_bytes,
+            segment_bytes: agent.console.segment_bytes,
+            configured_environment: settings.environment().into_iter().collect(),
+            enable_task_env: agent.enable_task_env,
+        })
+    }
+}
+
+/// The stored configuration has everything that variables and the command line have said, so variables
+/// that set a key must not be heard again: they would win over the command line.
+fn sources(config: &Path, inputs: &RunInputs) -> Sources {
+    let heard: BTreeSet<&str> = declarations().flat_map(|declaration| declaration.variables).copied().collect();
+    let env: BTreeMap<String, String> = inputs
+        .environment
+        .iter()
+        .filter_map(|(name, value)| Some((name.0.to_str()?.to_owned(), value.0.to_str()?.to_owned())))
+        .filter(|(name, _)| !heard.contains(name.as_str()) && !name.starts_with("CLEARML_AGENT__"))
+        .collect();
+    let home = env.get("HOME").filter(|home| !home.is_empty()).map(Into::into);
+    Sources { config_file: Some(config.to_owned()), env, home, ..Sources::default() }
+}
+
+/// Which of several nodes this is, by the variables of MPI-like launchers and of Slurm.
+fn rank(inputs: &RunInputs) -> u32 {
+    let number = |wanted: &str| {
+        let (_, value) = inputs.environment.iter().find(|(name, _)| name.0 == wanted)?;
+        value.0.to_str()?.trim().parse().ok()
+    };
+    number("RANK").or_else(|| number("SLURM_PROCID")).unwrap_or(0)
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::record::{RunOptions, SCHEMA};
+
+    fn inputs(environment: &[(&str, &str)]) -> RunInputs {
+        let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        RunInputs { schema: SCHEMA, environment, umask: 0o22, options: RunOptions::default() }
+    }
+
+    #[test]
+    fn the_stored_configuration_gives_what_the_daemon_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = [
+            ("CLEARML_API_HOST", "http://localhost:8008"),
+            ("CLEARML_API_ACCESS_KEY", "key"),
+            ("CLEARML_API_SECRET_KEY", "secret-of-api"),
+            ("CLEARML_AGENT_GIT_USER", "from-env"),
+        ];
+        let sources = Sources {
+            env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            home: Some(folder.path().to_owned()),
+            overrides: vec![
+                ("agent.git_user".into(), json!("from-option"), "--git-user".into()),
+                ("agent.abort_grace_sec".into(), json!(0.5), "test".into()),
+            ],
+            ..Sources::default()
+        };
+        let settings = Settings::load(&sources).unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, settings.effective_json().to_string()).unwrap();
+
+        // Another daemon, with another environment, would start the runner.
+        let run = RunSettings::load(&path, &inputs(&[&env[..], &[("RANK", "2")]].concat())).unwrap();
+        assert_eq!(run.environment.git.user.as_deref(), Some("from-option"));
+        assert_eq!(run.abort_grace, Duration::from_millis(500));
+        assert_eq!(run.client.api_server, "http://localhost:8008");
+        assert_eq!(run.rank, 2);
+        assert_eq!(run.redactor.redact("a secret-of-api b"), "a **** b");
+        assert!(!format!("{run:?}").contains("secret-of-api"));
     }
 }
