@@ -113,10 +113,10 @@ fn models_are_found_by_task_name_and_tag() {
             .collect()
     };
     let of_task = json!({"task": [task], "order_by": ["created"], "only_fields": ["id"]});
-    assert_eq!(ids(of_task), [first.clone(), second.clone()]);
-    assert_eq!(ids(json!({"name": "^oth"})), [second.clone()]);
-    assert_eq!(ids(json!({"tags": ["x"]})), [first.clone()]);
-    assert_eq!(ids(json!({"ready": false})), [second.clone()]);
+    assert_eq!(ids(of_task), [first.as_str(), second.as_str()]);
+    assert_eq!(ids(json!({"name": "^oth"})), [second.as_str()]);
+    assert_eq!(ids(json!({"tags": ["x"]})), [first.as_str()]);
+    assert_eq!(ids(json!({"ready": false})), [second.as_str()]);
     assert_eq!(
         ids(json!({"id": [second, first.clone()], "uri": ["file:///weights"]})).len(),
         2
