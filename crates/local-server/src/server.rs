@@ -390,6 +390,9 @@ fn install(mut writer: Connection, path: &Path, now: i64) -> rusqlite::Result<In
             Some("first start"),
             now,
         )?;
+        let mut queue = crate::api::queues::fresh("default", &identity.company, now);
+        queue["system_tags"] = json!(["default"]);
+        store::queues::save(&tx, &queue)?;
     }
     tx.execute("DELETE FROM revoked_sessions WHERE expires < ?1", [now / 1000])?;
     let revoked: HashMap<String, i64> = tx

@@ -39,7 +39,7 @@ pub(crate) fn all(connection: &Connection) -> Result<Vec<Value>, ApiFault> {
     parse_all(statement.query_map([], |row| row.get::<_, String>(0))?)
 }
 
-pub(crate) fn save(connection: &Connection, queue: &Value) -> Result<(), ApiFault> {
+pub(crate) fn save(connection: &Connection, queue: &Value) -> rusqlite::Result<()> {
     let text = |key: &str| queue.get(key).and_then(Value::as_str);
     let sql = "INSERT INTO queues (id, name, doc) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET name = ?2, doc = ?3";
     connection.prepare_cached(sql)?.execute(params![text("id"), text("name"), queue.to_string()])?;

@@ -1,0 +1,573 @@
+//! Paths, request data, envelopes, authentication and versions.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use clearml_local_server::{Clock, Server, ServerError, ServerOptions};
+use serde_json::{Value, json};
+
+use crate::raw::{Reply, TestServer, send};
+
+fn basic(access_key: &str, secret_key: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{access_key}:{secret_key}")))
+}
+
+fn own_keys(server: &TestServer) -> String {
+    basic(server.server.access_key(), server.server.secret_key().expose())
+}
+
+fn ask(server: &TestServer, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    send(&server.server.api_url(), method, path, headers, body.as_bytes())
+}
+
+/// Asks with a valid token.
+fn asked(server: &TestServer, path: &str, body: &str) -> Reply {
+    ask(server, "GET", path, &[("Authorization", &server.bearer())], body)
+}
+
+fn codes(reply: &Reply) -> (i64, i64) {
+    let reply = reply.json();
+    (
+        reply["meta"]["result_code"].as_i64().unwrap(),
+        reply["meta"]["result_subcode"].as_i64().unwrap(),
+    )
+}
+
+fn claims(token: &str) -> Value {
+    let body = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body).unwrap()).unwrap()
+}
+
+#[test]
+fn a_login_gives_a_token_with_everything_that_clients_read() {
+    let server = TestServer::start();
+    for (method, path, version) in [
+        ("GET", "/auth.login", "2.34"),
+        ("POST", "/v2.5/auth.login", "2.5"),
+    ] {
+        let reply = ask(
+            &server,
+            method,
+            path,
+            &[("Authorization", &own_keys(&server))],
+            "",
+        );
+        assert_eq!(codes(&reply), (200, 0));
+        assert_eq!(reply.json()["meta"]["endpoint"]["requested_version"], version);
+        let data = reply.json()["data"].clone();
+        let claims = claims(data["token"].as_str().unwrap());
+        assert_eq!(
+            claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(),
+            30 * 24 * 3600
+        );
+        assert_eq!(
+            (&claims["api_version"], &claims["server_version"]),
+            (&json!("2.34"), &json!("2.3.0"))
+        );
+        assert_eq!(
+            (&claims["feature_set"], &claims["auth_type"]),
+            (&json!("basic"), &json!("Bearer"))
+        );
+        assert!(claims["identity"]["user"].is_string());
+        assert!(
+            reply
+                .header("set-cookie")
+                .unwrap()
+                .starts_with("clearml_token_basic=")
+        );
+    }
+    let again = ask(
+        &server,
+        "POST",
+        "/auth.login",
+        &[("Authorization", &server.bearer())],
+        "",
+    );
+    assert_eq!(codes(&again), (200, 0), "a token is good for another one");
+    server.stop();
+}
+
+#[test]
+fn the_life_of_a_token_can_be_chosen_within_a_year() {
+    let server = TestServer::start();
+    let login = |query: &str| {
+        ask(
+            &server,
+            "GET",
+            &format!("/auth.login{query}"),
+            &[("Authorization", &own_keys(&server))],
+            "",
+        )
+    };
+    let claims = claims(
+        login("?expiration_sec=60").json()["data"]["token"]
+            .as_str()
+            .unwrap(),
+    );
+    assert_eq!(
+        claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(),
+        60
+    );
+    assert_eq!(codes(&login("?expiration_sec=31536001")), (400, 12));
+    server.stop();
+}
+
+#[test]
+fn wrong_or_missing_credentials_are_told_apart() {
+    let server = TestServer::start();
+    let key = server.server.access_key().to_owned();
+    for (path, header, expected) in [
+        ("/auth.login", Some(basic(&key, "wrong")), (401, 22)),
+        ("/auth.login", Some(basic("nobody", "wrong")), (401, 22)),
+        ("/auth.login", None, (401, 20)),
+        ("/auth.login", Some("Foo x".to_owned()), (401, 10)),
+        ("/auth.login", Some("Basic ???".to_owned()), (401, 21)),
+        ("/tasks.get_all", None, (401, 20)),
+        ("/tasks.get_all", Some("Bearer garbage".to_owned()), (401, 30)),
+        ("/tasks.get_all", Some(own_keys(&server)), (200, 0)),
+        ("/tasks.get_all", Some(server.bearer()), (200, 0)),
+    ] {
+        let headers: Vec<(&str, &str)> = header
+            .iter()
+            .map(|value| ("Authorization", value.as_str()))
+            .collect();
+        let reply = ask(&server, "POST", path, &headers, "");
+        assert_eq!(codes(&reply), expected, "{path} {header:?}");
+        assert_eq!(i64::from(reply.status), expected.0);
+        assert!(reply.json()["data"].is_object());
+    }
+    server.stop();
+}
+
+#[test]
+fn a_cookie_is_enough_but_not_for_other_sites() {
+    let server = TestServer::start();
+    let cookie = format!("other=1; clearml_token_basic={}", server.token);
+    assert_eq!(
+        codes(&ask(&server, "GET", "/tasks.get_all", &[("Cookie", &cookie)], "")),
+        (200, 0)
+    );
+    let foreign = [("Cookie", cookie.as_str()), ("Sec-Fetch-Site", "cross-site")];
+    assert_eq!(
+        codes(&ask(&server, "GET", "/tasks.get_all", &foreign, "")),
+        (401, 20)
+    );
+    let both = [("Cookie", cookie.as_str()), ("Authorization", "Bearer bad")];
+    assert_eq!(
+        codes(&ask(&server, "GET", "/tasks.get_all", &both, "")),
+        (401, 30),
+        "the header wins"
+    );
+    server.stop();
+}
+
+#[test]
+fn tokens_expire_and_sessions_end() {
+    let clock = Clock::manual(1_700_000_000_000);
+    let server = TestServer::start_with(|options| options.clock = clock.clone());
+    assert_eq!(codes(&asked(&server, "/tasks.get_all", "")), (200, 0));
+    assert_eq!(codes(&asked(&server, "/auth.logout", "")), (200, 0));
+    let refused = asked(&server, "/tasks.get_all", "");
+    assert_eq!(codes(&refused), (401, 30));
+    assert!(refused.text().contains("revoked token"));
+
+    let login = ask(
+        &server,
+        "GET",
+        "/auth.login?expiration_sec=60",
+        &[("Authorization", &own_keys(&server))],
+        "",
+    );
+    let bearer = format!("Bearer {}", login.json()["data"]["token"].as_str().unwrap());
+    let reply = || {
+        codes(&ask(
+            &server,
+            "GET",
+            "/tasks.get_all",
+            &[("Authorization", &bearer)],
+            "",
+        ))
+    };
+    assert_eq!(reply(), (200, 0));
+    clock.advance(61_000);
+    assert_eq!(reply(), (401, 30));
+    server.stop();
+}
+
+#[test]
+fn further_key_pairs_can_be_made_and_taken_back() {
+    let server = TestServer::start();
+    let pair = server.ok("auth.create_credentials", json!({"label": "second"}))["credentials"].clone();
+    let (key, secret) = (
+        pair["access_key"].as_str().unwrap(),
+        pair["secret_key"].as_str().unwrap(),
+    );
+    let login = || {
+        codes(&ask(
+            &server,
+            "GET",
+            "/auth.login",
+            &[
+                ("Authorization", &basic(key, secret)),
+                ("X-ClearML-Worker", "box"),
+            ],
+            "",
+        ))
+    };
+    assert_eq!(login(), (200, 0));
+    let listed = server.ok("auth.get_credentials", json!({}))["credentials"].clone();
+    let found = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|pair| pair["access_key"] == key)
+        .unwrap();
+    assert_eq!(
+        (&found["label"], &found["last_used_from"]),
+        (&json!("second"), &json!("box"))
+    );
+    assert!(!listed.to_string().contains(secret));
+    server.ok(
+        "auth.edit_credentials",
+        json!({"access_key": key, "label": "renamed"}),
+    );
+    assert_eq!(
+        server
+            .call("auth.edit_credentials", json!({"access_key": "nope"}))
+            .1,
+        75
+    );
+    server.ok("auth.revoke_credentials", json!({"access_key": key}));
+    assert_eq!(login(), (401, 22));
+    assert_eq!(
+        server
+            .call("auth.revoke_credentials", json!({"access_key": key}))
+            .1,
+        300
+    );
+    server.stop();
+}
+
+#[test]
+fn acting_for_others_needs_an_existing_user_and_one_header() {
+    let server = TestServer::start();
+    let user = server.ok("users.get_current_user", json!({}))["user"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let bearer = server.bearer();
+    let as_user = |headers: &[(&str, &str)]| {
+        let mut all = vec![("Authorization", bearer.as_str())];
+        all.extend_from_slice(headers);
+        ask(&server, "POST", "/auth.login", &all, "")
+    };
+    let reply = as_user(&[("X-Clearml-Impersonate-As", &user)]);
+    assert_eq!(
+        claims(reply.json()["data"]["token"].as_str().unwrap())["identity"]["user"],
+        json!(user)
+    );
+    assert_eq!(
+        codes(&as_user(&[("X-Clearml-Impersonate-As", "nobody")])),
+        (400, 6)
+    );
+    assert_eq!(
+        codes(&as_user(&[
+            ("X-Clearml-Impersonate-As", &user),
+            ("X-Clearml-Act-As", &user)
+        ])),
+        (400, 5)
+    );
+    server.stop();
+}
+
+#[test]
+fn every_method_and_every_way_to_send_data_is_the_same() {
+    let server = TestServer::start();
+    for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
+        let reply = ask(
+            &server,
+            method,
+            "/debug.ping",
+            &[],
+            r#"{"a": 1, "method": "get"}"#,
+        );
+        assert_eq!(
+            (codes(&reply), &reply.json()["data"]["a"]),
+            ((200, 0), &json!(1)),
+            "{method}"
+        );
+    }
+    let preflight = ask(&server, "OPTIONS", "/whatever", &[], "");
+    assert_eq!((preflight.status, preflight.body.len()), (200, 0));
+    let body = asked(&server, "/v2.14/tasks.get_all", r#"{"id": ["zz"]}"#);
+    let query = asked(
+        &server,
+        "/v2.14/tasks.get_all?id[]=zz&only_fields=id&only_fields=name&search_hidden=true",
+        "",
+    );
+    for reply in [body, query] {
+        assert_eq!(reply.json()["data"], json!({"tasks": []}));
+    }
+    server.stop();
+}
+
+#[test]
+fn paths_and_versions() {
+    let server = TestServer::start();
+    for (path, expected, requested) in [
+        ("/v2.14/tasks.get_all/", (200, 0), json!("2.14")),
+        ("/api/v2.14/tasks.get_all", (200, 0), json!("2.14")),
+        ("/v9.9/tasks.get_all", (200, 0), json!("9.9")),
+        ("/v1.5/tasks.get_all", (200, 0), json!(1.5)),
+        ("/v2/tasks.get_all", (400, 0), json!(1.0)),
+        ("/bogus", (400, 0), json!(1.0)),
+        ("/", (400, 0), json!(1.0)),
+        ("/nosuch.thing", (404, 0), json!("2.34")),
+        ("/v2.1/tasks.completed", (404, 0), json!("2.1")),
+    ] {
+        let reply = asked(&server, path, "");
+        assert_eq!(codes(&reply), expected, "{path}");
+        let meta = reply.json()["meta"].clone();
+        assert_eq!(meta["endpoint"]["requested_version"], requested, "{path}");
+        assert_eq!(
+            meta["endpoint"]["actual_version"].is_null(),
+            expected.0 != 200,
+            "{path}"
+        );
+        assert!(reply.json()["data"].is_object());
+    }
+    server.stop();
+}
+
+#[test]
+fn what_cannot_be_understood_is_refused_with_the_right_code() {
+    let server = TestServer::start();
+    for (body, expected) in [
+        ("{bad", (400, 0)),
+        ("[]", (400, 12)),
+        ("{}", (400, 12)),
+        (r#"{"task": 5}"#, (400, 12)),
+        (r#"{"task": null}"#, (400, 12)),
+    ] {
+        let reply = asked(&server, "/tasks.get_by_id", body);
+        assert_eq!(codes(&reply), expected, "{body}");
+        if expected.1 == 12 && body != "[]" {
+            assert!(
+                reply.json()["meta"]["result_msg"]
+                    .as_str()
+                    .unwrap()
+                    .contains("task")
+            );
+        }
+    }
+    let packed = ask(
+        &server,
+        "POST",
+        "/debug.ping",
+        &[("Content-Encoding", "gzip")],
+        "x",
+    );
+    assert_eq!(packed.status, 415);
+    assert!(
+        serde_json::from_slice::<Value>(&packed.body).is_err(),
+        "no envelope"
+    );
+    server.stop();
+}
+
+#[test]
+fn headers_for_transactions_and_deferral() {
+    let server = TestServer::start();
+    let reply = ask(
+        &server,
+        "GET",
+        "/debug.ping",
+        &[("X-Clearml-Trx", "T1"), ("X-ClearML-Async", "1")],
+        "",
+    );
+    assert_eq!((reply.status, &reply.json()["meta"]["trx"]), (200, &json!("T1")));
+    let meta = ask(&server, "GET", "/debug.ping", &[], "").json()["meta"].clone();
+    assert_eq!(meta["trx"], meta["id"]);
+    assert_eq!(meta["id"].as_str().unwrap().len(), 32);
+    server.stop();
+}
+
+#[test]
+fn unknown_fields_are_ignored_everywhere() {
+    let server = TestServer::start();
+    for endpoint in [
+        "tasks.get_all",
+        "queues.get_all",
+        "projects.get_all",
+        "models.get_all",
+        "workers.get_all",
+        "users.get_all",
+        "queues.get_default",
+        "server.info",
+        "users.get_current_user",
+        "auth.fixed_users_mode",
+        "login.supported_modes",
+    ] {
+        server.ok(endpoint, json!({"method": "get", "bogus": {"a": [null]}}));
+    }
+    server.stop();
+}
+
+#[test]
+fn foreign_host_names_are_refused() {
+    use std::io::{Read as _, Write as _};
+    let server = TestServer::start();
+    for (host, allowed) in [
+        ("localhost", true),
+        ("127.0.0.1:80", true),
+        ("evil.example", false),
+        ("", false),
+    ] {
+        for base in [server.server.api_url(), server.server.files_url()] {
+            let mut stream = std::net::TcpStream::connect(base.trim_start_matches("http://")).unwrap();
+            write!(
+                stream,
+                "GET /debug.ping HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            )
+            .unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).unwrap();
+            assert_eq!(
+                !reply.starts_with("HTTP/1.1 403"),
+                allowed,
+                "{host} at {base}: {reply}"
+            );
+        }
+    }
+    server.stop();
+}
+
+#[test]
+fn bodies_over_the_limit_are_refused() {
+    let server = TestServer::start_with(|options| options.max_body_bytes = 1000);
+    assert_eq!(
+        codes(&asked(
+            &server,
+            "/debug.ping",
+            &format!("{{\"a\": \"{}\"}}", "x".repeat(2000))
+        )),
+        (413, 0)
+    );
+    assert_eq!(codes(&asked(&server, "/debug.ping", "{}")), (200, 0));
+    server.stop();
+}
+
+#[test]
+fn a_server_is_restarted_with_its_keys_data_and_sessions() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let start = || runtime.block_on(Server::start(ServerOptions::new(folder.path())));
+    let first = start().unwrap();
+    let keys = basic(first.access_key(), first.secret_key().expose());
+    let created = send(
+        &first.api_url(),
+        "POST",
+        "/tasks.create",
+        &[("Authorization", &keys)],
+        br#"{"name":"kept","type":"testing"}"#,
+    );
+    let token = send(
+        &first.api_url(),
+        "POST",
+        "/auth.login",
+        &[("Authorization", &keys)],
+        b"",
+    )
+    .json()["data"]["token"]
+        .clone();
+    assert!(matches!(start().unwrap_err(), ServerError::InUse(path) if path == folder.path()));
+    runtime.block_on(first.shutdown());
+
+    let second = start().unwrap();
+    let bearer = format!("Bearer {}", token.as_str().unwrap());
+    let body = json!({"task": created.json()["data"]["id"]}).to_string();
+    let task = send(
+        &second.api_url(),
+        "POST",
+        "/tasks.get_by_id",
+        &[("Authorization", &bearer)],
+        body.as_bytes(),
+    );
+    assert_eq!(task.json()["data"]["task"]["name"], "kept");
+    assert_eq!(basic(second.access_key(), second.secret_key().expose()), keys);
+    runtime.block_on(second.shutdown());
+}
+
+#[test]
+fn the_client_configuration_is_private_and_complete() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = TestServer::start();
+    let path = server.server.config_path();
+    let text = std::fs::read_to_string(path).unwrap();
+    let secret = server.server.secret_key().expose();
+    for part in [
+        server.server.api_url().as_str(),
+        &server.server.files_url(),
+        server.server.access_key(),
+        secret,
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let folder = path.parent().unwrap();
+    for (name, mode) in [
+        ("clearml.conf", 0o600),
+        ("server.db", 0o600),
+        ("server.db-wal", 0o600),
+        ("", 0o700),
+    ] {
+        let found = std::fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{name}");
+    }
+    server.stop();
+}
+
+#[test]
+fn only_loopback_is_listened_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = ServerOptions::new(folder.path());
+    options.host = "0.0.0.0".parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    assert!(matches!(
+        runtime.block_on(Server::start(options)).unwrap_err(),
+        ServerError::NotLoopback(_)
+    ));
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = ServerOptions::new(folder.path());
+    options.port = taken.local_addr().unwrap().port();
+    let port = options.port.to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let error = runtime.block_on(Server::start(options)).unwrap_err();
+    assert!(error.to_string().contains(&port), "{error}");
+}
+
+#[test]
+fn shutdown_does_not_wait_for_idle_connections() {
+    let server = TestServer::start();
+    let address = server.server.api_url();
+    let idle = std::net::TcpStream::connect(address.trim_start_matches("http://")).unwrap();
+    let began = std::time::Instant::now();
+    server.stop();
+    assert!(began.elapsed() < Duration::from_secs(5));
+    drop(idle);
+}
