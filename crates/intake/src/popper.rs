@@ -1,0 +1,378 @@
+//! The pop protocol, shell: journal, calls and waiting around the decisions of [`crate::pop`].
+//!
+//! Whatever happens between two lines of this file, a crash included, [`Popper::recover`] with the intent
+//! from the journal continues to the same end. An error that leaves the outcome open says so
+//! ([`PopError::Unresolved`]); the intent then stays in the journal, and the caller recovers it later.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use clearml_support::time::now_ms;
+use clearml_task_model::{QueueId, TaskId, TaskStatus, WorkerId};
+
+use crate::owner::OwnerMark;
+use crate::pop::{Action, Before, Intent, Phase, Sighting, Why, may_start, resolve};
+use crate::server::{PopAnswer, PutBack, QueueServer};
+
+/// `status_message` of a task that an agent has pulled, as the Python agent writes it.
+pub const PULLED_MESSAGE: &str = "pulled by agent";
+
+/// Where a consumer remembers its pops. Every function returns after its effect is on the disk.
+pub trait Journal {
+    /// The journal could not be written.
+    type Error: std::error::Error + 'static;
+
+    /// Remembers, in [`Phase::Popping`], that this worker is about to pop `task`. Gives the run its name.
+    ///
+    /// # Errors
+    ///
+    /// When nothing could be written; then there is no trace of the intent.
+    fn begin(&self, task: &TaskId, queue: &QueueId, before: &Before) -> Result<Intent, Self::Error>;
+
+    /// Remembers that the pop has come to `phase`.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written.
+    fn advance(&self, intent: &Intent, phase: Phase) -> Result<(), Self::Error>;
+
+    /// Forgets an intent that came to nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be removed.
+    fn forget(&self, intent: &Intent) -> Result<(), Self::Error>;
+}
+
+/// The times of the protocol.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// How long an unclaimed task is watched before it is taken for lost. Longer than any competitor takes
+    /// from its pop to its mark, and than any call of ours can be under way.
+    pub grace: Duration,
+    /// A claim that starts later than this after its pop looks first whether the task is still ours.
+    pub claim_within: Duration,
+    /// Pause between two looks at a task whose fate is open.
+    pub look_every: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(20),
+            claim_within: Duration::from_secs(5),
+            look_every: Duration::from_secs(1),
+        }
+    }
+}
+
+/// How a pop ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The task is claimed and started; the journal says so. Run it.
+    Ours(Intent),
+    /// Another agent was faster, or the order of the queue has changed.
+    Missed,
+    /// The task is not for us.
+    NotOurs(Intent, Why),
+    /// The task was put back at the head of its queue.
+    PutBack(Intent),
+}
+
+/// A pop that could not be brought to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum PopError<E: std::error::Error + 'static, J: std::error::Error + 'static> {
+    /// Nothing was popped.
+    #[error("popping task {task} from queue {queue}: {source}")]
+    Refused {
+        /// The queue.
+        queue: QueueId,
+        /// The task.
+        task: TaskId,
+        /// Why.
+        source: E,
+    },
+    /// It is open whether the task is ours. The intent is in the journal: recover it later.
+    #[error("task {} of queue {}, {phase:?}: {source}", intent.task, intent.queue)]
+    Unresolved {
+        /// The intent.
+        intent: Box<Intent>,
+        /// How far it has come.
+        phase: Phase,
+        /// The call that failed.
+        source: E,
+    },
+    /// The journal could not be written. Nothing was popped, or the task was put back.
+    #[error("journal of task {task}: {source}")]
+    Journal {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        source: J,
+    },
+}
+
+/// Shorthand for the result of a pop.
+pub type PopResult<S, J> = Result<Outcome, PopError<<S as QueueServer>::Error, <J as Journal>::Error>>;
+
+/// Pops tasks for one worker.
+#[derive(Debug)]
+pub struct Popper<S, J> {
+    server: S,
+    journal: J,
+    worker: WorkerId,
+    host: String,
+    timing: Timing,
+}
+
+impl<S: QueueServer, J: Journal> Popper<S, J> {
+    /// A popper for this worker. `host` goes into the owner mark.
+    pub fn new(server: S, journal: J, worker: WorkerId, host: String, timing: Timing) -> Self {
+        Self { server, journal, worker, host, timing }
+    }
+
+    /// Where this popper remembers its pops.
+    pub fn journal(&self) -> &J {
+        &self.journal
+    }
+
+    /// Pops `task`, seen at the head of `queue`, and claims it.
+    ///
+    /// # Errors
+    ///
+    /// See [`PopError`].
+    pub async fn acquire(&self, queue: &QueueId, task: &TaskId) -> PopResult<S, J> {
+        let before = self.server.look(task).await.map_err(|source| PopError::Refused {
+            queue: queue.clone(),
+            task: task.clone(),
+            source,
+        })?;
+        let before = before.map(|seen| seen.as_before()).unwrap_or_default();
+        let intent = self
+            .journal
+            .begin(task, queue, &before)
+            .map_err(|source| PopError::Journal { task: task.clone(), source })?;
+        let sent = Instant::now();
+        match self.server.pop(queue, task).await {
+            PopAnswer::Popped(popped) => {
+                let intent = self.confirm(intent, popped).await?;
+                if sent.elapsed() < self.timing.claim_within {
+                    self.claim(intent).await
+                } else {
+                    self.settle(intent, Phase::Popped).await
+                }
+            }
+            PopAnswer::Nothing => {
+                self.forget(&intent)?;
+                Ok(Outcome::Missed)
+            }
+            PopAnswer::Refused(source) => {
+                self.forget(&intent)?;
+                Err(PopError::Refused { queue: intent.queue, task: intent.task, source })
+            }
+            PopAnswer::Ambiguous(error) => {
+                tracing::warn!(
+                    "the answer to the pop of task {} got lost ({error}); finding out whose it is",
+                    intent.task
+                );
+                self.settle(intent, Phase::Popping).await
+            }
+        }
+    }
+
+    /// Brings an intent from the journal to its end, after a crash or an [`PopError::Unresolved`].
+    ///
+    /// # Errors
+    ///
+    /// See [`PopError`].
+    pub async fn recover(&self, intent: Intent, phase: Phase) -> PopResult<S, J> {
+        match phase {
+            Phase::Popping | Phase::Popped => self.settle(intent, phase).await,
+            Phase::Claimed => Ok(Outcome::Ours(intent)),
+        }
+    }
+
+    /// Gives a task back that was popped, and perhaps claimed, but can't be run here.
+    ///
+    /// # Errors
+    ///
+    /// See [`PopError`].
+    pub async fn give_back(&self, intent: Intent, phase: Phase) -> PopResult<S, J> {
+        let answer = self.server.put_back(&intent.queue, &intent.task).await;
+        match answer {
+            Ok(PutBack::Done) => {
+                self.forget(&intent)?;
+                Ok(Outcome::PutBack(intent))
+            }
+            Ok(PutBack::NotWanted) => match self.why_not(&intent).await {
+                Ok(why) => self.not_ours(intent, why),
+                Err(source) => Err(unresolved(intent, phase, source)),
+            },
+            Ok(PutBack::QueueGone) => {
+                let reason = "the queue of the task was deleted while an agent was pulling it";
+                match self.server.stop(&intent.task, reason).await {
+                    Ok(()) => self.not_ours(intent, Why::Status(TaskStatus::Stopped)),
+                    Err(source) => Err(unresolved(intent, phase, source)),
+                }
+            }
+            Err(source) => Err(unresolved(intent, phase, source)),
+        }
+    }
+
+    /// The server has confirmed that an entry was given to us. A server that does not know the `task`
+    /// argument may have given us another task than the one at the head; it gets an intent of its own.
+    async fn confirm(
+        &self,
+        intent: Intent,
+        popped: TaskId,
+    ) -> Result<Intent, PopError<S::Error, J::Error>> {
+        let mut confirmed = intent.clone();
+        let mut written = Ok(());
+        if popped != intent.task {
+            match self.journal.begin(&popped, &intent.queue, &Before::default()) {
+                Ok(adopted) => confirmed = adopted,
+                Err(source) => {
+                    confirmed.task = popped;
+                    written = Err(source);
+                }
+            }
+            self.forget(&intent)?;
+        }
+        match written.and_then(|()| self.journal.advance(&confirmed, Phase::Popped)) {
+            Ok(()) => Ok(confirmed),
+            Err(source) => Err(self.rescue(confirmed, source).await),
+        }
+    }
+
+    /// The journal does not take what happened, so nothing may depend on our memory: back with the task.
+    async fn rescue(&self, intent: Intent, source: J::Error) -> PopError<S::Error, J::Error> {
+        match self.server.put_back(&intent.queue, &intent.task).await {
+            Ok(_) => PopError::Journal { task: intent.task, source },
+            Err(error) => {
+                tracing::error!("journal of task {}: {source}", intent.task);
+                unresolved(intent, Phase::Popped, error)
+            }
+        }
+    }
+
+    /// Looks, decides, acts, until the fate of the intent is known.
+    async fn settle(&self, mut intent: Intent, mut phase: Phase) -> PopResult<S, J> {
+        let mut waiting_since: Option<Instant> = None;
+        loop {
+            let seen = match self.observe(&intent).await {
+                Ok(seen) => seen,
+                Err(source) => return Err(unresolved(intent, phase, source)),
+            };
+            let since = *waiting_since.get_or_insert_with(Instant::now);
+            let waited_out = since.elapsed() >= self.timing.grace;
+            match resolve(&intent, phase, &seen, waited_out) {
+                Action::Ours => {
+                    let task = intent.task.clone();
+                    let intent = self.confirm(intent, task).await?;
+                    return self.claim(intent).await;
+                }
+                Action::AlreadyStarted => return self.claimed(intent),
+                Action::NotOurs(why) => return self.not_ours(intent, why),
+                Action::PutBackAtHead => return self.give_back(intent, phase).await,
+                Action::Wait => tokio::time::sleep(self.timing.look_every).await,
+                Action::Retry => {
+                    let sent = Instant::now();
+                    match self.server.pop(&intent.queue, &intent.task).await {
+                        PopAnswer::Popped(popped) => {
+                            intent = self.confirm(intent, popped).await?;
+                            if sent.elapsed() < self.timing.claim_within {
+                                return self.claim(intent).await;
+                            }
+                            phase = Phase::Popped;
+                            waiting_since = None;
+                        }
+                        // Somebody was faster, or our earlier pop has arrived: look again.
+                        PopAnswer::Nothing => {}
+                        PopAnswer::Refused(source) => return Err(unresolved(intent, phase, source)),
+                        PopAnswer::Ambiguous(_) => {
+                            waiting_since = None;
+                            tokio::time::sleep(self.timing.look_every).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn observe(&self, intent: &Intent) -> Result<Sighting, S::Error> {
+        // The queue first: a task that moves from queue to owner between the two looks is then seen as
+        // waiting, which is harmless, and not as lost.
+        let place = self.server.place(&intent.queue, &intent.task).await?;
+        let task = self.server.look(&intent.task).await?;
+        let competitors = self.server.competitors(&intent.queue, &self.worker).await?;
+        Ok(Sighting { task, place, competitors })
+    }
+
+    /// Marks and starts a task that was given to us.
+    async fn claim(&self, intent: Intent) -> PopResult<S, J> {
+        match self.try_claim(&intent).await {
+            Ok(None) => self.claimed(intent),
+            Ok(Some(why)) => self.not_ours(intent, why),
+            Err(source) => Err(unresolved(intent, Phase::Popped, source)),
+        }
+    }
+
+    fn claimed(&self, intent: Intent) -> PopResult<S, J> {
+        match self.journal.advance(&intent, Phase::Claimed) {
+            Ok(()) => Ok(Outcome::Ours(intent)),
+            // Mark and journal (phase Popped) agree that it is ours: recovery goes on from there.
+            Err(source) => Err(PopError::Journal { task: intent.task, source }),
+        }
+    }
+
+    async fn try_claim(&self, intent: &Intent) -> Result<Option<Why>, S::Error> {
+        let mark = OwnerMark {
+            worker: self.worker.clone(),
+            run: intent.run.clone(),
+            host: self.host.clone(),
+            ts: now_ms(),
+        };
+        if !self.server.mark(&intent.task, &mark).await? {
+            return self.why_not(intent).await.map(Some);
+        }
+        if !self.server.take_queued(&intent.task).await? {
+            match self.server.look(&intent.task).await? {
+                Some(seen) if may_start(&intent.before, &seen.status) => {}
+                Some(seen) => return Ok(Some(Why::Status(seen.status))),
+                None => return Ok(Some(Why::Gone)),
+            }
+        }
+        if !self.server.started(&intent.task, PULLED_MESSAGE).await? {
+            return self.why_not(intent).await.map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Why the server refuses to let us have a task that it gave us.
+    async fn why_not(&self, intent: &Intent) -> Result<Why, S::Error> {
+        Ok(match self.server.look(&intent.task).await? {
+            Some(seen) => Why::Status(seen.status),
+            None => Why::Gone,
+        })
+    }
+
+    fn not_ours(&self, intent: Intent, why: Why) -> PopResult<S, J> {
+        self.forget(&intent)?;
+        Ok(Outcome::NotOurs(intent, why))
+    }
+
+    fn forget(&self, intent: &Intent) -> Result<(), PopError<S::Error, J::Error>> {
+        self.journal
+            .forget(intent)
+            .map_err(|source| PopError::Journal { task: intent.task.clone(), source })
+    }
+}
+
+fn unresolved<E, J>(intent: Intent, phase: Phase, source: E) -> PopError<E, J>
+where
+    E: std::error::Error,
+    J: std::error::Error,
+{
+    PopError::Unresolved { intent: Box::new(intent), phase, source }
+}
