@@ -160,17 +160,26 @@ impl Incoming {
     }
 
     /// The identity under which a repeated report replaces the stored one; logs have none.
+    ///
+    /// The parts are joined by NUL, which keeps metric `a-b` of variant `c` apart from metric `a` of variant `b-c`.
     pub(crate) fn identity(&self) -> Option<String> {
         if self.kind == Kind::Log {
             return None;
         }
+        let iter = self.iter.to_string();
         let mut hash = Md5::new();
-        hash.update(format!(
-            "{}-{}-{}-{}",
-            self.owner, self.iter, self.metric, self.variant
-        ));
+        for part in [
+            self.kind.as_str(),
+            &self.owner,
+            &iter,
+            &self.metric,
+            &self.variant,
+        ] {
+            hash.update(part);
+            hash.update([0]);
+        }
         if let Some(Value::String(key)) = self.doc.get("key") {
-            hash.update(format!("-{key}"));
+            hash.update(key);
         }
         Some(hex(&hash.finalize()))
     }
@@ -259,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_covers_task_iteration_metric_variant_and_key() {
+    fn identity_covers_type_task_iteration_metric_variant_and_key() {
         let base =
             json!({"type": "plot", "task": "t", "metric": "m", "variant": "v", "iter": 1, "plot_str": "{}"});
         let id = |change: (&str, Value)| {
@@ -268,15 +277,23 @@ mod tests {
             parse(doc).unwrap().identity().unwrap()
         };
         let same = id(("plot_str", json!("[]")));
-        assert_eq!(same, hex(&Md5::digest(b"t-1-m-v")));
+        assert_eq!(id(("timestamp", json!(5))), same);
         for change in [
             ("iter", json!(2)),
             ("metric", json!("n")),
             ("variant", json!("w")),
             ("key", json!("k")),
+            ("task", json!("u")),
+            ("type", json!("training_debug_image")),
         ] {
             assert_ne!(id(change), same);
         }
+        let named = |metric: &str, variant: &str| {
+            let mut doc = base.clone();
+            (doc["metric"], doc["variant"]) = (json!(metric), json!(variant));
+            parse(doc).unwrap().identity().unwrap()
+        };
+        assert_ne!(named("a-b", "c"), named("a", "b-c"));
     }
 
     #[test]

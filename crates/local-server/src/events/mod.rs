@@ -5,7 +5,7 @@
 //! reading files work on the two tables of events; the endpoints themselves are in `crate::api::events`.
 //!
 //! The one thing to know: console lines are append-only rows ordered by time and then by arrival, everything else
-//! is one row per identity (task, iteration, metric, variant and key), so that a repeated report replaces itself.
+//! is one row per identity (type, task, iteration, metric, variant and key), so that a repeated report replaces itself.
 
 pub(crate) mod curves;
 pub(crate) mod filter;

@@ -408,6 +408,34 @@ fn events_of_a_model_are_its_own() {
 }
 
 #[test]
+fn one_id_cannot_be_a_task_and_a_model_in_one_batch() {
+    let server = TestServer::start();
+    let task = server.new_task();
+    let mut point = scalar(&task, "m", 1, 1.0);
+    point["model_event"] = json!(true);
+    assert_eq!(server.add_batch(&[scalar(&task, "m", 1, 1.0), point]).1, 12);
+    assert_eq!(
+        server.ok("events.get_task_events", json!({"task": task}))["total"],
+        0
+    );
+    server.stop();
+}
+
+#[test]
+fn a_plot_and_a_curve_may_have_the_same_name() {
+    let server = TestServer::start();
+    let task = server.new_task();
+    let plot =
+        json!({"type": "plot", "task": task, "metric": "m", "variant": "v", "iter": 1, "plot_str": "{}"});
+    server.add_batch(&[scalar(&task, "m", 1, 1.0), plot]);
+    assert_eq!(
+        server.ok("events.get_task_events", json!({"task": task}))["total"],
+        2
+    );
+    server.stop();
+}
+
+#[test]
 fn events_can_be_cleared() {
     let server = TestServer::start();
     let task = server.new_task();
