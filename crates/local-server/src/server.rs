@@ -325,7 +325,10 @@ async fn watchdog(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
 async fn watchdog_round(shared: &Shared) -> Vec<String> {
     let threshold = i64::try_from(shared.options.watchdog_threshold.as_millis()).unwrap_or(i64::MAX);
     let now = shared.options.clock.now_ms();
-    let stopped = shared.store.run(Access::Write, move |tx| stop_silent(tx, now, threshold)).await;
+    let stopped = shared
+        .store
+        .run(Access::Write, move |tx| stop_silent(tx, now, threshold))
+        .await;
     match stopped {
         Ok(ids) => serde_json::from_value(ids).unwrap_or_default(),
         Err(fault) => {

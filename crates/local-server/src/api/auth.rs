@@ -29,7 +29,9 @@ fn login(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let default = i64::try_from(options.token_life.as_secs()).unwrap_or(LONGEST_LIFE);
     let life = call.opt_i64("expiration_sec")?.unwrap_or(default);
     if !(1..=LONGEST_LIFE).contains(&life) {
-        return Err(ApiFault::validation(format!("field 'expiration_sec' must be between 1 and {LONGEST_LIFE}")));
+        return Err(ApiFault::validation(format!(
+            "field 'expiration_sec' must be between 1 and {LONGEST_LIFE}"
+        )));
     }
     if let Some(access_key) = &call.user.access_key {
         credentials::touch(tx, access_key, call.worker_header.as_deref(), call.now)?;
@@ -61,7 +63,10 @@ fn logout(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     if let Some(session) = &call.user.session {
         // No token lives longer, so that the note may be forgotten then.
         let until = call.now / 1000 + LONGEST_LIFE;
-        tx.execute("INSERT OR REPLACE INTO revoked_sessions (session, expires) VALUES (?1, ?2)", (session, until))?;
+        tx.execute(
+            "INSERT OR REPLACE INTO revoked_sessions (session, expires) VALUES (?1, ?2)",
+            (session, until),
+        )?;
         call.server.authenticator.revoke(session, until);
     }
     Ok(json!({}))
@@ -70,7 +75,14 @@ fn logout(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 fn create_credentials(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let label = call.opt_str("label")?;
     let (access_key, secret_key) = (keys::access_key(), keys::secret_key());
-    credentials::insert(tx, &access_key, secret_key.expose(), &call.user.user, label, call.now)?;
+    credentials::insert(
+        tx,
+        &access_key,
+        secret_key.expose(),
+        &call.user.user,
+        label,
+        call.now,
+    )?;
     let mut pair = json!({"access_key": access_key, "secret_key": secret_key.expose()});
     if let Some(label) = label {
         pair["label"] = json!(label);
@@ -86,7 +98,11 @@ fn edit_credentials(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault
     let access_key = call.required_str("access_key")?;
     let updated = credentials::relabel(tx, access_key, &call.user.user, call.opt_str("label")?)?;
     if updated == 0 {
-        return Err(ApiFault::new(400, 75, format!("Access key not found: access_key={access_key}")));
+        return Err(ApiFault::new(
+            400,
+            75,
+            format!("Access key not found: access_key={access_key}"),
+        ));
     }
     Ok(json!({"updated": updated}))
 }
@@ -95,7 +111,11 @@ fn revoke_credentials(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFau
     let access_key = call.required_str("access_key")?;
     let revoked = credentials::remove(tx, access_key, &call.user.user)?;
     if revoked == 0 {
-        return Err(ApiFault::new(400, 300, format!("Invalid user (no such access key): access_key={access_key}")));
+        return Err(ApiFault::new(
+            400,
+            300,
+            format!("Invalid user (no such access key): access_key={access_key}"),
+        ));
     }
     Ok(json!({"revoked": revoked}))
 }

@@ -25,7 +25,8 @@ pub(crate) fn run(
             }
             Err(fault) => {
                 tx.execute_batch("ROLLBACK TO item; RELEASE item")?;
-                let error = json!({"codes": [fault.code, fault.subcode], "msg": fault.msg, "data": fault.data});
+                let error =
+                    json!({"codes": [fault.code, fault.subcode], "msg": fault.msg, "data": fault.data});
                 failed.push(json!({"id": id, "error": error}));
             }
         }

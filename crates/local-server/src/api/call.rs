@@ -82,10 +82,6 @@ impl Call {
         self.opt_i64(name)?.ok_or_else(|| ApiFault::missing_field(name))
     }
 
-    pub(crate) fn opt_f64(&self, name: &str) -> Result<Option<f64>, ApiFault> {
-        self.typed(name, "number", Value::as_f64)
-    }
-
     pub(crate) fn opt_object(&self, name: &str) -> Result<Option<&Map<String, Value>>, ApiFault> {
         self.typed(name, "object", Value::as_object)
     }

@@ -24,8 +24,20 @@ const PROJECTS: Collection = Collection {
         ("last_update", Kind::DateTime),
     ],
     known: &[
-        "id", "name", "basename", "description", "company", "user", "created", "last_update", "tags", "system_tags",
-        "default_output_destination", "featured", "parent", "path",
+        "id",
+        "name",
+        "basename",
+        "description",
+        "company",
+        "user",
+        "created",
+        "last_update",
+        "tags",
+        "system_tags",
+        "default_output_destination",
+        "featured",
+        "parent",
+        "path",
     ],
 };
 
@@ -41,12 +53,22 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
 
 /// The canonical form of a name: trimmed parts joined by `/`.
 fn canonical(name: &str) -> Result<Vec<String>, ApiFault> {
-    let parts: Vec<String> = name.split('/').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect();
+    let parts: Vec<String> = name
+        .split('/')
+        .map(|part| part.trim().to_owned())
+        .filter(|part| !part.is_empty())
+        .collect();
     if parts.is_empty() || parts.iter().any(|part| part.chars().count() < 3) {
-        return Err(ApiFault::validation(format!("every part of a project name needs three characters: {name}")));
+        return Err(ApiFault::validation(format!(
+            "every part of a project name needs three characters: {name}"
+        )));
     }
     if parts.len() > MAX_DEPTH {
-        return Err(ApiFault::new(400, 409, format!("Project hierarchy is too deep: max={MAX_DEPTH}")));
+        return Err(ApiFault::new(
+            400,
+            409,
+            format!("Project hierarchy is too deep: max={MAX_DEPTH}"),
+        ));
     }
     Ok(parts)
 }
@@ -66,7 +88,11 @@ pub(crate) fn find_or_create(call: &Call, tx: &Transaction<'_>, name: &str) -> R
             }
         });
     }
-    parent.as_ref().and_then(|project| text(project, "id")).map(str::to_owned).ok_or_else(|| ApiFault::invalid_project_id(name))
+    parent
+        .as_ref()
+        .and_then(|project| text(project, "id"))
+        .map(str::to_owned)
+        .ok_or_else(|| ApiFault::invalid_project_id(name))
 }
 
 fn fresh(call: &Call, name: &str, parent: Option<&Value>) -> Value {
@@ -86,7 +112,11 @@ fn fresh(call: &Call, name: &str, parent: Option<&Value>) -> Value {
     });
     if let Some(parent) = parent {
         project["parent"] = parent["id"].clone();
-        let mut path = parent.get("path").and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut path = parent
+            .get("path")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         path.push(parent["id"].clone());
         project["path"] = Value::Array(path);
     }
@@ -94,7 +124,9 @@ fn fresh(call: &Call, name: &str, parent: Option<&Value>) -> Value {
 }
 
 fn create(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
-    let name = call.opt_str("name")?.ok_or_else(|| ApiFault::missing_fields("name"))?;
+    let name = call
+        .opt_str("name")?
+        .ok_or_else(|| ApiFault::missing_fields("name"))?;
     let canonical = canonical(name)?.join("/");
     if projects::by_name(tx, &canonical)?.is_some() {
         return Err(ApiFault::not_unique("name", &canonical));
@@ -110,7 +142,9 @@ fn create(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 fn apply_fields(call: &Call, project: &mut Value, changes: &mut Changes) -> Result<(), ApiFault> {
     for field in ["description", "default_output_destination"] {
         match call.data.get(field) {
-            Some(Value::Null) if field == "default_output_destination" => changes.set(project, field, Value::Null),
+            Some(Value::Null) if field == "default_output_destination" => {
+                changes.set(project, field, Value::Null)
+            }
             _ => {
                 if let Some(value) = call.opt_str(field)? {
                     changes.set(project, field, value);
@@ -145,7 +179,8 @@ fn get_all(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let show_hidden = call.flag("search_hidden", false)? || selection.mentions("id");
     let mut candidates = projects::all(tx)?;
     candidates.retain(|project| {
-        (show_hidden || !has_tag(project, "system_tags", "hidden")) && (!top_level_only || project.get("parent").is_none())
+        (show_hidden || !has_tag(project, "system_tags", "hidden"))
+            && (!top_level_only || project.get("parent").is_none())
     });
     let page = selection.run(candidates);
     let mut docs = page.docs;
@@ -175,14 +210,23 @@ fn update(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 }
 
 /// Gives a project another last part, and everything below it the new beginning.
-fn rename(tx: &Transaction<'_>, project: &mut Value, name: &str, changes: &mut Changes) -> Result<(), ApiFault> {
+fn rename(
+    tx: &Transaction<'_>,
+    project: &mut Value,
+    name: &str,
+    changes: &mut Changes,
+) -> Result<(), ApiFault> {
     let old = text(project, "name").unwrap_or_default().to_owned();
     if old == name {
         return Ok(());
     }
     let parent_of = |name: &str| name.rsplit_once('/').map(|(parent, _)| parent.to_owned());
     if parent_of(&old) != parent_of(name) {
-        return Err(ApiFault::new(400, 408, format!("Project location cannot be changed by renaming: name={name}")));
+        return Err(ApiFault::new(
+            400,
+            408,
+            format!("Project location cannot be changed by renaming: name={name}"),
+        ));
     }
     if projects::by_name(tx, name)?.is_some() {
         return Err(ApiFault::not_unique("name", name));
@@ -190,7 +234,9 @@ fn rename(tx: &Transaction<'_>, project: &mut Value, name: &str, changes: &mut C
     changes.set(project, "name", name);
     changes.set(project, "basename", name.rsplit('/').next().unwrap_or(name));
     for mut below in projects::all(tx)? {
-        let rest = text(&below, "name").and_then(|below| below.strip_prefix(&old)).filter(|rest| rest.starts_with('/'));
+        let rest = text(&below, "name")
+            .and_then(|below| below.strip_prefix(&old))
+            .filter(|rest| rest.starts_with('/'));
         if let Some(rest) = rest {
             below["name"] = json!(format!("{name}{rest}"));
             projects::save(tx, &below)?;
@@ -205,7 +251,12 @@ fn delete(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let project = projects::require(tx, call.required_str("project")?)?;
     let force = call.flag("force", false)?;
     let id = text(&project, "id").unwrap_or_default().to_owned();
-    let below = |project: &Value| project.get("path").and_then(Value::as_array).is_some_and(|path| path.contains(&json!(id)));
+    let below = |project: &Value| {
+        project
+            .get("path")
+            .and_then(Value::as_array)
+            .is_some_and(|path| path.contains(&json!(id)))
+    };
     let ids: Vec<String> = projects::all(tx)?
         .iter()
         .filter(|other| below(other) || text(other, "id") == Some(&id))
@@ -231,7 +282,13 @@ fn delete(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 }
 
 /// Takes the project away from its tasks or models; refuses while some are not archived, unless forced.
-fn detach(tx: &Transaction<'_>, table: &'static str, id: &str, force: bool, refusal: u32) -> Result<usize, ApiFault> {
+fn detach(
+    tx: &Transaction<'_>,
+    table: &'static str,
+    id: &str,
+    force: bool,
+    refusal: u32,
+) -> Result<usize, ApiFault> {
     let live: i64 = tx.query_row(
         &format!(
             "SELECT count(*) FROM {table} WHERE project = ?1 AND NOT EXISTS
@@ -241,7 +298,14 @@ fn detach(tx: &Transaction<'_>, table: &'static str, id: &str, force: bool, refu
         |row| row.get(0),
     )?;
     if live > 0 && !force {
-        return Err(ApiFault::new(400, refusal, format!("Project has associated {table}, use force=true to delete: id={id}")));
+        return Err(ApiFault::new(
+            400,
+            refusal,
+            format!("Project has associated {table}, use force=true to delete: id={id}"),
+        ));
     }
-    Ok(tx.execute(&format!("UPDATE {table} SET project = NULL, doc = json_remove(doc, '$.project') WHERE project = ?1"), [id])?)
+    Ok(tx.execute(
+        &format!("UPDATE {table} SET project = NULL, doc = json_remove(doc, '$.project') WHERE project = ?1"),
+        [id],
+    )?)
 }

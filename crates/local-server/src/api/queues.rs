@@ -20,8 +20,18 @@ const QUEUES: Collection = Collection {
         ("name", Kind::Pattern),
     ],
     known: &[
-        "id", "name", "display_name", "company", "user", "created", "last_update", "tags", "system_tags", "entries",
-        "metadata", "resources",
+        "id",
+        "name",
+        "display_name",
+        "company",
+        "user",
+        "created",
+        "last_update",
+        "tags",
+        "system_tags",
+        "entries",
+        "metadata",
+        "resources",
     ],
 };
 
@@ -57,7 +67,9 @@ pub(crate) fn fresh(name: &str, company: &str, now: i64) -> Value {
 fn checked_name(name: &str) -> Result<&str, ApiFault> {
     let name = name.trim();
     if name.chars().count() < 3 {
-        return Err(ApiFault::unstorable(format!("a queue name needs three characters: name={name}")));
+        return Err(ApiFault::unstorable(format!(
+            "a queue name needs three characters: name={name}"
+        )));
     }
     Ok(name)
 }
@@ -77,8 +89,12 @@ pub(crate) fn find_or_create(call: &Call, tx: &Transaction<'_>, name: &str) -> R
 
 /// The queue with system tag `default`: 400/707 when there is none, 400/708 when there are several.
 pub(crate) fn default_queue(tx: &Transaction<'_>) -> Result<Value, ApiFault> {
-    let mut found = queues::all(tx)?.into_iter().filter(|queue| has_tag(queue, "system_tags", "default"));
-    let first = found.next().ok_or_else(|| ApiFault::new(400, 707, "No default queue"))?;
+    let mut found = queues::all(tx)?
+        .into_iter()
+        .filter(|queue| has_tag(queue, "system_tags", "default"));
+    let first = found
+        .next()
+        .ok_or_else(|| ApiFault::new(400, 707, "No default queue"))?;
     if found.next().is_some() {
         return Err(ApiFault::new(400, 708, "There is more than one default queue"));
     }
@@ -108,7 +124,11 @@ fn apply_fields(call: &Call, queue: &mut Value, changes: &mut Changes) -> Result
     match call.get("metadata") {
         Some(Value::Object(metadata)) => changes.set(queue, "metadata", Value::Object(metadata.clone())),
         Some(Value::Array(items)) => changes.set(queue, "metadata", Value::Object(keyed(items)?)),
-        Some(_) => return Err(ApiFault::validation("field 'metadata' must be an object or a list")),
+        Some(_) => {
+            return Err(ApiFault::validation(
+                "field 'metadata' must be an object or a list",
+            ));
+        }
         None => {}
     }
     Ok(())
@@ -117,12 +137,18 @@ fn apply_fields(call: &Call, queue: &mut Value, changes: &mut Changes) -> Result
 /// Metadata items by their key.
 fn keyed(items: &[Value]) -> Result<Map<String, Value>, ApiFault> {
     let one = |item: &Value| text(item, "key").map(|key| (key.to_owned(), item.clone()));
-    items.iter().map(|item| one(item).ok_or_else(|| ApiFault::missing_field("key"))).collect()
+    items
+        .iter()
+        .map(|item| one(item).ok_or_else(|| ApiFault::missing_field("key")))
+        .collect()
 }
 
 /// A queue as replies show it, with its entries.
 fn with_entries(call: &Call, tx: &Transaction<'_>, mut queue: Value) -> Result<Value, ApiFault> {
-    let limit = call.opt_i64("max_task_entries")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    let limit = call
+        .opt_i64("max_task_entries")?
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(usize::MAX);
     let entries = queues::entries(tx, text(&queue, "id").unwrap_or_default())?;
     queue["entries"] = entries.iter().take(limit).map(queues::Entry::to_json).collect();
     shape_common(call.version, &mut queue);
@@ -139,13 +165,19 @@ fn get_all(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let named = selection.mentions("id") || selection.mentions("name");
     let show_hidden = named || call.flag("search_hidden", false)?;
     let mut candidates = match selection.ids() {
-        Some(ids) => ids.iter().filter_map(|id| queues::load(tx, id).transpose()).collect::<Result<Vec<_>, _>>()?,
+        Some(ids) => ids
+            .iter()
+            .filter_map(|id| queues::load(tx, id).transpose())
+            .collect::<Result<Vec<_>, _>>()?,
         None => queues::all(tx)?,
     };
     candidates.retain(|queue| show_hidden || !has_tag(queue, "system_tags", "k8s-glue"));
     let page = selection.run(candidates);
-    let docs: Vec<Value> =
-        page.docs.into_iter().map(|queue| with_entries(call, tx, queue)).collect::<Result<_, _>>()?;
+    let docs: Vec<Value> = page
+        .docs
+        .into_iter()
+        .map(|queue| with_entries(call, tx, queue))
+        .collect::<Result<_, _>>()?;
     let mut reply = json!({"queues": selection.project(docs)});
     if let Some(scroll_id) = page.scroll_id {
         reply["scroll_id"] = json!(scroll_id);
@@ -180,7 +212,11 @@ fn delete(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     queues::require(tx, id)?;
     let entries = queues::entries(tx, id)?;
     if !entries.is_empty() && !call.flag("force", false)? {
-        return Err(ApiFault::new(400, 702, format!("Queue is not empty, use force=true to delete: id={id}")));
+        return Err(ApiFault::new(
+            400,
+            702,
+            format!("Queue is not empty, use force=true to delete: id={id}"),
+        ));
     }
     queues::delete(tx, id)?;
     for entry in entries {
@@ -202,13 +238,18 @@ fn get_next_task(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     }
     queues::remove(tx, id, &entry.task, call.now)?;
     let task = tasks::load(tx, &entry.task)?;
-    if let Some(mut task) = task.clone().filter(|task| text(task, "status") == Some("stopped")) {
+    if let Some(mut task) = task
+        .clone()
+        .filter(|task| text(task, "status") == Some("stopped"))
+    {
         task["status"] = json!("queued");
         task["last_change"] = json!(time::iso(call.now));
         tasks::save(tx, &task)?;
     }
     let mut reply = json!({"entry": entry.to_json()});
-    if call.flag("get_task_info", false)? && let Some(task) = task {
+    if call.flag("get_task_info", false)?
+        && let Some(task) = task
+    {
         reply["task_info"] = json!({"company": task["company"], "user": task["user"]});
     }
     Ok(reply)
@@ -216,8 +257,15 @@ fn get_next_task(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 
 fn add_or_update_metadata(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let mut queue = queues::require(tx, call.required_str("queue")?)?;
-    let items = keyed(call.opt_list("metadata")?.ok_or_else(|| ApiFault::missing_field("metadata"))?)?;
-    let mut metadata = queue.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    let items = keyed(
+        call.opt_list("metadata")?
+            .ok_or_else(|| ApiFault::missing_field("metadata"))?,
+    )?;
+    let mut metadata = queue
+        .get("metadata")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
     if call.flag("replace_metadata", false)? {
         metadata.clear();
     }

@@ -14,8 +14,12 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         Endpoint::write("queues.clear_queue", (2, 4), clear_queue),
         Endpoint::write("queues.move_task_forward", (2, 4), |call, tx| shift(call, tx, -1)),
         Endpoint::write("queues.move_task_backward", (2, 4), |call, tx| shift(call, tx, 1)),
-        Endpoint::write("queues.move_task_to_front", (2, 4), |call, tx| place(call, tx, |_, _| 0)),
-        Endpoint::write("queues.move_task_to_back", (2, 4), |call, tx| place(call, tx, |_, length| length - 1)),
+        Endpoint::write("queues.move_task_to_front", (2, 4), |call, tx| {
+            place(call, tx, |_, _| 0)
+        }),
+        Endpoint::write("queues.move_task_to_back", (2, 4), |call, tx| {
+            place(call, tx, |_, length| length - 1)
+        }),
         Endpoint::read("queues.peek_task", (2, 15), peek_task),
         Endpoint::read("queues.get_num_entries", (2, 15), get_num_entries),
     ]
@@ -36,11 +40,19 @@ fn add_task(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 
 /// 400/706: a queue holds a task once.
 pub(crate) fn already_there(queue: &str, task: &str) -> ApiFault {
-    ApiFault::new(400, 706, format!("Task already queued: queue={queue}, task={task}"))
+    ApiFault::new(
+        400,
+        706,
+        format!("Task already queued: queue={queue}, task={task}"),
+    )
 }
 
 fn not_there(queue: &str, task: &str) -> ApiFault {
-    ApiFault::new(400, 703, format!("Invalid queue or task not queued: queue={queue}, task={task}"))
+    ApiFault::new(
+        400,
+        703,
+        format!("Invalid queue or task not queued: queue={queue}, task={task}"),
+    )
 }
 
 fn remove_task(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
@@ -69,15 +81,26 @@ fn clear_queue(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 /// Moves a task by `count` places; negative is towards the front.
 fn shift(call: &Call, tx: &Transaction<'_>, direction: isize) -> Result<Value, ApiFault> {
     let count = call.opt_i64("count")?.unwrap_or(1).max(0);
-    let distance = isize::try_from(count).unwrap_or(isize::MAX).saturating_mul(direction);
-    place(call, tx, |position, length| position.saturating_add_signed(distance).min(length - 1))
+    let distance = isize::try_from(count)
+        .unwrap_or(isize::MAX)
+        .saturating_mul(direction);
+    place(call, tx, |position, length| {
+        position.saturating_add_signed(distance).min(length - 1)
+    })
 }
 
 /// Moves a task to the place that `target` computes from its place and the number of entries.
-fn place(call: &Call, tx: &Transaction<'_>, target: impl Fn(usize, usize) -> usize) -> Result<Value, ApiFault> {
+fn place(
+    call: &Call,
+    tx: &Transaction<'_>,
+    target: impl Fn(usize, usize) -> usize,
+) -> Result<Value, ApiFault> {
     let (queue, task) = (call.required_str("queue")?, call.required_str("task")?);
     let mut entries = queues::entries(tx, queue)?;
-    let position = entries.iter().position(|entry| entry.task == task).ok_or_else(|| not_there(queue, task))?;
+    let position = entries
+        .iter()
+        .position(|entry| entry.task == task)
+        .ok_or_else(|| not_there(queue, task))?;
     let target = target(position, entries.len());
     let entry = entries.remove(position);
     entries.insert(target, entry);

@@ -54,7 +54,9 @@ pub(crate) fn text<'a>(doc: &'a Value, name: &str) -> Option<&'a str> {
 /// Sorted tags without doubles. Tags that look like selection operators are refused (400/16).
 pub(crate) fn tags(list: Vec<String>) -> Result<Value, super::ApiFault> {
     if let Some(bad) = list.iter().find(|tag| tag.starts_with("__$")) {
-        return Err(super::ApiFault::bad_value(format!("tags may not begin with '__$': {bad}")));
+        return Err(super::ApiFault::bad_value(format!(
+            "tags may not begin with '__$': {bad}"
+        )));
     }
     let sorted: std::collections::BTreeSet<String> = list.into_iter().collect();
     Ok(json!(sorted))
@@ -62,5 +64,7 @@ pub(crate) fn tags(list: Vec<String>) -> Result<Value, super::ApiFault> {
 
 /// Whether a list field holds a text.
 pub(crate) fn has_tag(doc: &Value, field: &str, tag: &str) -> bool {
-    doc.get(field).and_then(Value::as_array).is_some_and(|tags| tags.iter().any(|found| found == tag))
+    doc.get(field)
+        .and_then(Value::as_array)
+        .is_some_and(|tags| tags.iter().any(|found| found == tag))
 }

@@ -10,7 +10,16 @@ use crate::store::users;
 
 const USERS: Collection = Collection {
     fields: &[("id", Kind::List), ("name", Kind::Pattern)],
-    known: &["id", "name", "company", "role", "created", "given_name", "family_name", "avatar"],
+    known: &[
+        "id",
+        "name",
+        "company",
+        "role",
+        "created",
+        "given_name",
+        "family_name",
+        "avatar",
+    ],
 };
 
 pub(crate) fn endpoints() -> Vec<Endpoint> {
@@ -56,7 +65,9 @@ fn get_preferences(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault>
 }
 
 fn set_preferences(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
-    let given = call.opt_object("preferences")?.ok_or_else(|| ApiFault::missing_field("preferences"))?;
+    let given = call
+        .opt_object("preferences")?
+        .ok_or_else(|| ApiFault::missing_field("preferences"))?;
     let mut user = required(tx, &call.user.user)?;
     let mut preferences = user.remove("preferences").unwrap_or_else(|| json!({}));
     let mut changes = Changes::default();

@@ -48,7 +48,11 @@ fn register(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let mut worker = fresh(call, call.required_str("worker")?);
     match call.opt_i64("timeout")? {
         Some(timeout) if timeout < 0 => {
-            return Err(ApiFault::new(400, 1002, format!("Worker registration failed: timeout={timeout}")));
+            return Err(ApiFault::new(
+                400,
+                1002,
+                format!("Worker registration failed: timeout={timeout}"),
+            ));
         }
         Some(timeout) if timeout > 0 => worker.timeout = timeout,
         _ => {}
@@ -88,7 +92,10 @@ fn status_report(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
         worker.queues = queues;
     }
     worker.queue = call.opt_str("queue")?.map(str::to_owned);
-    worker.task = call.opt_str("task")?.filter(|task| !task.is_empty()).map(str::to_owned);
+    worker.task = call
+        .opt_str("task")?
+        .filter(|task| !task.is_empty())
+        .map(str::to_owned);
     apply_tags(call, &mut worker)?;
     if let Some(task) = &worker.task {
         report_task(call, tx, id, task)?;
@@ -111,7 +118,11 @@ fn report_task(call: &Call, tx: &Transaction<'_>, worker: &str, id: &str) -> Res
 /// The workers that a listing is about.
 fn selected(call: &Call, tx: &Transaction<'_>, default_last_seen: i64) -> Result<Vec<Worker>, ApiFault> {
     let last_seen = call.opt_i64("last_seen")?.unwrap_or(default_last_seen);
-    let since = if last_seen > 0 { call.now.saturating_sub(last_seen.saturating_mul(1000)) } else { i64::MIN };
+    let since = if last_seen > 0 {
+        call.now.saturating_sub(last_seen.saturating_mul(1000))
+    } else {
+        i64::MIN
+    };
     let mut found = workers::active_since(tx, since, call.now)?;
     if let Some(pattern) = call.opt_str("worker_pattern")? {
         let pattern = glob(pattern)?;
@@ -128,8 +139,14 @@ fn selected(call: &Call, tx: &Transaction<'_>, default_last_seen: i64) -> Result
 
 /// Any of the plain tags, none of those with a minus.
 fn tagged(have: &Value, wanted: &[String]) -> bool {
-    let has = |tag: &str| have.as_array().is_some_and(|have| have.iter().any(|found| found == tag));
-    let (without, with): (Vec<&str>, Vec<&str>) = wanted.iter().map(String::as_str).partition(|tag| tag.starts_with('-'));
+    let has = |tag: &str| {
+        have.as_array()
+            .is_some_and(|have| have.iter().any(|found| found == tag))
+    };
+    let (without, with): (Vec<&str>, Vec<&str>) = wanted
+        .iter()
+        .map(String::as_str)
+        .partition(|tag| tag.starts_with('-'));
     (with.is_empty() || with.into_iter().any(has)) && !without.into_iter().any(|tag| has(&tag[1..]))
 }
 
@@ -141,7 +158,10 @@ fn glob(pattern: &str) -> Result<Regex, ApiFault> {
 
 fn get_all(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let found = selected(call, tx, 3600)?;
-    let workers: Vec<Value> = found.iter().map(|worker| describe(call, tx, worker)).collect::<Result<_, _>>()?;
+    let workers: Vec<Value> = found
+        .iter()
+        .map(|worker| describe(call, tx, worker))
+        .collect::<Result<_, _>>()?;
     Ok(json!({"workers": workers}))
 }
 
@@ -152,7 +172,10 @@ fn get_count(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 /// A worker as listings show it, with names beside the ids.
 fn describe(call: &Call, tx: &Transaction<'_>, worker: &Worker) -> Result<Value, ApiFault> {
     let user = users::load(tx, &worker.user)?;
-    let user_name = user.as_ref().and_then(|user| user.get("name").cloned()).unwrap_or_default();
+    let user_name = user
+        .as_ref()
+        .and_then(|user| user.get("name").cloned())
+        .unwrap_or_default();
     let mut shown = json!({
         "id": worker.id,
         "key": format!("worker_{}_{}_{}", call.user.company, worker.user, worker.id),
@@ -180,7 +203,9 @@ fn describe(call: &Call, tx: &Transaction<'_>, worker: &Worker) -> Result<Value,
 
 /// A queue in a listing; one that has been deleted is listed with its id alone.
 fn describe_queue(tx: &Transaction<'_>, id: &str) -> Result<Value, ApiFault> {
-    let Some(queue) = queues::load(tx, id)? else { return Ok(json!({"id": id})) };
+    let Some(queue) = queues::load(tx, id)? else {
+        return Ok(json!({"id": id}));
+    };
     let mut shown = json!({"id": id, "name": queue["name"], "num_tasks": queues::count(tx, id)?});
     if let Some(name) = queue.get("display_name") {
         shown["display_name"] = name.clone();
@@ -221,7 +246,9 @@ fn get_runtime_properties(call: &Call, tx: &Transaction<'_>) -> Result<Value, Ap
 
 fn set_runtime_properties(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let worker = call.required_str("worker")?;
-    let items = call.opt_list("runtime_properties")?.ok_or_else(|| ApiFault::missing_field("runtime_properties"))?;
+    let items = call
+        .opt_list("runtime_properties")?
+        .ok_or_else(|| ApiFault::missing_field("runtime_properties"))?;
     for item in items {
         let key = text(item, "key").ok_or_else(|| ApiFault::missing_field("key"))?;
         let value = match item.get("value") {

@@ -184,7 +184,10 @@ pub(crate) fn identify(
             secret_key,
         }) => {
             if store::credentials::matches(tx, access_key, secret_key)? {
-                Ok(Identity { access_key: Some(access_key.clone()), ..server.identity.clone() })
+                Ok(Identity {
+                    access_key: Some(access_key.clone()),
+                    ..server.identity.clone()
+                })
             } else {
                 Err(ApiFault::new(401, 22, "Unauthorized (invalid credentials)"))
             }

@@ -74,12 +74,21 @@ impl Filter {
 
     pub(crate) fn structured(value: &Value) -> Result<Self, ApiFault> {
         let list = |group: &str, side: &str| -> Result<Vec<String>, ApiFault> {
-            let Some(items) = value.get(group).and_then(|group| group.get(side)).filter(|items| !items.is_null()) else {
+            let Some(items) = value
+                .get(group)
+                .and_then(|group| group.get(side))
+                .filter(|items| !items.is_null())
+            else {
                 return Ok(Vec::new());
             };
-            let items = items.as_array().ok_or_else(|| wrong_type("filters", "lists of strings"))?;
+            let items = items
+                .as_array()
+                .ok_or_else(|| wrong_type("filters", "lists of strings"))?;
             let text = |item: &Value| item.as_str().map(str::to_owned);
-            items.iter().map(|item| text(item).ok_or_else(|| wrong_type("filters", "lists of strings"))).collect()
+            items
+                .iter()
+                .map(|item| text(item).ok_or_else(|| wrong_type("filters", "lists of strings")))
+                .collect()
         };
         Ok(Self::Structured(Structured {
             any_include: list("any", "include")?,
@@ -106,12 +115,16 @@ impl Filter {
             Self::Pattern(pattern) => texts(&values).any(|text| pattern.is_match(text)),
             Self::Range { min, max } => values.iter().any(|value| {
                 let holds = |bound: &Option<Bound>, wrong: Ordering| {
-                    bound.as_ref().is_none_or(|bound| bound.compare(value).is_some_and(|order| order != wrong))
+                    bound
+                        .as_ref()
+                        .is_none_or(|bound| bound.compare(value).is_some_and(|order| order != wrong))
                 };
                 holds(min, Ordering::Less) && holds(max, Ordering::Greater)
             }),
             Self::Times(conditions) => values.iter().any(|value| in_times(conditions, value)),
-            Self::Equals(wanted) => values.contains(&wanted) || (wanted == &Value::Bool(false) && values.is_empty()),
+            Self::Equals(wanted) => {
+                values.contains(&wanted) || (wanted == &Value::Bool(false) && values.is_empty())
+            }
             Self::Structured(structured) => structured.matches(&values),
         }
     }
@@ -134,7 +147,11 @@ impl ListFilter {
             let text = match item {
                 Value::Null => None,
                 Value::String(text) => Some(text.as_str()),
-                _ => return Err(ApiFault::bad_value(format!("items of '{path}' must be strings or null"))),
+                _ => {
+                    return Err(ApiFault::bad_value(format!(
+                        "items of '{path}' must be strings or null"
+                    )));
+                }
             };
             if let Some(operator) = text.and_then(|text| text.strip_prefix("__$")) {
                 match operator {
@@ -142,7 +159,11 @@ impl ListFilter {
                     "all" | "and" => all = true,
                     "any" | "or" => all = false,
                     "nop" => (all, negate) = (false, false),
-                    _ => return Err(ApiFault::bad_value(format!("'{path}' has an unknown operator __${operator}"))),
+                    _ => {
+                        return Err(ApiFault::bad_value(format!(
+                            "'{path}' has an unknown operator __${operator}"
+                        )));
+                    }
                 }
                 continue;
             }
@@ -166,7 +187,9 @@ impl ListFilter {
             Some(text) => values.iter().any(|value| value.as_str() == Some(text)),
             None => values.iter().all(|value| value.as_str() == Some("")),
         };
-        (self.any.is_empty() || self.any.iter().any(has)) && self.all.iter().all(has) && !self.none.iter().any(has)
+        (self.any.is_empty() || self.any.iter().any(has))
+            && self.all.iter().all(has)
+            && !self.none.iter().any(has)
     }
 }
 
@@ -175,12 +198,17 @@ impl Structured {
         let has = |item: &String| values.iter().any(|value| value.as_str() == Some(item));
         let mut conditions = Vec::new();
         if !self.any_include.is_empty() || !self.any_exclude.is_empty() {
-            conditions.push(self.any_include.iter().any(has) || self.any_exclude.iter().any(|item| !has(item)));
+            conditions
+                .push(self.any_include.iter().any(has) || self.any_exclude.iter().any(|item| !has(item)));
         }
         if !self.all_include.is_empty() || !self.all_exclude.is_empty() {
             conditions.push(self.all_include.iter().all(has) && !self.all_exclude.iter().any(has));
         }
-        if self.or { conditions.is_empty() || conditions.contains(&true) } else { !conditions.contains(&false) }
+        if self.or {
+            conditions.is_empty() || conditions.contains(&true)
+        } else {
+            !conditions.contains(&false)
+        }
     }
 }
 
@@ -189,7 +217,9 @@ impl Bound {
         match value {
             Value::Null => Ok(None),
             Value::Number(number) => Ok(number.as_f64().map(Self::Number)),
-            Value::String(text) => Ok(Some(time::parse(text).map_or_else(|| Self::Text(text.clone()), Self::Time))),
+            Value::String(text) => Ok(Some(
+                time::parse(text).map_or_else(|| Self::Text(text.clone()), Self::Time),
+            )),
             _ => Err(wrong_type(path, "range of numbers, dates or nulls")),
         }
     }
@@ -215,10 +245,19 @@ impl Combined {
     pub(crate) fn parse(value: &Value, all: bool) -> Result<Self, ApiFault> {
         let name = if all { "_all_" } else { "_any_" };
         let object: &Map<String, Value> = value.as_object().ok_or_else(|| wrong_type(name, "object"))?;
-        let fields = object.get("fields").and_then(Value::as_array).ok_or_else(|| ApiFault::missing_field("fields"))?;
-        let fields: Option<Vec<String>> = fields.iter().map(|field| field.as_str().map(str::to_owned)).collect();
+        let fields = object
+            .get("fields")
+            .and_then(Value::as_array)
+            .ok_or_else(|| ApiFault::missing_field("fields"))?;
+        let fields: Option<Vec<String>> = fields
+            .iter()
+            .map(|field| field.as_str().map(str::to_owned))
+            .collect();
         let fields = fields.ok_or_else(|| wrong_type("fields", "list of strings"))?;
-        let filter = match (object.get("pattern").and_then(Value::as_str), object.get("datetime")) {
+        let filter = match (
+            object.get("pattern").and_then(Value::as_str),
+            object.get("datetime"),
+        ) {
             (Some(text), _) => Filter::Pattern(pattern(text, true)?),
             (None, Some(datetime)) => times("datetime", datetime)?,
             (None, None) => return Err(ApiFault::missing_field("pattern")),
@@ -228,7 +267,11 @@ impl Combined {
 
     pub(crate) fn matches(&self, doc: &Value) -> bool {
         let mut hits = self.fields.iter().map(|field| self.filter.matches(doc, field));
-        if self.all { hits.all(|hit| hit) } else { hits.any(|hit| hit) }
+        if self.all {
+            hits.all(|hit| hit)
+        } else {
+            hits.any(|hit| hit)
+        }
     }
 }
 
@@ -237,12 +280,18 @@ fn texts<'a>(values: &'a [&Value]) -> impl Iterator<Item = &'a str> {
 }
 
 fn pattern(text: &str, ignore_case: bool) -> Result<Regex, ApiFault> {
-    RegexBuilder::new(text).case_insensitive(ignore_case).build().map_err(|_| ApiFault::bad_regex(text))
+    RegexBuilder::new(text)
+        .case_insensitive(ignore_case)
+        .build()
+        .map_err(|_| ApiFault::bad_regex(text))
 }
 
 fn range(path: &str, value: &Value) -> Result<Filter, ApiFault> {
     match value.as_array().map(Vec::as_slice) {
-        Some([min, max]) => Ok(Filter::Range { min: Bound::parse(path, min)?, max: Bound::parse(path, max)? }),
+        Some([min, max]) => Ok(Filter::Range {
+            min: Bound::parse(path, min)?,
+            max: Bound::parse(path, max)?,
+        }),
         _ => Err(wrong_type(path, "range of two items")),
     }
 }
@@ -250,7 +299,8 @@ fn range(path: &str, value: &Value) -> Result<Filter, ApiFault> {
 fn times(path: &str, value: &Value) -> Result<Filter, ApiFault> {
     let one = [value.clone()];
     let items = value.as_array().map_or(&one[..], Vec::as_slice);
-    let plain = |item: &Value| item.is_null() || item.as_str().is_some_and(|text| !text.starts_with(['<', '>']));
+    let plain =
+        |item: &Value| item.is_null() || item.as_str().is_some_and(|text| !text.starts_with(['<', '>']));
     if items.len() == 2 && items.iter().all(plain) {
         return range(path, value);
     }
@@ -263,16 +313,26 @@ fn times(path: &str, value: &Value) -> Result<Filter, ApiFault> {
             ("<", Comparison::Less),
             ("", Comparison::Equal),
         ];
-        let stripped = forms.iter().find_map(|(sign, comparison)| Some((*comparison, text.strip_prefix(sign)?)));
+        let stripped = forms
+            .iter()
+            .find_map(|(sign, comparison)| Some((*comparison, text.strip_prefix(sign)?)));
         let (comparison, date) = stripped.unwrap_or((Comparison::Equal, text));
-        let date = time::parse(date).ok_or_else(|| ApiFault::bad_value(format!("'{path}' has no valid date: {text}")))?;
+        let date = time::parse(date)
+            .ok_or_else(|| ApiFault::bad_value(format!("'{path}' has no valid date: {text}")))?;
         Ok((comparison, date))
     };
-    items.iter().filter(|item| !item.is_null()).map(condition).collect::<Result<_, _>>().map(Filter::Times)
+    items
+        .iter()
+        .filter(|item| !item.is_null())
+        .map(condition)
+        .collect::<Result<_, _>>()
+        .map(Filter::Times)
 }
 
 fn in_times(conditions: &[(Comparison, i64)], value: &Value) -> bool {
-    let Some(time) = value.as_str().and_then(time::parse) else { return false };
+    let Some(time) = value.as_str().and_then(time::parse) else {
+        return false;
+    };
     conditions.iter().all(|(comparison, bound)| match comparison {
         Comparison::Less => time < *bound,
         Comparison::AtMost => time <= *bound,

@@ -82,12 +82,19 @@ impl Selection {
             }
         }
         let mut combined = Vec::new();
-        for (name, all) in [("_any_", false), ("_or_", false), ("_all_", true), ("_and_", true)] {
+        for (name, all) in [
+            ("_any_", false),
+            ("_or_", false),
+            ("_all_", true),
+            ("_and_", true),
+        ] {
             if let Some(value) = data.get(name).filter(|value| !value.is_null()) {
                 combined.push(filter::Combined::parse(value, all)?);
             }
         }
-        let ids = filters.iter().find_map(|(path, filter)| if path == "id" { filter.plain_any_of() } else { None });
+        let ids = filters
+            .iter()
+            .find_map(|(path, filter)| if path == "id" { filter.plain_any_of() } else { None });
         Ok(Self {
             ids: ids.map(|ids| ids.iter().map(|id| (*id).to_owned()).collect()),
             filters,
@@ -105,7 +112,13 @@ impl Selection {
 
     /// The values that a field must have one of, when that is all that is asked of it.
     pub(crate) fn any_of(&self, field: &str) -> Option<Vec<&str>> {
-        self.filters.iter().find_map(|(path, filter)| if path == field { filter.plain_any_of() } else { None })
+        self.filters.iter().find_map(|(path, filter)| {
+            if path == field {
+                filter.plain_any_of()
+            } else {
+                None
+            }
+        })
     }
 
     /// Whether a field takes part in the selection.
@@ -114,7 +127,9 @@ impl Selection {
     }
 
     pub(crate) fn matches(&self, doc: &Value) -> bool {
-        self.filters.iter().all(|(path, filter)| filter.matches(doc, path))
+        self.filters
+            .iter()
+            .all(|(path, filter)| filter.matches(doc, path))
             && self.combined.iter().all(|combined| combined.matches(doc))
     }
 
@@ -127,9 +142,16 @@ impl Selection {
     pub(crate) fn page(&self, mut docs: Vec<Value>) -> Page {
         order::sort(&mut docs, &self.order);
         let total = docs.len();
-        let docs: Vec<Value> = docs.into_iter().skip(self.window.start).take(self.window.size).collect();
+        let docs: Vec<Value> = docs
+            .into_iter()
+            .skip(self.window.start)
+            .take(self.window.size)
+            .collect();
         let next = (self.window.start + docs.len()).min(total.max(self.window.start));
-        Page { docs, scroll_id: self.window.scrolls.then(|| format!("position-{next}")) }
+        Page {
+            docs,
+            scroll_id: self.window.scrolls.then(|| format!("position-{next}")),
+        }
     }
 
     /// Cuts the documents down to the fields asked for.
@@ -141,10 +163,14 @@ impl Selection {
 impl Window {
     fn parse(data: &Map<String, Value>) -> Result<Self, ApiFault> {
         let number = |name: &str, least: i64| -> Result<Option<usize>, ApiFault> {
-            let Some(value) = data.get(name).filter(|value| !value.is_null()) else { return Ok(None) };
+            let Some(value) = data.get(name).filter(|value| !value.is_null()) else {
+                return Ok(None);
+            };
             let number = as_integer(value).ok_or_else(|| wrong_type(name, "integer"))?;
             if number < least {
-                return Err(ApiFault::validation(format!("field '{name}' must be at least {least}")));
+                return Err(ApiFault::validation(format!(
+                    "field '{name}' must be at least {least}"
+                )));
             }
             Ok(usize::try_from(number).ok())
         };
@@ -158,30 +184,48 @@ impl Window {
             (None, None, Some(page)) => page.saturating_mul(size_limit),
             (None, None, None) => 0,
         };
-        Ok(Self { start, size: size_limit, scrolls: size.is_some() || position.is_some() })
+        Ok(Self {
+            start,
+            size: size_limit,
+            scrolls: size.is_some() || position.is_some(),
+        })
     }
 }
 
 /// A scroll id names the position that it continues from.
 fn scroll_position(data: &Map<String, Value>) -> Result<Option<usize>, ApiFault> {
-    let Some(id) = data.get("scroll_id").and_then(Value::as_str) else { return Ok(None) };
+    let Some(id) = data.get("scroll_id").and_then(Value::as_str) else {
+        return Ok(None);
+    };
     if data.get("refresh_scroll").and_then(Value::as_bool) == Some(true) {
         return Ok(Some(0));
     }
-    let position = id.strip_prefix("position-").and_then(|position| position.parse().ok());
-    position.map(Some).ok_or_else(|| ApiFault::new(400, 1104, format!("Invalid scroll id: {id}")))
+    let position = id
+        .strip_prefix("position-")
+        .and_then(|position| position.parse().ok());
+    position
+        .map(Some)
+        .ok_or_else(|| ApiFault::new(400, 1104, format!("Invalid scroll id: {id}")))
 }
 
 /// The request fields that select, as document paths. Names with dots may come nested, as query strings bring them.
-fn selecting_fields<'a>(data: &'a Map<String, Value>, collection: &Collection) -> Vec<(String, Kind, &'a Value)> {
+fn selecting_fields<'a>(
+    data: &'a Map<String, Value>,
+    collection: &Collection,
+) -> Vec<(String, Kind, &'a Value)> {
     let mut found = Vec::new();
     for (name, kind) in collection.fields {
         if let Some(prefix) = name.strip_suffix('*') {
-            let below = data.iter().filter(|(key, _)| key.starts_with(prefix) && key.len() > prefix.len());
+            let below = data
+                .iter()
+                .filter(|(key, _)| key.starts_with(prefix) && key.len() > prefix.len());
             found.extend(below.map(|(key, value)| (key.clone(), *kind, value)));
             continue;
         }
-        let nested = || name.split_once('.').and_then(|(head, rest)| data.get(head)?.get(rest));
+        let nested = || {
+            name.split_once('.')
+                .and_then(|(head, rest)| data.get(head)?.get(rest))
+        };
         if let Some(value) = data.get(*name).or_else(nested) {
             found.push(((*name).to_owned(), *kind, value));
         }
@@ -194,9 +238,16 @@ fn selecting_fields<'a>(data: &'a Map<String, Value>, collection: &Collection) -
 pub(crate) fn values_at<'a>(doc: &'a Value, path: &str) -> Vec<&'a Value> {
     let mut here = vec![doc];
     for name in clearml_task_model::path::segments(path) {
-        here = here.into_iter().flat_map(opened).filter_map(|value| value.get(&name)).collect();
+        here = here
+            .into_iter()
+            .flat_map(opened)
+            .filter_map(|value| value.get(&name))
+            .collect();
     }
-    here.into_iter().flat_map(opened).filter(|value| !value.is_null()).collect()
+    here.into_iter()
+        .flat_map(opened)
+        .filter(|value| !value.is_null())
+        .collect()
 }
 
 fn opened(value: &Value) -> Vec<&Value> {
@@ -209,8 +260,16 @@ fn opened(value: &Value) -> Vec<&Value> {
 /// What every kind of object looks like to older clients: system tags among the tags, and metadata as a list.
 pub(crate) fn shape_common(version: Version, doc: &mut Value) {
     if version < Version::new(2, 3) {
-        let mut tags: Vec<Value> = doc.get("tags").and_then(Value::as_array).cloned().unwrap_or_default();
-        let system = doc.get("system_tags").and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut tags: Vec<Value> = doc
+            .get("tags")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let system = doc
+            .get("system_tags")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         tags.extend(system);
         doc["tags"] = Value::Array(tags);
     }

@@ -40,10 +40,18 @@ pub(crate) fn parse(data: &Map<String, Value>, known: &[&str]) -> Result<Vec<Ord
             return Err(ApiFault::unknown_field(path));
         }
         let numeric = matches!(head, "hyperparams" | "last_metrics");
-        orders.push(Order { path: path.to_owned(), descending, numeric });
+        orders.push(Order {
+            path: path.to_owned(),
+            descending,
+            numeric,
+        });
     }
     if !orders.is_empty() && orders.iter().all(|order| order.path != "id") {
-        orders.push(Order { path: "id".to_owned(), descending: false, numeric: false });
+        orders.push(Order {
+            path: "id".to_owned(),
+            descending: false,
+            numeric: false,
+        });
     }
     Ok(orders)
 }
@@ -54,7 +62,11 @@ pub(crate) fn sort(docs: &mut [Value], orders: &[Order]) {
         return;
     }
     docs.sort_by(|left, right| {
-        orders.iter().map(|order| order.compare(left, right)).find(|found| found.is_ne()).unwrap_or(Ordering::Equal)
+        orders
+            .iter()
+            .map(|order| order.compare(left, right))
+            .find(|found| found.is_ne())
+            .unwrap_or(Ordering::Equal)
     });
 }
 

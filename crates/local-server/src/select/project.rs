@@ -23,7 +23,10 @@ pub(crate) struct Projection {
 impl Projection {
     /// Reads `only_fields` (or its alias `projection`).
     pub(crate) fn parse(data: &Map<String, Value>, known: &[&str]) -> Result<Self, ApiFault> {
-        let mut projection = Self { include: None, exclude: Vec::new() };
+        let mut projection = Self {
+            include: None,
+            exclude: Vec::new(),
+        };
         let given = data.get("only_fields").or_else(|| data.get("projection"));
         let names: Vec<&str> = match given {
             None | Some(Value::Null) => return Ok(projection),
@@ -72,10 +75,14 @@ impl Wanted {
             self.whole = true;
             return;
         };
-        let index = self.children.iter().position(|(name, _)| name == head).unwrap_or_else(|| {
-            self.children.push((head.clone(), Self::default()));
-            self.children.len() - 1
-        });
+        let index = self
+            .children
+            .iter()
+            .position(|(name, _)| name == head)
+            .unwrap_or_else(|| {
+                self.children.push((head.clone(), Self::default()));
+                self.children.len() - 1
+            });
         self.children[index].1.add(rest);
     }
 
@@ -91,7 +98,9 @@ impl Wanted {
                 });
                 Some(Value::Object(kept.collect()))
             }
-            Value::Array(items) => Some(Value::Array(items.iter().filter_map(|item| self.pick(item)).collect())),
+            Value::Array(items) => Some(Value::Array(
+                items.iter().filter_map(|item| self.pick(item)).collect(),
+            )),
             _ => None,
         }
     }

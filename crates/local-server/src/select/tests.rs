@@ -17,23 +17,50 @@ const THINGS: Collection = Collection {
         ("ready", Kind::Equality),
         ("runtime.*", Kind::Equality),
     ],
-    known: &["id", "name", "tags", "status", "execution", "iteration", "last_update", "ready", "runtime", "comment", "hyperparams"],
+    known: &[
+        "id",
+        "name",
+        "tags",
+        "status",
+        "execution",
+        "iteration",
+        "last_update",
+        "ready",
+        "runtime",
+        "comment",
+        "hyperparams",
+    ],
 };
 
 fn select(request: Value, docs: &[Value]) -> Result<Vec<String>, ApiFault> {
-    let Value::Object(request) = request else { panic!("requests are objects") };
+    let Value::Object(request) = request else {
+        panic!("requests are objects")
+    };
     let page = Selection::parse(&request, &THINGS)?.run(docs.to_vec());
-    Ok(page.docs.iter().map(|doc| doc["id"].as_str().unwrap_or_default().to_owned()).collect())
+    Ok(page
+        .docs
+        .iter()
+        .map(|doc| doc["id"].as_str().unwrap_or_default().to_owned())
+        .collect())
 }
 
 fn project(request: Value, doc: Value) -> Value {
-    let Value::Object(request) = request else { panic!("requests are objects") };
-    Selection::parse(&request, &THINGS).unwrap().project(vec![doc]).remove(0)
+    let Value::Object(request) = request else {
+        panic!("requests are objects")
+    };
+    Selection::parse(&request, &THINGS)
+        .unwrap()
+        .project(vec![doc])
+        .remove(0)
 }
 
 #[test]
 fn list_fields_know_operators() {
-    let docs = [json!({"id": "1", "tags": ["x"]}), json!({"id": "2", "tags": ["y"]}), json!({"id": "3", "tags": []})];
+    let docs = [
+        json!({"id": "1", "tags": ["x"]}),
+        json!({"id": "2", "tags": ["y"]}),
+        json!({"id": "3", "tags": []}),
+    ];
     for (tags, expected) in [
         (json!(["x"]), vec!["1"]),
         (json!("x"), vec!["1"]),
@@ -69,15 +96,27 @@ fn patterns_ranges_dates_and_values() {
         (json!({"iteration": [6, null]}), vec!["2"]),
         (json!({"iteration": [null, 5]}), vec!["1"]),
         (json!({"last_update": [">2026-01-01T00:00:00"]}), vec!["2"]),
-        (json!({"last_update": ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]}), vec!["1"]),
+        (
+            json!({"last_update": ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]}),
+            vec!["1"],
+        ),
         (json!({"ready": true}), vec!["1"]),
         (json!({"ready": false}), vec!["2"]),
         (json!({"runtime._x": "v"}), vec!["1"]),
         (json!({"execution.queue": ["q"]}), vec!["1"]),
         (json!({"execution": {"queue": "q"}}), vec!["1"]),
-        (json!({"_any_": {"fields": ["name", "comment"], "pattern": "default"}}), vec!["1", "2"]),
-        (json!({"_all_": {"fields": ["name", "comment"], "pattern": "default"}}), vec![]),
-        (json!({"filters": {"name": {"any": {"include": ["Other"]}}}}), vec!["2"]),
+        (
+            json!({"_any_": {"fields": ["name", "comment"], "pattern": "default"}}),
+            vec!["1", "2"],
+        ),
+        (
+            json!({"_all_": {"fields": ["name", "comment"], "pattern": "default"}}),
+            vec![],
+        ),
+        (
+            json!({"filters": {"name": {"any": {"include": ["Other"]}}}}),
+            vec!["2"],
+        ),
         (json!({"name": null, "unknown": 1}), vec!["1", "2"]),
     ] {
         assert_eq!(select(request.clone(), &docs).unwrap(), expected, "{request}");
@@ -89,7 +128,10 @@ fn patterns_ranges_dates_and_values() {
 fn escapes_that_python_writes_are_understood() {
     let name = "a b-c#d&e~f.g+h[i](j){k}|l^m$n/o\\p";
     let escaped = r"^a\ b\-c\#d\&e\~f\.g\+h\[i\]\(j\)\{k\}\|l\^m\$n/o\\p$";
-    assert_eq!(select(json!({"name": escaped}), &[json!({"id": "1", "name": name})]).unwrap(), ["1"]);
+    assert_eq!(
+        select(json!({"name": escaped}), &[json!({"id": "1", "name": name})]).unwrap(),
+        ["1"]
+    );
 }
 
 #[test]
@@ -100,11 +142,23 @@ fn order_puts_missing_values_last_and_breaks_ties_by_id() {
         json!({"id": "d", "iteration": 9, "hyperparams": {"A": {"lr": {"value": "10"}}}}),
         json!({"id": "b", "iteration": 10}),
     ];
-    assert_eq!(select(json!({"order_by": "iteration"}), &docs).unwrap(), ["d", "b", "c", "a"]);
-    assert_eq!(select(json!({"order_by": ["-iteration"]}), &docs).unwrap(), ["b", "c", "d", "a"]);
-    assert_eq!(select(json!({"order_by": "hyperparams.A.lr.value"}), &docs).unwrap(), ["c", "d", "a", "b"]);
+    assert_eq!(
+        select(json!({"order_by": "iteration"}), &docs).unwrap(),
+        ["d", "b", "c", "a"]
+    );
+    assert_eq!(
+        select(json!({"order_by": ["-iteration"]}), &docs).unwrap(),
+        ["b", "c", "d", "a"]
+    );
+    assert_eq!(
+        select(json!({"order_by": "hyperparams.A.lr.value"}), &docs).unwrap(),
+        ["c", "d", "a", "b"]
+    );
     assert_eq!(select(json!({}), &docs).unwrap(), ["c", "a", "d", "b"]);
-    assert_eq!(select(json!({"order_by": "nosuch"}), &docs).unwrap_err().subcode, 14);
+    assert_eq!(
+        select(json!({"order_by": "nosuch"}), &docs).unwrap_err().subcode,
+        14
+    );
 }
 
 #[test]
@@ -117,28 +171,48 @@ fn projections_are_exact() {
         (json!(["runtime._b"]), json!({"runtime": {"_b": 2}})),
         (json!(["runtime._x"]), json!({"runtime": {}})),
         (json!(["execution.l.k"]), json!({"execution": {"l": [{"k": 1}]}})),
-        (json!(["hyperparams.S.n%2Em.value"]), json!({"hyperparams": {"S": {"n.m": {"value": "5"}}}})),
+        (
+            json!(["hyperparams.S.n%2Em.value"]),
+            json!({"hyperparams": {"S": {"n.m": {"value": "5"}}}}),
+        ),
         (json!(["comment"]), json!({})),
-        (json!(["-runtime", "-execution", "-hyperparams"]), json!({"id": "1", "name": "n"})),
+        (
+            json!(["-runtime", "-execution", "-hyperparams"]),
+            json!({"id": "1", "name": "n"}),
+        ),
     ] {
-        assert_eq!(project(json!({"only_fields": fields}), doc.clone()), expected, "{fields}");
+        assert_eq!(
+            project(json!({"only_fields": fields}), doc.clone()),
+            expected,
+            "{fields}"
+        );
     }
     assert!(project(json!({}), doc.clone()).get("_server").is_none());
-    let Value::Object(request) = json!({"only_fields": ["nosuch"]}) else { unreachable!() };
+    let Value::Object(request) = json!({"only_fields": ["nosuch"]}) else {
+        unreachable!()
+    };
     assert_eq!(Selection::parse(&request, &THINGS).err().unwrap().subcode, 14);
 }
 
 #[test]
 fn pages_are_capped() {
-    let docs: Vec<Value> = (0..520).map(|index| json!({"id": format!("{index:03}")})).collect();
+    let docs: Vec<Value> = (0..520)
+        .map(|index| json!({"id": format!("{index:03}")}))
+        .collect();
     assert_eq!(select(json!({}), &docs).unwrap().len(), 500);
-    assert_eq!(select(json!({"page": 1, "page_size": 500}), &docs).unwrap().len(), 20);
+    assert_eq!(
+        select(json!({"page": 1, "page_size": 500}), &docs).unwrap().len(),
+        20
+    );
     assert_eq!(select(json!({"page_size": 1000}), &docs).unwrap().len(), 500);
     assert_eq!(select(json!({"start": 510, "size": 5}), &docs).unwrap().len(), 5);
     for bad in [json!({"page": -1}), json!({"page_size": 0}), json!({"page": "x"})] {
         assert_eq!(select(bad, &docs).unwrap_err().subcode, 12);
     }
-    assert_eq!(select(json!({"scroll_id": "what"}), &docs).unwrap_err().subcode, 1104);
+    assert_eq!(
+        select(json!({"scroll_id": "what"}), &docs).unwrap_err().subcode,
+        1104
+    );
 }
 
 proptest! {

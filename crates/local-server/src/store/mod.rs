@@ -179,6 +179,8 @@ fn serve_reads(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
 }
 
 /// Reads documents out of rows.
-pub(crate) fn parse_all(rows: impl Iterator<Item = rusqlite::Result<String>>) -> Result<Vec<Value>, ApiFault> {
+pub(crate) fn parse_all(
+    rows: impl Iterator<Item = rusqlite::Result<String>>,
+) -> Result<Vec<Value>, ApiFault> {
     rows.map(|doc| Ok(serde_json::from_str(&doc?)?)).collect()
 }

@@ -49,6 +49,9 @@ pub(crate) fn touch(connection: &Connection, id: Option<&str>, now: i64) -> Resu
 }
 
 fn one(connection: &Connection, sql: &str, key: &str) -> Result<Option<Value>, ApiFault> {
-    let doc: Option<String> = connection.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?;
+    let doc: Option<String> = connection
+        .prepare_cached(sql)?
+        .query_row([key], |row| row.get(0))
+        .optional()?;
     Ok(doc.map(|doc| serde_json::from_str(&doc)).transpose()?)
 }

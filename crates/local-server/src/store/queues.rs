@@ -42,7 +42,9 @@ pub(crate) fn all(connection: &Connection) -> Result<Vec<Value>, ApiFault> {
 pub(crate) fn save(connection: &Connection, queue: &Value) -> rusqlite::Result<()> {
     let text = |key: &str| queue.get(key).and_then(Value::as_str);
     let sql = "INSERT INTO queues (id, name, doc) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET name = ?2, doc = ?3";
-    connection.prepare_cached(sql)?.execute(params![text("id"), text("name"), queue.to_string()])?;
+    connection
+        .prepare_cached(sql)?
+        .execute(params![text("id"), text("name"), queue.to_string()])?;
     Ok(())
 }
 
@@ -55,7 +57,9 @@ pub(crate) fn delete(connection: &Connection, id: &str) -> Result<usize, ApiFaul
 /// Moves `last_update` of a queue.
 pub(crate) fn touch(connection: &Connection, id: &str, now: i64) -> Result<(), ApiFault> {
     let sql = "UPDATE queues SET doc = json_set(doc, '$.last_update', ?2) WHERE id = ?1";
-    connection.prepare_cached(sql)?.execute(params![id, time::iso(now)])?;
+    connection
+        .prepare_cached(sql)?
+        .execute(params![id, time::iso(now)])?;
     Ok(())
 }
 
@@ -63,20 +67,35 @@ pub(crate) fn touch(connection: &Connection, id: &str, now: i64) -> Result<(), A
 pub(crate) fn entries(connection: &Connection, queue: &str) -> Result<Vec<Entry>, ApiFault> {
     let sql = "SELECT task, added FROM queue_entries WHERE queue = ?1 ORDER BY position";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([queue], |row| Ok(Entry { task: row.get(0)?, added: row.get(1)? }))?;
+    let rows = statement.query_map([queue], |row| {
+        Ok(Entry {
+            task: row.get(0)?,
+            added: row.get(1)?,
+        })
+    })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 pub(crate) fn count(connection: &Connection, queue: &str) -> Result<i64, ApiFault> {
     let sql = "SELECT count(*) FROM queue_entries WHERE queue = ?1";
-    Ok(connection.prepare_cached(sql)?.query_row([queue], |row| row.get(0))?)
+    Ok(connection
+        .prepare_cached(sql)?
+        .query_row([queue], |row| row.get(0))?)
 }
 
 /// The entry that is served next.
 pub(crate) fn first(connection: &Connection, queue: &str) -> Result<Option<Entry>, ApiFault> {
     let sql = "SELECT task, added FROM queue_entries WHERE queue = ?1 ORDER BY position LIMIT 1";
-    let row = |row: &rusqlite::Row<'_>| Ok(Entry { task: row.get(0)?, added: row.get(1)? });
-    Ok(connection.prepare_cached(sql)?.query_row([queue], row).optional()?)
+    let row = |row: &rusqlite::Row<'_>| {
+        Ok(Entry {
+            task: row.get(0)?,
+            added: row.get(1)?,
+        })
+    };
+    Ok(connection
+        .prepare_cached(sql)?
+        .query_row([queue], row)
+        .optional()?)
 }
 
 /// Appends a task. False when it is there already.
@@ -84,7 +103,9 @@ pub(crate) fn append(connection: &Connection, queue: &str, task: &str, now: i64)
     let sql = "INSERT INTO queue_entries (queue, position, task, added)
         SELECT ?1, coalesce(max(position), 0) + 1, ?2, ?3 FROM queue_entries WHERE queue = ?1
         ON CONFLICT (queue, task) DO NOTHING";
-    let added = connection.prepare_cached(sql)?.execute(params![queue, task, now])?;
+    let added = connection
+        .prepare_cached(sql)?
+        .execute(params![queue, task, now])?;
     if added > 0 {
         touch(connection, queue, now)?;
     }
@@ -102,9 +123,16 @@ pub(crate) fn remove(connection: &Connection, queue: &str, task: &str, now: i64)
 }
 
 /// Removes a task from every queue but one.
-pub(crate) fn remove_elsewhere(connection: &Connection, keep: Option<&str>, task: &str, now: i64) -> Result<usize, ApiFault> {
+pub(crate) fn remove_elsewhere(
+    connection: &Connection,
+    keep: Option<&str>,
+    task: &str,
+    now: i64,
+) -> Result<usize, ApiFault> {
     let mut statement = connection.prepare_cached("SELECT queue FROM queue_entries WHERE task = ?1")?;
-    let queues: Vec<String> = statement.query_map([task], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let queues: Vec<String> = statement
+        .query_map([task], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
     let mut removed = 0;
     for queue in queues.iter().filter(|queue| Some(queue.as_str()) != keep) {
         removed += usize::from(remove(connection, queue, task, now)?);
@@ -123,6 +151,9 @@ pub(crate) fn reorder(connection: &Connection, queue: &str, entries: &[Entry]) -
 }
 
 fn one(connection: &Connection, sql: &str, key: &str) -> Result<Option<Value>, ApiFault> {
-    let doc: Option<String> = connection.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?;
+    let doc: Option<String> = connection
+        .prepare_cached(sql)?
+        .query_row([key], |row| row.get(0))
+        .optional()?;
     Ok(doc.map(|doc| serde_json::from_str(&doc)).transpose()?)
 }

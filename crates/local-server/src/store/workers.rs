@@ -25,19 +25,35 @@ pub(crate) struct Worker {
 }
 
 /// A worker of a user, unless it has expired.
-pub(crate) fn load(connection: &Connection, user: &str, id: &str, now: i64) -> Result<Option<Worker>, ApiFault> {
+pub(crate) fn load(
+    connection: &Connection,
+    user: &str,
+    id: &str,
+    now: i64,
+) -> Result<Option<Worker>, ApiFault> {
     let sql = "SELECT doc FROM workers WHERE user = ?1 AND id = ?2 AND expires > ?3";
-    let doc: Option<String> =
-        connection.prepare_cached(sql)?.query_row(params![user, id, now], |row| row.get(0)).optional()?;
+    let doc: Option<String> = connection
+        .prepare_cached(sql)?
+        .query_row(params![user, id, now], |row| row.get(0))
+        .optional()?;
     Ok(doc.map(|doc| serde_json::from_str(&doc)).transpose()?)
 }
 
 /// Stores a worker and starts its lifetime anew.
 pub(crate) fn save(connection: &Connection, worker: &Worker) -> Result<(), ApiFault> {
-    let sql = "INSERT OR REPLACE INTO workers (user, id, expires, last_activity, doc) VALUES (?1, ?2, ?3, ?4, ?5)";
-    let expires = worker.last_activity.saturating_add(worker.timeout.saturating_mul(1000));
+    let sql =
+        "INSERT OR REPLACE INTO workers (user, id, expires, last_activity, doc) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let expires = worker
+        .last_activity
+        .saturating_add(worker.timeout.saturating_mul(1000));
     let doc = serde_json::to_string(worker)?;
-    connection.prepare_cached(sql)?.execute(params![worker.user, worker.id, expires, worker.last_activity, doc])?;
+    connection.prepare_cached(sql)?.execute(params![
+        worker.user,
+        worker.id,
+        expires,
+        worker.last_activity,
+        doc
+    ])?;
     Ok(())
 }
 
@@ -68,17 +84,29 @@ pub(crate) fn properties(connection: &Connection, worker: &str, now: i64) -> Res
     let sql = "SELECT key, value, expires FROM worker_properties
         WHERE worker = ?1 AND (expires IS NULL OR expires > ?2) ORDER BY key";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(params![worker, now], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let rows = statement.query_map(params![worker, now], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(crate) fn set_property(connection: &Connection, worker: &str, (key, value, expires): &Property) -> Result<(), ApiFault> {
-    let sql = "INSERT OR REPLACE INTO worker_properties (worker, key, value, expires) VALUES (?1, ?2, ?3, ?4)";
-    connection.prepare_cached(sql)?.execute(params![worker, key, value, expires])?;
+pub(crate) fn set_property(
+    connection: &Connection,
+    worker: &str,
+    (key, value, expires): &Property,
+) -> Result<(), ApiFault> {
+    let sql =
+        "INSERT OR REPLACE INTO worker_properties (worker, key, value, expires) VALUES (?1, ?2, ?3, ?4)";
+    connection
+        .prepare_cached(sql)?
+        .execute(params![worker, key, value, expires])?;
     Ok(())
 }
 
 pub(crate) fn delete_property(connection: &Connection, worker: &str, key: &str) -> Result<(), ApiFault> {
-    connection.execute("DELETE FROM worker_properties WHERE worker = ?1 AND key = ?2", [worker, key])?;
+    connection.execute(
+        "DELETE FROM worker_properties WHERE worker = ?1 AND key = ?2",
+        [worker, key],
+    )?;
     Ok(())
 }

@@ -131,6 +131,11 @@ impl TestServer {
         format!("Bearer {}", self.token)
     }
 
+    /// Lets the watchdog look now; gives the ids of the tasks it stopped.
+    pub(crate) fn watchdog(&self) -> Vec<String> {
+        self.runtime.block_on(self.server.run_watchdog())
+    }
+
     pub(crate) fn stop(self) {
         self.runtime.block_on(self.server.shutdown());
     }

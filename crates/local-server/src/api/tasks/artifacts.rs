@@ -26,15 +26,24 @@ fn same(left: &Value, right: &Value) -> bool {
 }
 
 /// Replaces the artifacts of a task by what `change` makes of them.
-fn change_artifacts(call: &Call, tx: &Transaction<'_>, change: impl Fn(&mut Vec<Value>, &Value)) -> Result<(), ApiFault> {
+fn change_artifacts(
+    call: &Call,
+    tx: &Transaction<'_>,
+    change: impl Fn(&mut Vec<Value>, &Value),
+) -> Result<(), ApiFault> {
     let mut task = tasks::require(tx, call.required_str("task")?)?;
     require_unfinished(&task)?;
-    let given = call.opt_list("artifacts")?.ok_or_else(|| ApiFault::missing_field("artifacts"))?;
+    let given = call
+        .opt_list("artifacts")?
+        .ok_or_else(|| ApiFault::missing_field("artifacts"))?;
     if given.is_empty() {
         return Err(ApiFault::validation("field 'artifacts' needs at least one item"));
     }
     let given = artifact_list(&Value::Array(given.clone()))?;
-    let mut artifacts = task["execution"]["artifacts"].as_array().cloned().unwrap_or_default();
+    let mut artifacts = task["execution"]["artifacts"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     for item in given.as_array().into_iter().flatten() {
         change(&mut artifacts, item);
     }
@@ -57,7 +66,9 @@ fn add_or_update_artifacts(call: &Call, tx: &Transaction<'_>) -> Result<Value, A
 }
 
 fn delete_artifacts(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
-    change_artifacts(call, tx, |artifacts, item| artifacts.retain(|old| !same(old, item)))?;
+    change_artifacts(call, tx, |artifacts, item| {
+        artifacts.retain(|old| !same(old, item))
+    })?;
     Ok(json!({"deleted": 1}))
 }
 
@@ -65,7 +76,9 @@ fn delete_artifacts(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault
 fn side(value: Option<&str>) -> Result<&str, ApiFault> {
     match value {
         Some(side @ ("input" | "output")) => Ok(side),
-        Some(other) => Err(ApiFault::validation(format!("field 'type' must be input or output, not {other}"))),
+        Some(other) => Err(ApiFault::validation(format!(
+            "field 'type' must be input or output, not {other}"
+        ))),
         None => Err(ApiFault::missing_field("type")),
     }
 }
@@ -74,13 +87,17 @@ fn add_or_update_model(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFa
     let mut task = tasks::require(tx, call.required_str("task")?)?;
     let (name, model) = (call.required_str("name")?, call.required_str("model")?);
     let side = side(call.opt_str("type")?)?;
-    let known: Option<i64> = tx.query_row("SELECT 1 FROM models WHERE id = ?1", [model], |row| row.get(0)).optional()?;
+    let known: Option<i64> = tx
+        .query_row("SELECT 1 FROM models WHERE id = ?1", [model], |row| row.get(0))
+        .optional()?;
     if known.is_none() {
         return Err(ApiFault::invalid_model_id(model));
     }
     require_unfinished(&task)?;
     let item = json!({"name": name, "model": model, "updated": time::iso(call.now)});
-    let models = object_mut(&mut task, "models").entry(side).or_insert_with(|| json!([]));
+    let models = object_mut(&mut task, "models")
+        .entry(side)
+        .or_insert_with(|| json!([]));
     if let Value::Array(list) = models {
         match list.iter_mut().find(|old| text(old, "name") == Some(name)) {
             Some(old) => *old = item,
@@ -98,7 +115,9 @@ fn add_or_update_model(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFa
 fn delete_models(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let mut task = tasks::require(tx, call.required_str("task")?)?;
     require_unfinished(&task)?;
-    let given = call.opt_list("models")?.ok_or_else(|| ApiFault::missing_field("models"))?;
+    let given = call
+        .opt_list("models")?
+        .ok_or_else(|| ApiFault::missing_field("models"))?;
     for item in given {
         let name = text(item, "name").ok_or_else(|| ApiFault::missing_field("name"))?;
         let side = side(text(item, "type"))?;

@@ -11,16 +11,27 @@ use crate::api::{ApiFault, Call, Endpoint, batch};
 use crate::store::{events, parse_all, projects, queues, tasks};
 
 /// Fields that belong to a run and not to its task.
-const RUN_FIELDS: [&str; 7] =
-    ["started", "completed", "published", "active_duration", "last_worker", "last_worker_report", "enqueue_status"];
+const RUN_FIELDS: [&str; 7] = [
+    "started",
+    "completed",
+    "published",
+    "active_duration",
+    "last_worker",
+    "last_worker_report",
+    "enqueue_status",
+];
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::write("tasks.reset", (1, 0), reset),
         Endpoint::write("tasks.delete", (1, 0), delete),
         Endpoint::write("tasks.archive", (2, 12), archive),
-        Endpoint::write("tasks.reset_many", (2, 13), |call, tx| batch::each(call, tx, "task", reset)),
-        Endpoint::write("tasks.delete_many", (2, 13), |call, tx| batch::each(call, tx, "task", delete)),
+        Endpoint::write("tasks.reset_many", (2, 13), |call, tx| {
+            batch::each(call, tx, "task", reset)
+        }),
+        Endpoint::write("tasks.delete_many", (2, 13), |call, tx| {
+            batch::each(call, tx, "task", delete)
+        }),
         Endpoint::write("tasks.archive_many", (2, 13), archive_many),
         Endpoint::write("tasks.unarchive_many", (2, 13), unarchive_many),
     ]
@@ -33,8 +44,11 @@ fn reset(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let mut changes = Changes::default();
     let dequeued = queues::remove_elsewhere(tx, None, id(&task), call.now)?;
     let events = events::delete_for_task(tx, id(&task))?;
-    let deleted_models =
-        if call.flag("delete_output_models", true)? { delete_drafts(tx, id(&task))? } else { 0 };
+    let deleted_models = if call.flag("delete_output_models", true)? {
+        delete_drafts(tx, id(&task))?
+    } else {
+        0
+    };
     set_status(call, &mut task, &mut changes, "created", "reset", "reset");
     forget_run(&mut task);
     if call.flag("clear_all", false)? {
@@ -43,7 +57,11 @@ fn reset(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     }
     finish_transition(call, tx, &mut task, &mut changes)?;
     let mut reply = changes.reply();
-    let removed = if dequeued > 0 { json!({"removed": dequeued}) } else { json!({}) };
+    let removed = if dequeued > 0 {
+        json!({"removed": dequeued})
+    } else {
+        json!({})
+    };
     reply.insert("dequeued".to_owned(), removed);
     reply.insert("deleted_models".to_owned(), json!(deleted_models));
     reply.insert("events".to_owned(), json!({"deleted": events}));
@@ -107,7 +125,13 @@ fn delete_drafts(tx: &Transaction<'_>, task: &str) -> Result<usize, ApiFault> {
 fn delete(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let task = tasks::require(tx, call.required_str("task")?)?;
     let force = call.flag("force", false)?;
-    let refuse = |why: &str| ApiFault::new(400, 123, format!("Task cannot be deleted ({why}), use force=true: id={}", id(&task)));
+    let refuse = |why: &str| {
+        ApiFault::new(
+            400,
+            123,
+            format!("Task cannot be deleted ({why}), use force=true: id={}", id(&task)),
+        )
+    };
     if !force && status(&task) != "created" && !has_tag(&task, "system_tags", "archived") {
         return Err(refuse("it is neither a draft nor archived"));
     }
@@ -140,7 +164,13 @@ fn delete(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 }
 
 /// Deletes the models of a deleted task, or lets those that stay point at its grave.
-fn bury_models(call: &Call, tx: &Transaction<'_>, task: &str, models: &[Value], grave: &str) -> Result<usize, ApiFault> {
+fn bury_models(
+    call: &Call,
+    tx: &Transaction<'_>,
+    task: &str,
+    models: &[Value],
+    grave: &str,
+) -> Result<usize, ApiFault> {
     let may_delete = call.flag("delete_output_models", true)?;
     let mut deleted = 0;
     for model in models {
@@ -148,7 +178,10 @@ fn bury_models(call: &Call, tx: &Transaction<'_>, task: &str, models: &[Value], 
             delete_model(tx, id(model))?;
             deleted += 1;
         } else {
-            tx.execute("UPDATE models SET task = ?2, doc = json_set(doc, '$.task', ?2) WHERE id = ?1", [id(model), grave])?;
+            tx.execute(
+                "UPDATE models SET task = ?2, doc = json_set(doc, '$.task', ?2) WHERE id = ?1",
+                [id(model), grave],
+            )?;
         }
     }
     Ok(deleted)
@@ -196,7 +229,11 @@ fn archive_one(call: &Call, tx: &Transaction<'_>, wanted: &str) -> Result<(), Ap
     } else if was == "in_progress" {
         set_status(call, &mut task, &mut changes, "stopped", "archived", "");
     }
-    let kept = task["system_tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let kept = task["system_tags"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
     let with_mark = kept.chain(["archived"]).map(str::to_owned).collect();
     changes.set(&mut task, "system_tags", tags(with_mark)?);
     finish_transition(call, tx, &mut task, &mut changes)

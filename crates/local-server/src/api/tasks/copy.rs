@@ -9,8 +9,17 @@ use crate::api::{ApiFault, Call, Endpoint, projects};
 use crate::store::{self, tasks};
 
 /// Fields that a clone takes over as they are.
-const COPIED: [&str; 9] =
-    ["name", "comment", "type", "tags", "script", "container", "hyperparams", "configuration", "project"];
+const COPIED: [&str; 9] = [
+    "name",
+    "comment",
+    "type",
+    "tags",
+    "script",
+    "container",
+    "hyperparams",
+    "configuration",
+    "project",
+];
 
 /// Request fields that replace a whole field of the clone.
 const REPLACED: [(&str, &str); 7] = [
@@ -37,7 +46,10 @@ fn clone(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     }
     task["system_tags"] = tags_to_keep(&source);
     task["execution"] = execution_to_keep(&source);
-    task["models"]["input"] = source["models"].get("input").cloned().unwrap_or_else(|| json!([]));
+    task["models"]["input"] = source["models"]
+        .get("input")
+        .cloned()
+        .unwrap_or_else(|| json!([]));
     if let Some(destination) = source["output"].get("destination") {
         task["output"]["destination"] = destination.clone();
     }
@@ -56,7 +68,9 @@ fn clone(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 
 fn tags_to_keep(source: &Value) -> Value {
     let tags = source["system_tags"].as_array().into_iter().flatten();
-    tags.filter(|tag| !matches!(tag.as_str(), Some("development" | "archived"))).cloned().collect()
+    tags.filter(|tag| !matches!(tag.as_str(), Some("development" | "archived")))
+        .cloned()
+        .collect()
 }
 
 fn execution_to_keep(source: &Value) -> Value {
@@ -76,10 +90,16 @@ fn overrides(call: &Call, tx: &Transaction<'_>) -> Result<(Map<String, Value>, O
             data.insert(field.to_owned(), value.clone());
         }
     }
-    if let Some(parent) = call.opt_str("new_task_parent")?.filter(|parent| !parent.is_empty()) {
+    if let Some(parent) = call
+        .opt_str("new_task_parent")?
+        .filter(|parent| !parent.is_empty())
+    {
         data.insert("parent".to_owned(), json!(parent));
     }
-    if let Some(models) = call.get("new_task_input_models").filter(|models| !is_empty(models)) {
+    if let Some(models) = call
+        .get("new_task_input_models")
+        .filter(|models| !is_empty(models))
+    {
         data.insert("models".to_owned(), json!({"input": models, "output": []}));
     }
     if let Some(execution) = call.opt_object("execution_overrides")? {
@@ -93,7 +113,10 @@ fn overrides(call: &Call, tx: &Transaction<'_>) -> Result<(Map<String, Value>, O
             new_project = Some(json!({"id": project, "name": name}));
         }
         data.insert("project".to_owned(), json!(project));
-    } else if let Some(project) = call.opt_str("new_task_project")?.filter(|project| !project.is_empty()) {
+    } else if let Some(project) = call
+        .opt_str("new_task_project")?
+        .filter(|project| !project.is_empty())
+    {
         store::projects::require(tx, project)?;
         data.insert("project".to_owned(), json!(project));
     }

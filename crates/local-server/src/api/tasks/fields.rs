@@ -14,15 +14,36 @@ use crate::api::{ApiFault, Call};
 use crate::store::{projects, tasks};
 use crate::time;
 
-const SCRIPT_TEXTS: [&str; 7] =
-    ["binary", "repository", "tag", "branch", "version_num", "entry_point", "working_dir"];
+const SCRIPT_TEXTS: [&str; 7] = [
+    "binary",
+    "repository",
+    "tag",
+    "branch",
+    "version_num",
+    "entry_point",
+    "working_dir",
+];
 /// Statuses that an edit may write.
 const STATUSES: [&str; 10] = [
-    "created", "queued", "in_progress", "stopped", "completed", "failed", "closed", "publishing", "published", "unknown",
+    "created",
+    "queued",
+    "in_progress",
+    "stopped",
+    "completed",
+    "failed",
+    "closed",
+    "publishing",
+    "published",
+    "unknown",
 ];
 
 /// Applies every writable field of the request. Says whether anything beyond the labels of the task was given.
-pub(super) fn apply(call: &Call, tx: &Transaction<'_>, task: &mut Value, changes: &mut Changes) -> Result<bool, ApiFault> {
+pub(super) fn apply(
+    call: &Call,
+    tx: &Transaction<'_>,
+    task: &mut Value,
+    changes: &mut Changes,
+) -> Result<bool, ApiFault> {
     let mut data = call.data.clone();
     data.retain(|_, value| !value.is_null());
     legacy::incoming(call.version, &mut data);
@@ -40,7 +61,12 @@ pub(super) fn apply(call: &Call, tx: &Transaction<'_>, task: &mut Value, changes
 }
 
 /// Name, comment, tags and project: the fields that may change in any status.
-pub(super) fn apply_labels(call: &Call, tx: &Transaction<'_>, task: &mut Value, changes: &mut Changes) -> Result<(), ApiFault> {
+pub(super) fn apply_labels(
+    call: &Call,
+    tx: &Transaction<'_>,
+    task: &mut Value,
+    changes: &mut Changes,
+) -> Result<(), ApiFault> {
     if let Some(name) = call.opt_str("name")? {
         changes.set(task, "name", checked_name(name)?);
     }
@@ -54,7 +80,9 @@ pub(super) fn apply_labels(call: &Call, tx: &Transaction<'_>, task: &mut Value, 
     }
     if let Some(project) = call.opt_str("project")? {
         if project.is_empty() || projects::load(tx, project)?.is_none() {
-            return Err(ApiFault::bad_value(format!("there is no such project: project={project}")));
+            return Err(ApiFault::bad_value(format!(
+                "there is no such project: project={project}"
+            )));
         }
         changes.set(task, "project", project);
     }
@@ -65,7 +93,9 @@ pub(super) fn apply_labels(call: &Call, tx: &Transaction<'_>, task: &mut Value, 
 pub(super) fn checked_name(name: &str) -> Result<&str, ApiFault> {
     let name = name.trim();
     if name.chars().count() < 3 {
-        return Err(ApiFault::unstorable(format!("a task name needs three characters: name={name}")));
+        return Err(ApiFault::unstorable(format!(
+            "a task name needs three characters: name={name}"
+        )));
     }
     Ok(name)
 }
@@ -74,7 +104,10 @@ fn apply_type_and_status(call: &Call, task: &mut Value, changes: &mut Changes) -
     for (field, allowed) in [("type", &TYPES[..]), ("status", &STATUSES[..])] {
         if let Some(value) = call.opt_str(field)? {
             if !allowed.contains(&value) {
-                return Err(ApiFault::validation(format!("field '{field}' has no value {value}")).with("field", field));
+                return Err(
+                    ApiFault::validation(format!("field '{field}' has no value {value}"))
+                        .with("field", field),
+                );
             }
             changes.set(task, field, value);
         }
@@ -82,14 +115,21 @@ fn apply_type_and_status(call: &Call, task: &mut Value, changes: &mut Changes) -
     Ok(())
 }
 
-fn apply_parent(call: &Call, tx: &Transaction<'_>, task: &mut Value, changes: &mut Changes) -> Result<(), ApiFault> {
+fn apply_parent(
+    call: &Call,
+    tx: &Transaction<'_>,
+    task: &mut Value,
+    changes: &mut Changes,
+) -> Result<(), ApiFault> {
     match call.opt_str("parent")? {
         Some("") => {
             update::unset(task, "parent");
             changes.note("parent", Value::Null);
         }
         Some(parent) if tasks::load(tx, parent)?.is_none() => {
-            return Err(ApiFault::bad_value(format!("there is no such parent task: parent={parent}")));
+            return Err(ApiFault::bad_value(format!(
+                "there is no such parent task: parent={parent}"
+            )));
         }
         Some(parent) => changes.set(task, "parent", parent),
         None => {}
@@ -106,7 +146,9 @@ fn merge(task: &mut Value, changes: &mut Changes, object: &str, given: Map<Strin
 }
 
 fn apply_script(call: &Call, task: &mut Value, changes: &mut Changes) -> Result<(), ApiFault> {
-    let Some(given) = call.opt_object("script")? else { return Ok(()) };
+    let Some(given) = call.opt_object("script")? else {
+        return Ok(());
+    };
     let mut script = Map::new();
     for (field, value) in given.iter().filter(|(_, value)| !value.is_null()) {
         let value = match (field.as_str(), value) {
@@ -115,9 +157,15 @@ fn apply_script(call: &Call, task: &mut Value, changes: &mut Changes) -> Result<
             ("requirements", Value::Object(requirements)) => json!(requirements),
             // Clients of every age add this to whatever they send.
             ("method", _) => continue,
-            (name, _) if SCRIPT_TEXTS.contains(&name) || name == "diff" => return Err(wrong_type(name, "string")),
+            (name, _) if SCRIPT_TEXTS.contains(&name) || name == "diff" => {
+                return Err(wrong_type(name, "string"));
+            }
             ("requirements", _) => return Err(wrong_type("requirements", "object")),
-            (unknown, _) => return Err(ApiFault::validation(format!("field 'script.{unknown}' does not exist"))),
+            (unknown, _) => {
+                return Err(ApiFault::validation(format!(
+                    "field 'script.{unknown}' does not exist"
+                )));
+            }
         };
         script.insert(field.clone(), value);
     }
@@ -126,10 +174,16 @@ fn apply_script(call: &Call, task: &mut Value, changes: &mut Changes) -> Result<
 }
 
 fn apply_execution(call: &Call, task: &mut Value, changes: &mut Changes) -> Result<(), ApiFault> {
-    let Some(given) = call.opt_object("execution")? else { return Ok(()) };
+    let Some(given) = call.opt_object("execution")? else {
+        return Ok(());
+    };
     let mut execution = Map::new();
     for (field, value) in given.iter().filter(|(_, value)| !value.is_null()) {
-        let value = if field == "artifacts" { artifact_list(value)? } else { value.clone() };
+        let value = if field == "artifacts" {
+            artifact_list(value)?
+        } else {
+            value.clone()
+        };
         execution.insert(field.clone(), value);
     }
     merge(task, changes, "execution", execution);
@@ -151,7 +205,9 @@ pub(super) fn artifact_list(value: &Value) -> Result<Value, ApiFault> {
             item["mode"] = json!("output");
         }
     }
-    items.sort_by(|left, right| (text(left, "key"), text(left, "mode")).cmp(&(text(right, "key"), text(right, "mode"))));
+    items.sort_by(|left, right| {
+        (text(left, "key"), text(left, "mode")).cmp(&(text(right, "key"), text(right, "mode")))
+    });
     Ok(Value::Array(items))
 }
 
@@ -174,7 +230,10 @@ fn apply_output(call: &Call, task: &mut Value, changes: &mut Changes) -> Result<
 /// The fields that are replaced as a whole.
 fn apply_maps(call: &Call, task: &mut Value, changes: &mut Changes) -> Result<(), ApiFault> {
     if let Some(container) = call.opt_object("container")? {
-        if let Some((name, _)) = container.iter().find(|(_, value)| !value.is_string() && !value.is_null()) {
+        if let Some((name, _)) = container
+            .iter()
+            .find(|(_, value)| !value.is_string() && !value.is_null())
+        {
             return Err(wrong_type(&format!("container.{name}"), "string"));
         }
         changes.set(task, "container", Value::Object(container.clone()));
@@ -219,7 +278,9 @@ fn hyperparameters(sections: &Map<String, Value>) -> Result<Value, ApiFault> {
     let mut checked = Map::new();
     for (section, items) in sections {
         let section = section_name(section)?;
-        let items = items.as_object().ok_or_else(|| wrong_type("hyperparams", "object of objects"))?;
+        let items = items
+            .as_object()
+            .ok_or_else(|| wrong_type("hyperparams", "object of objects"))?;
         let mut section_items = Map::new();
         for (name, item) in items {
             section_items.insert(name.clone(), named_item(Some(&section), name, item)?);
@@ -234,7 +295,11 @@ pub(super) fn section_name(section: &str) -> Result<String, ApiFault> {
     if section.is_empty() {
         return Err(ApiFault::validation("a hyperparameter section needs a name"));
     }
-    Ok(if section.eq_ignore_ascii_case("properties") { "properties".to_owned() } else { section.to_owned() })
+    Ok(if section.eq_ignore_ascii_case("properties") {
+        "properties".to_owned()
+    } else {
+        section.to_owned()
+    })
 }
 
 /// A hyperparameter or configuration item with its own name in it. Values are text.

@@ -7,8 +7,16 @@ use crate::http::path::Version;
 use crate::select::shape_common;
 
 /// System tags that clients before 2.3 sent among the tags.
-const KNOWN_SYSTEM_TAGS: [&str; 8] =
-    ["development", "archived", "hidden", "pipeline", "dataset", "reports", "k8s-glue", "default"];
+const KNOWN_SYSTEM_TAGS: [&str; 8] = [
+    "development",
+    "archived",
+    "hidden",
+    "pipeline",
+    "dataset",
+    "reports",
+    "k8s-glue",
+    "default",
+];
 
 /// Rewrites request data of any version into the present form. What it finds inside `execution` and `output` is
 /// moved: parameters to `_legacy_parameters`, model descriptions to `_legacy_model_desc` (merged when applied),
@@ -34,10 +42,20 @@ pub(crate) fn incoming(version: Version, data: &mut Map<String, Value>) {
     }
     if let Some(command) = docker_cmd.as_ref().and_then(Value::as_str).map(str::trim) {
         let (image, arguments) = command.split_once(' ').unwrap_or((command, ""));
-        data.insert("container".to_owned(), json!({"image": image, "arguments": arguments.trim()}));
+        data.insert(
+            "container".to_owned(),
+            json!({"image": image, "arguments": arguments.trim()}),
+        );
     }
-    for (side, name, model) in [("input", "Input Model", input), ("output", "Output Model", output)] {
-        if let Some(model) = model.as_ref().and_then(Value::as_str).filter(|model| !model.is_empty()) {
+    for (side, name, model) in [
+        ("input", "Input Model", input),
+        ("output", "Output Model", output),
+    ] {
+        if let Some(model) = model
+            .as_ref()
+            .and_then(Value::as_str)
+            .filter(|model| !model.is_empty())
+        {
             let models = data.entry("models").or_insert_with(|| json!({}));
             models[side] = json!([{"name": name, "model": model}]);
         }
@@ -45,7 +63,9 @@ pub(crate) fn incoming(version: Version, data: &mut Map<String, Value>) {
 }
 
 fn split_tags(data: &mut Map<String, Value>) {
-    let Some(Value::Array(tags)) = data.get_mut("tags") else { return };
+    let Some(Value::Array(tags)) = data.get_mut("tags") else {
+        return;
+    };
     let is_system = |tag: &Value| tag.as_str().is_some_and(|tag| KNOWN_SYSTEM_TAGS.contains(&tag));
     let (system, own): (Vec<Value>, Vec<Value>) = std::mem::take(tags).into_iter().partition(is_system);
     *tags = own;
@@ -98,7 +118,11 @@ fn legacy_parameters(task: &Value) -> Map<String, Value> {
     let sections = task.get("hyperparams").and_then(Value::as_object);
     for (section, items) in sections.into_iter().flatten() {
         for (name, value) in legacy_items(Some(items)) {
-            let flat = if section == "Args" { name } else { format!("{section}/{name}") };
+            let flat = if section == "Args" {
+                name
+            } else {
+                format!("{section}/{name}")
+            };
             parameters.insert(flat, value);
         }
     }

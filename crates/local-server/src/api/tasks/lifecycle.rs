@@ -19,15 +19,25 @@ const NON_RESPONSIVE: &str = "Forced stop (non-responsive)";
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::write("tasks.started", (1, 0), started),
-        Endpoint::write("tasks.stopped", (1, 0), |call, tx| ended(call, tx, Transition::Stopped)),
-        Endpoint::write("tasks.failed", (1, 0), |call, tx| ended(call, tx, Transition::Failed)),
+        Endpoint::write("tasks.stopped", (1, 0), |call, tx| {
+            ended(call, tx, Transition::Stopped)
+        }),
+        Endpoint::write("tasks.failed", (1, 0), |call, tx| {
+            ended(call, tx, Transition::Failed)
+        }),
         Endpoint::write("tasks.completed", (2, 2), completed),
-        Endpoint::write("tasks.close", (1, 0), |call, tx| plain(call, tx, Transition::Close)),
+        Endpoint::write("tasks.close", (1, 0), |call, tx| {
+            plain(call, tx, Transition::Close)
+        }),
         Endpoint::write("tasks.publish", (1, 0), publish),
         Endpoint::write("tasks.stop", (1, 0), stop),
         Endpoint::write("tasks.ping", (2, 1), ping),
-        Endpoint::write("tasks.publish_many", (2, 13), |call, tx| batch::each(call, tx, "task", publish)),
-        Endpoint::write("tasks.stop_many", (2, 13), |call, tx| batch::each(call, tx, "task", stop)),
+        Endpoint::write("tasks.publish_many", (2, 13), |call, tx| {
+            batch::each(call, tx, "task", publish)
+        }),
+        Endpoint::write("tasks.stop_many", (2, 13), |call, tx| {
+            batch::each(call, tx, "task", stop)
+        }),
     ]
 }
 
@@ -36,15 +46,26 @@ pub(super) fn target(call: &Call, task: &Value, transition: Transition) -> Resul
     let from = TaskStatus::from(status(task));
     let force = call.flag("force", false)?;
     if matches!(from, TaskStatus::Other(_)) && !force {
-        return Err(ApiFault::new(500, 1, format!("Internal error (no rule for status {from})")));
+        return Err(ApiFault::new(
+            500,
+            1,
+            format!("Internal error (no rule for status {from})"),
+        ));
     }
     model::apply(&from, transition, force).map_err(|illegal| {
-        ApiFault::invalid_task_status(illegal.to_string()).with("current_status", from.as_str()).with("id", id(task))
+        ApiFault::invalid_task_status(illegal.to_string())
+            .with("current_status", from.as_str())
+            .with("id", id(task))
     })
 }
 
 /// Checks a transition and sets status, reason and message as the request says.
-fn transit(call: &Call, task: &mut Value, changes: &mut Changes, transition: Transition) -> Result<(), ApiFault> {
+fn transit(
+    call: &Call,
+    task: &mut Value,
+    changes: &mut Changes,
+    transition: Transition,
+) -> Result<(), ApiFault> {
     let to = target(call, task, transition)?;
     let reason = call.opt_str("status_reason")?.unwrap_or_default();
     let message = call.opt_str("status_message")?.unwrap_or_default();
@@ -54,7 +75,8 @@ fn transit(call: &Call, task: &mut Value, changes: &mut Changes, transition: Tra
 
 fn started(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let wanted = call.required_str("task")?;
-    let mut task = tasks::load(tx, wanted)?.ok_or_else(|| ApiFault::new(400, 10, format!("Invalid object id: id={wanted}")))?;
+    let mut task = tasks::load(tx, wanted)?
+        .ok_or_else(|| ApiFault::new(400, 10, format!("Invalid object id: id={wanted}")))?;
     let mut changes = Changes::default();
     let runs_already = status(&task) == "in_progress" && task.get("started").is_some();
     transit(call, &mut task, &mut changes, Transition::Started)?;
@@ -113,13 +135,22 @@ fn publish(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 
 /// Publishes the task and its last output model. Publishing happens in one transaction, so nobody ever sees the
 /// status in between.
-fn publish_task(call: &Call, tx: &Transaction<'_>, task: &mut Value, changes: &mut Changes) -> Result<(), ApiFault> {
+fn publish_task(
+    call: &Call,
+    tx: &Transaction<'_>,
+    task: &mut Value,
+    changes: &mut Changes,
+) -> Result<(), ApiFault> {
     transit(call, task, changes, Transition::Publish)?;
     changes.set(task, "published", time::iso(call.now));
     if call.flag("publish_model", true)? {
         let models = task["models"]["output"].as_array();
-        if let Some(model) = models.and_then(|list| list.last()).and_then(|item| text(item, "model")) {
-            let sql = "UPDATE models SET ready = 1, last_update = ?2, doc = json_set(doc, '$.ready', json('true'),
+        if let Some(model) = models
+            .and_then(|list| list.last())
+            .and_then(|item| text(item, "model"))
+        {
+            let sql =
+                "UPDATE models SET ready = 1, last_update = ?2, doc = json_set(doc, '$.ready', json('true'),
                 '$.last_update', ?3, '$.last_change', ?3) WHERE id = ?1 AND ready = 0";
             tx.execute(sql, params![model, call.now, time::iso(call.now)])?;
         }
@@ -150,7 +181,9 @@ fn stop(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 }
 
 fn worker_listens(call: &Call, task: &Value) -> bool {
-    let heard = text(task, "last_update").and_then(time::parse).is_some_and(|heard| call.now - heard <= WORKER_SILENCE);
+    let heard = text(task, "last_update")
+        .and_then(time::parse)
+        .is_some_and(|heard| call.now - heard <= WORKER_SILENCE);
     !has_tag(task, "system_tags", "development") && text(task, "last_worker").is_some() && heard
 }
 

@@ -127,13 +127,25 @@ fn finish(
 }
 
 /// As `finish`, for changes of status, which the project notices too.
-fn finish_transition(call: &Call, tx: &Transaction<'_>, task: &mut Value, changes: &mut Changes) -> Result<(), ApiFault> {
+fn finish_transition(
+    call: &Call,
+    tx: &Transaction<'_>,
+    task: &mut Value,
+    changes: &mut Changes,
+) -> Result<(), ApiFault> {
     finish(call, tx, task, changes, true)?;
     projects::touch(tx, text(task, "project"), call.now)
 }
 
 /// Sets status, reason and message. A task that goes to a queue is no longer under development.
-fn set_status(call: &Call, task: &mut Value, changes: &mut Changes, status: &str, reason: &str, message: &str) {
+fn set_status(
+    call: &Call,
+    task: &mut Value,
+    changes: &mut Changes,
+    status: &str,
+    reason: &str,
+    message: &str,
+) {
     changes.set(task, "status", status);
     changes.set(task, "status_reason", reason);
     changes.set(task, "status_message", message);
@@ -144,7 +156,11 @@ fn set_status(call: &Call, task: &mut Value, changes: &mut Changes, status: &str
 }
 
 fn remove_tag(task: &mut Value, changes: &mut Changes, tag: &str) {
-    let mut tags = task.get("system_tags").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut tags = task
+        .get("system_tags")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     tags.retain(|found| found != tag);
     changes.set(task, "system_tags", Value::Array(tags));
 }

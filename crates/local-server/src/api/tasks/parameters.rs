@@ -30,9 +30,13 @@ fn require_editable(call: &Call, task: &Value) -> Result<(), ApiFault> {
 
 /// The items of a request: at least one object.
 fn items<'a>(call: &'a Call, field: &str) -> Result<&'a Vec<Value>, ApiFault> {
-    let items = call.opt_list(field)?.ok_or_else(|| ApiFault::missing_field(field))?;
+    let items = call
+        .opt_list(field)?
+        .ok_or_else(|| ApiFault::missing_field(field))?;
     if items.is_empty() {
-        return Err(ApiFault::validation(format!("field '{field}' needs at least one item")));
+        return Err(ApiFault::validation(format!(
+            "field '{field}' needs at least one item"
+        )));
     }
     Ok(items)
 }
@@ -46,16 +50,26 @@ fn field<'a>(item: &'a Value, name: &str) -> Result<&'a str, ApiFault> {
 }
 
 /// User properties may change in every status; one other section among them makes the usual rule hold.
-fn require_editable_unless_properties(call: &Call, task: &Value, sections: &[String]) -> Result<(), ApiFault> {
-    if sections.iter().all(|section| section == "properties") { Ok(()) } else { require_editable(call, task) }
+fn require_editable_unless_properties(
+    call: &Call,
+    task: &Value,
+    sections: &[String],
+) -> Result<(), ApiFault> {
+    if sections.iter().all(|section| section == "properties") {
+        Ok(())
+    } else {
+        require_editable(call, task)
+    }
 }
 
 fn edit_hyper_params(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let mut task = tasks::require(tx, call.required_str("task")?)?;
     let items = items(call, "hyperparams")?;
     let replace = call.opt_str("replace_hyperparams")?.unwrap_or("none");
-    let sections: Vec<String> =
-        items.iter().map(|item| section_name(field(item, "section")?)).collect::<Result<_, _>>()?;
+    let sections: Vec<String> = items
+        .iter()
+        .map(|item| section_name(field(item, "section")?))
+        .collect::<Result<_, _>>()?;
     require_editable_unless_properties(call, &task, &sections)?;
     let stored = object_mut(&mut task, "hyperparams");
     match replace {
@@ -64,7 +78,11 @@ fn edit_hyper_params(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFaul
             stored.shift_remove(section);
         }),
         "all" => stored.clear(),
-        other => return Err(ApiFault::validation(format!("field 'replace_hyperparams' has no value {other}"))),
+        other => {
+            return Err(ApiFault::validation(format!(
+                "field 'replace_hyperparams' has no value {other}"
+            )));
+        }
     }
     for (item, section) in items.iter().zip(&sections) {
         let name = field(item, "name")?;
@@ -79,12 +97,17 @@ fn edit_hyper_params(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFaul
 fn delete_hyper_params(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let mut task = tasks::require(tx, call.required_str("task")?)?;
     let items = items(call, "hyperparams")?;
-    let sections: Vec<String> =
-        items.iter().map(|item| section_name(field(item, "section")?)).collect::<Result<_, _>>()?;
+    let sections: Vec<String> = items
+        .iter()
+        .map(|item| section_name(field(item, "section")?))
+        .collect::<Result<_, _>>()?;
     require_editable_unless_properties(call, &task, &sections)?;
     let stored = object_mut(&mut task, "hyperparams");
     for (item, section) in items.iter().zip(&sections) {
-        match (text(item, "name"), stored.get_mut(section).and_then(Value::as_object_mut)) {
+        match (
+            text(item, "name"),
+            stored.get_mut(section).and_then(Value::as_object_mut),
+        ) {
             (Some(name), Some(items)) => {
                 items.shift_remove(name);
             }

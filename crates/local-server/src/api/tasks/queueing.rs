@@ -16,16 +16,25 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::write("tasks.enqueue", (1, 0), enqueue),
         Endpoint::write("tasks.dequeue", (1, 0), dequeue),
-        Endpoint::write("tasks.enqueue_many", (2, 13), |call, tx| batch::each(call, tx, "task", enqueue)),
-        Endpoint::write("tasks.dequeue_many", (2, 13), |call, tx| batch::each(call, tx, "task", dequeue)),
+        Endpoint::write("tasks.enqueue_many", (2, 13), |call, tx| {
+            batch::each(call, tx, "task", enqueue)
+        }),
+        Endpoint::write("tasks.dequeue_many", (2, 13), |call, tx| {
+            batch::each(call, tx, "task", dequeue)
+        }),
     ]
 }
 
 /// The queue that a request names, or the default one.
 fn wanted_queue(call: &Call, tx: &Transaction<'_>) -> Result<String, ApiFault> {
-    let given = |name: &str| call.opt_str(name).map(|text| text.filter(|text| !text.is_empty()));
+    let given = |name: &str| {
+        call.opt_str(name)
+            .map(|text| text.filter(|text| !text.is_empty()))
+    };
     match (given("queue")?, given("queue_name")?) {
-        (Some(_), Some(_)) => Err(ApiFault::validation("give either 'queue' or 'queue_name', not both")),
+        (Some(_), Some(_)) => Err(ApiFault::validation(
+            "give either 'queue' or 'queue_name', not both",
+        )),
         (Some(queue), None) => queues::require(tx, queue).map(|_| queue.to_owned()),
         (None, Some(name)) => find_or_create(call, tx, name),
         (None, None) => Ok(text(&default_queue(tx)?, "id").unwrap_or_default().to_owned()),
@@ -69,10 +78,14 @@ fn enqueue(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 /// Moving a task without telling it is for tasks that already wait for a queue.
 fn check_keeps_queue(task: &Value, verify: bool) -> Result<(), ApiFault> {
     if verify {
-        return Err(ApiFault::validation("'verify_watched_queue' needs 'update_execution_queue'"));
+        return Err(ApiFault::validation(
+            "'verify_watched_queue' needs 'update_execution_queue'",
+        ));
     }
     if status(task) != "queued" || text(&task["execution"], "queue").is_none_or(str::is_empty) {
-        return Err(ApiFault::validation("'update_execution_queue' may only be false for a queued task with a queue"));
+        return Err(ApiFault::validation(
+            "'update_execution_queue' may only be false for a queued task with a queue",
+        ));
     }
     Ok(())
 }
@@ -80,19 +93,31 @@ fn check_keeps_queue(task: &Value, verify: bool) -> Result<(), ApiFault> {
 /// Whether a live worker serves the queue.
 fn is_watched(call: &Call, tx: &Transaction<'_>, queue: &str) -> Result<bool, ApiFault> {
     let live = workers::active_since(tx, i64::MIN, call.now)?;
-    Ok(live.iter().any(|worker| worker.queues.iter().any(|served| served == queue)))
+    Ok(live
+        .iter()
+        .any(|worker| worker.queues.iter().any(|served| served == queue)))
 }
 
 /// Takes a task out of its queue. It never checks legality: a waiting or running task gets the status asked for, or
 /// the one it had before it was enqueued; any other keeps its own.
 fn dequeue(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     const NEW_STATUSES: [&str; 9] = [
-        "created", "queued", "in_progress", "stopped", "completed", "failed", "closed", "publishing", "published",
+        "created",
+        "queued",
+        "in_progress",
+        "stopped",
+        "completed",
+        "failed",
+        "closed",
+        "publishing",
+        "published",
     ];
     let wanted = call.required_str("task")?;
     let new_status = call.opt_str("new_status")?;
     if let Some(bad) = new_status.filter(|status| !NEW_STATUSES.contains(status)) {
-        return Err(ApiFault::validation(format!("field 'new_status' has no value {bad}")));
+        return Err(ApiFault::validation(format!(
+            "field 'new_status' has no value {bad}"
+        )));
     }
     let Some(mut task) = tasks::load(tx, wanted)? else {
         queues::remove_elsewhere(tx, None, wanted, call.now)?;
@@ -127,7 +152,9 @@ pub(crate) fn restore_status(
     queue: Option<&str>,
     reason: &str,
 ) -> Result<(), ApiFault> {
-    let Some(mut task) = tasks::load(tx, task)? else { return Ok(()) };
+    let Some(mut task) = tasks::load(tx, task)? else {
+        return Ok(());
+    };
     let waits_here = queue.is_none_or(|queue| text(&task["execution"], "queue") == Some(queue));
     if status(&task) != "queued" || !waits_here {
         return Ok(());
@@ -140,8 +167,15 @@ pub(crate) fn restore_status(
 }
 
 /// Tells a task which queue it is in. A task that does not exist is none of the queue's business.
-pub(crate) fn set_execution_queue(call: &Call, tx: &Transaction<'_>, task: &str, queue: &str) -> Result<(), ApiFault> {
-    let Some(mut task) = tasks::load(tx, task)? else { return Ok(()) };
+pub(crate) fn set_execution_queue(
+    call: &Call,
+    tx: &Transaction<'_>,
+    task: &str,
+    queue: &str,
+) -> Result<(), ApiFault> {
+    let Some(mut task) = tasks::load(tx, task)? else {
+        return Ok(());
+    };
     object_mut(&mut task, "execution").insert("queue".to_owned(), json!(queue));
     finish(call, tx, &mut task, &mut Changes::default(), true)
 }

@@ -37,11 +37,47 @@ pub(super) const TASKS: Collection = Collection {
         ("runtime.*", Kind::Equality),
     ],
     known: &[
-        "id", "name", "type", "status", "status_reason", "status_message", "status_changed", "comment", "company", "user",
-        "created", "started", "completed", "published", "active_duration", "parent", "project", "tags", "system_tags",
-        "script", "container", "execution", "models", "hyperparams", "configuration", "runtime", "output", "last_worker",
-        "last_worker_report", "last_update", "last_change", "last_changed_by", "last_iteration", "last_metrics",
-        "metric_stats", "report", "report_assets", "input", "unique_metrics", "enqueue_status", "company_origin",
+        "id",
+        "name",
+        "type",
+        "status",
+        "status_reason",
+        "status_message",
+        "status_changed",
+        "comment",
+        "company",
+        "user",
+        "created",
+        "started",
+        "completed",
+        "published",
+        "active_duration",
+        "parent",
+        "project",
+        "tags",
+        "system_tags",
+        "script",
+        "container",
+        "execution",
+        "models",
+        "hyperparams",
+        "configuration",
+        "runtime",
+        "output",
+        "last_worker",
+        "last_worker_report",
+        "last_update",
+        "last_change",
+        "last_changed_by",
+        "last_iteration",
+        "last_metrics",
+        "metric_stats",
+        "report",
+        "report_assets",
+        "input",
+        "unique_metrics",
+        "enqueue_status",
+        "company_origin",
     ],
 };
 
@@ -65,9 +101,13 @@ fn get_by_id(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 fn get_all(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let selection = Selection::parse(&call.data, &TASKS)?;
     let show_hidden = selection.mentions("id") || call.flag("search_hidden", false)?;
-    let wanted = |task: &Value| (show_hidden || !has_tag(task, "system_tags", "hidden")) && selection.matches(task);
+    let wanted =
+        |task: &Value| (show_hidden || !has_tag(task, "system_tags", "hidden")) && selection.matches(task);
     let mut docs = match selection.ids() {
-        Some(ids) => ids.iter().filter_map(|id| tasks::load(tx, id).transpose()).collect::<Result<Vec<_>, _>>()?,
+        Some(ids) => ids
+            .iter()
+            .filter_map(|id| tasks::load(tx, id).transpose())
+            .collect::<Result<Vec<_>, _>>()?,
         None => scan(tx, &selection, wanted)?,
     };
     docs.retain(wanted);
@@ -84,7 +124,11 @@ fn get_all(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 }
 
 /// The matching documents in order of creation. Columns narrow the rows; the rest is decided on each document.
-fn scan(tx: &Transaction<'_>, selection: &Selection, wanted: impl Fn(&Value) -> bool) -> Result<Vec<Value>, ApiFault> {
+fn scan(
+    tx: &Transaction<'_>,
+    selection: &Selection,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Vec<Value>, ApiFault> {
     let mut sql = "SELECT doc FROM tasks WHERE true".to_owned();
     let mut values: Vec<&str> = Vec::new();
     for column in ["status", "type", "project", "parent", "user"] {
@@ -109,7 +153,11 @@ fn scan(tx: &Transaction<'_>, selection: &Selection, wanted: impl Fn(&Value) -> 
 
 /// The items of a section or of the configuration, sorted by name.
 fn sorted_items(items: Option<&Value>) -> Vec<Value> {
-    let mut items: Vec<Value> = items.and_then(Value::as_object).into_iter().flat_map(|map| map.values().cloned()).collect();
+    let mut items: Vec<Value> = items
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|map| map.values().cloned())
+        .collect();
     items.sort_by(|left, right| text(left, "name").cmp(&text(right, "name")));
     items
 }
@@ -117,23 +165,34 @@ fn sorted_items(items: Option<&Value>) -> Vec<Value> {
 fn get_hyper_params(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let mut params = Vec::new();
     for task in required_tasks(call, tx)? {
-        let mut sections: Vec<&String> = task["hyperparams"].as_object().into_iter().flat_map(|map| map.keys()).collect();
+        let mut sections: Vec<&String> = task["hyperparams"]
+            .as_object()
+            .into_iter()
+            .flat_map(|map| map.keys())
+            .collect();
         sections.sort();
-        let items: Vec<Value> =
-            sections.into_iter().flat_map(|section| sorted_items(task["hyperparams"].get(section))).collect();
+        let items: Vec<Value> = sections
+            .into_iter()
+            .flat_map(|section| sorted_items(task["hyperparams"].get(section)))
+            .collect();
         params.push(json!({"task": id(&task), "hyperparams": items}));
     }
     Ok(json!({"params": params}))
 }
 
 fn required_tasks(call: &Call, tx: &Transaction<'_>) -> Result<Vec<Value>, ApiFault> {
-    call.required_strings("tasks")?.iter().map(|id| tasks::require(tx, id)).collect()
+    call.required_strings("tasks")?
+        .iter()
+        .map(|id| tasks::require(tx, id))
+        .collect()
 }
 
 fn get_configurations(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let names = call.opt_strings("names")?.filter(|names| !names.is_empty());
     let wanted = |item: &Value| {
-        names.as_ref().is_none_or(|names| names.iter().any(|name| text(item, "name") == Some(name.as_str())))
+        names
+            .as_ref()
+            .is_none_or(|names| names.iter().any(|name| text(item, "name") == Some(name.as_str())))
     };
     let describe = |task: Value| {
         let mut items = sorted_items(task.get("configuration"));
@@ -159,7 +218,9 @@ fn get_configuration_names(call: &Call, tx: &Transaction<'_>) -> Result<Value, A
 fn get_types(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let projects = call.opt_strings("projects")?.unwrap_or_default();
     let mut statement = tx.prepare_cached("SELECT DISTINCT type, project FROM tasks")?;
-    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?)))?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?))
+    })?;
     let used: Vec<(String, Option<String>)> = rows.collect::<rusqlite::Result<_>>()?;
     let counts = |project: &Option<String>| {
         projects.is_empty() || project.as_ref().is_some_and(|project| projects.contains(project))

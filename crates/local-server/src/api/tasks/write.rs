@@ -50,7 +50,10 @@ fn validate(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 fn edit(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let mut task = tasks::require(tx, call.required_str("task")?)?;
     if status(&task) != "created" && !call.flag("force", false)? {
-        return Err(ApiFault::invalid_task_status(format!("the task is {}, expected created", status(&task))));
+        return Err(ApiFault::invalid_task_status(format!(
+            "the task is {}, expected created",
+            status(&task)
+        )));
     }
     let mut changes = Changes::default();
     let beyond_labels = fields::apply(call, tx, &mut task, &mut changes)?;
@@ -69,7 +72,8 @@ fn update(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
         changes.set(&mut task, "status_message", message);
     }
     if let Some(created) = call.opt_str("created")? {
-        let created = time::parse(created).ok_or_else(|| ApiFault::validation("field 'created' must be a date"))?;
+        let created =
+            time::parse(created).ok_or_else(|| ApiFault::validation("field 'created' must be a date"))?;
         changes.set(&mut task, "created", time::iso(created));
     }
     if let Some(error) = call.opt_str("output__error")? {
@@ -83,14 +87,19 @@ fn update(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 }
 
 fn update_batch(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
-    let lines = call.lines.clone().unwrap_or_else(|| vec![Value::Object(call.data.clone())]);
+    let lines = call
+        .lines
+        .clone()
+        .unwrap_or_else(|| vec![Value::Object(call.data.clone())]);
     if lines.is_empty() {
         return Err(ApiFault::new(400, 17, "Batch contains no items"));
     }
     let mut updated = 0;
     for line in lines {
         if let Value::Object(data) = line {
-            updated += update(&call.with_data(data), tx)?["updated"].as_i64().unwrap_or_default();
+            updated += update(&call.with_data(data), tx)?["updated"]
+                .as_i64()
+                .unwrap_or_default();
         }
     }
     Ok(json!({"updated": updated}))
@@ -98,7 +107,9 @@ fn update_batch(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 
 fn set_requirements(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let mut task = tasks::require(tx, call.required_str("task")?)?;
-    let requirements = call.opt_object("requirements")?.ok_or_else(|| ApiFault::missing_field("requirements"))?;
+    let requirements = call
+        .opt_object("requirements")?
+        .ok_or_else(|| ApiFault::missing_field("requirements"))?;
     let requirements = Value::Object(requirements.clone());
     let mut changes = Changes::default();
     object_mut(&mut task, "script").insert("requirements".to_owned(), requirements.clone());
@@ -148,7 +159,9 @@ fn update_tags(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let operations = usize::from(!added.is_empty()) + usize::from(!removed.is_empty());
     let mut updated = 0;
     for id in &ids {
-        let Some(mut task) = tasks::load(tx, id)? else { continue };
+        let Some(mut task) = tasks::load(tx, id)? else {
+            continue;
+        };
         let old = task.get("tags").and_then(Value::as_array).into_iter().flatten();
         let mut new: Vec<String> = old.filter_map(Value::as_str).map(str::to_owned).collect();
         new.extend(added.iter().cloned());
