@@ -15,6 +15,8 @@ pub(crate) const VERSION_LINE: &str = concat!("CLEARML-AGENT version ", env!("CA
 #[command(
     name = "clearml-agent",
     about = "CLEARML-AGENT AI Orchestration DevOps: runs machine-learning tasks from ClearML queues",
+    display_name = "CLEARML-AGENT",
+    version = concat!("version ", env!("CARGO_PKG_VERSION")),
     disable_help_subcommand = true,
     disable_version_flag = true,
     infer_long_args = true,

@@ -1,10 +1,8 @@
 //! Tasks that cannot work: each fails with a clear message and the right stage, and the agent goes on.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{LIMIT, LONG_LIMIT, QUEUE, Scene};
+use crate::scene::{LIMIT, LONG_LIMIT, QUEUE, Scene};
 use serde_json::json;
 use xtask::workbench::{Agent, TaskSpec, wait_for};
 

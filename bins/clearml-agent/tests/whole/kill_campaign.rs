@@ -3,15 +3,13 @@
 //! The seed is printed; `CLEARML_TEST_SEED=<number>` repeats a campaign, `CLEARML_TEST_KILLS=<number>` sets how
 //! often each of the three is killed.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{LONG_LIMIT, Scene};
+use crate::scene::{LONG_LIMIT, Scene};
 use rustix::process::{Pid, Signal, kill_process};
 use xtask::workbench::{Agent, TaskSpec};
 

@@ -1,7 +1,5 @@
 //! A scene for one journey: an embedded server and an agent as real processes in a scratch folder.
 
-#![expect(dead_code, reason = "each test program uses its own part of the harness")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,32 +10,32 @@ use tempfile::TempDir;
 use xtask::workbench::{Agent, AgentOptions, Api, LocalServer, TaskSpec};
 
 /// The executable under test.
-pub const AGENT: &str = env!("CARGO_BIN_EXE_clearml-agent");
+pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_clearml-agent");
 
 /// The name of the queue that every scene has.
-pub const QUEUE: &str = "work";
+pub(crate) const QUEUE: &str = "work";
 
 /// How long a task without packages may take on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a task may take that installs packages.
-pub const LONG_LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const LONG_LIMIT: Duration = Duration::from_secs(300);
 
-pub struct Scene {
-    pub server: LocalServer,
-    pub api: Api,
-    pub queue: String,
-    pub folder: TempDir,
+pub(crate) struct Scene {
+    pub(crate) server: LocalServer,
+    pub(crate) api: Api,
+    pub(crate) queue: String,
+    pub(crate) folder: TempDir,
 }
 
 /// A task that has ended.
-pub struct Ended {
-    pub task: Value,
-    pub console: String,
+pub(crate) struct Ended {
+    pub(crate) task: Value,
+    pub(crate) console: String,
 }
 
 impl Scene {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("clearml-agent-test-")
             .tempdir()
@@ -54,7 +52,7 @@ impl Scene {
     }
 
     /// An agent that polls quickly and keeps everything inside the scene.
-    pub fn options(&self) -> AgentOptions {
+    pub(crate) fn options(&self) -> AgentOptions {
         AgentOptions::new(Path::new(AGENT), self.folder.path(), &self.server.config())
             .variable("CLEARML_AGENT_QUEUE_POLL_FREQ_SEC", "0.2")
             .variable("CLEARML_WORKER_NAME", "tester")
@@ -62,19 +60,19 @@ impl Scene {
             .variable("UV_CACHE_DIR", shared_folder("uv-cache").to_str().unwrap())
     }
 
-    pub fn daemon(&self) -> Agent {
+    pub(crate) fn daemon(&self) -> Agent {
         Agent::daemon(&self.options(), QUEUE).unwrap()
     }
 
-    pub fn submit(&self, name: &str, spec: &TaskSpec) -> String {
+    pub(crate) fn submit(&self, name: &str, spec: &TaskSpec) -> String {
         self.api.submit(name, spec, &self.queue).unwrap()
     }
 
-    pub fn ended(&self, task: &str) -> Ended {
+    pub(crate) fn ended(&self, task: &str) -> Ended {
         self.ended_within(task, LIMIT)
     }
 
-    pub fn ended_within(&self, task: &str, limit: Duration) -> Ended {
+    pub(crate) fn ended_within(&self, task: &str, limit: Duration) -> Ended {
         let document = self.api.wait_until_ended(task, limit).unwrap();
         Ended {
             task: document,
@@ -83,20 +81,20 @@ impl Scene {
     }
 
     /// Submits a task and waits for its end.
-    pub fn run(&self, name: &str, spec: &TaskSpec) -> Ended {
+    pub(crate) fn run(&self, name: &str, spec: &TaskSpec) -> Ended {
         let task = self.submit(name, spec);
         self.ended(&task)
     }
 
     /// Proves that the agent still works.
-    pub fn good_task_completes(&self) {
+    pub(crate) fn good_task_completes(&self) {
         let ended = self.run("afterwards", &TaskSpec::script("print('out: still here')"));
         ended.assert_status("completed");
         assert_eq!(ended.output(), ["out: still here"]);
     }
 
     /// A git repository with the given files on branch `main`; returns its URL and commit.
-    pub fn repository(&self, name: &str, files: &[(&str, &str)]) -> (String, String) {
+    pub(crate) fn repository(&self, name: &str, files: &[(&str, &str)]) -> (String, String) {
         let folder = self.folder.path().join(name);
         fs::create_dir_all(&folder).unwrap();
         git(&folder, &["init", "--quiet", "--initial-branch=main"]);
@@ -125,16 +123,16 @@ impl Scene {
 }
 
 impl Ended {
-    pub fn status(&self) -> &str {
+    pub(crate) fn status(&self) -> &str {
         self.task["status"].as_str().unwrap_or_default()
     }
 
-    pub fn reason(&self) -> &str {
+    pub(crate) fn reason(&self) -> &str {
         self.task["status_reason"].as_str().unwrap_or_default()
     }
 
     #[track_caller]
-    pub fn assert_status(&self, status: &str) {
+    pub(crate) fn assert_status(&self, status: &str) {
         assert_eq!(
             self.status(),
             status,
@@ -146,7 +144,7 @@ impl Ended {
 
     /// The task failed in set-up: the reason names the stage, and both it and the console say `what`.
     #[track_caller]
-    pub fn assert_failed_in(&self, stage: &str, what: &str) {
+    pub(crate) fn assert_failed_in(&self, stage: &str, what: &str) {
         self.assert_status("failed");
         assert!(
             self.reason().starts_with(stage),
@@ -162,7 +160,7 @@ impl Ended {
     }
 
     /// The lines that the user's code printed, which the scripts of the tests mark with `out: `.
-    pub fn output(&self) -> Vec<&str> {
+    pub(crate) fn output(&self) -> Vec<&str> {
         self.console
             .lines()
             .filter(|line| line.starts_with("out: "))
@@ -171,7 +169,7 @@ impl Ended {
 }
 
 /// Runs a command of the agent to its end: exit code, standard output, standard error.
-pub fn finish(mut command: Command) -> (i32, String, String) {
+pub(crate) fn finish(mut command: Command) -> (i32, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
@@ -182,14 +180,14 @@ pub fn finish(mut command: Command) -> (i32, String, String) {
 }
 
 /// A folder below the build folder that all tests share.
-pub fn shared_folder(name: &str) -> PathBuf {
+pub(crate) fn shared_folder(name: &str) -> PathBuf {
     let folder = xtask::workspace::target().join("python").join(name);
     fs::create_dir_all(&folder).unwrap();
     folder
 }
 
 /// Whether packages can be installed on this machine; says so loudly when not.
-pub fn environment_or_skip(
+pub(crate) fn environment_or_skip(
     test: &str,
     name: &str,
     packages: &[&str],

@@ -1,12 +1,10 @@
 //! A server that is away or answers nonsense: nothing is lost, nothing happens twice.
 
-mod common;
-
 use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{LIMIT, Scene};
+use crate::scene::{LIMIT, Scene};
 use serde_json::{Value, json};
 use xtask::workbench::{TaskSpec, wait_for};
 

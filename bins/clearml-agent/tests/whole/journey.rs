@@ -1,10 +1,8 @@
 //! Whole journeys of well-behaved tasks, from the queue to the final status.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{AGENT, LIMIT, LONG_LIMIT, QUEUE, Scene, environment_or_skip, finish};
+use crate::scene::{AGENT, LIMIT, LONG_LIMIT, QUEUE, Scene, environment_or_skip, finish};
 use rustix::process::Signal;
 use serde_json::json;
 use xtask::workbench::{Agent, AgentOptions, TaskSpec, wait_for};

@@ -1,0 +1,9 @@
+//! The built executable as a user meets it: with its own server, real git, pip and Python, and the official
+//! packages. One program, so that it is linked once.
+
+mod bad_tasks;
+mod command_line;
+mod journey;
+mod kill_campaign;
+mod scene;
+mod server_faults;
