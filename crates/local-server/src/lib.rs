@@ -16,7 +16,7 @@
 //!                                                                 └ one commit (fsync) for all calls that wait
 //! ```
 //!
-//! * An [`api`] endpoint is a plain function from a call and a transaction to a JSON value or a fault. It neither
+//! * An API endpoint is a plain function from a call and a transaction to a JSON value or a fault. It neither
 //!   waits nor knows HTTP.
 //! * All writing calls run one after another on a single thread, so "atomic" needs no further thought: a pop, an
 //!   enqueue or a status transition is simply a function. Calls that arrive while the disk is busy share the next

@@ -1,6 +1,7 @@
 //! One request from start to end: who is asked, what is asked, whether a fault is due, the call, the reply.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body;
 use axum::extract::{ConnectInfo, Request, State};
@@ -18,6 +19,9 @@ use crate::api::{ApiFault, AuthNeed, Call, Endpoint};
 use crate::auth::Credential;
 use crate::files::{self, FilesState};
 use crate::server::{API_VERSION, Shared};
+
+/// How long a request body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What the API port needs: the server, and the files that it also serves under `/files`.
 #[derive(Clone)]
@@ -49,9 +53,11 @@ pub(crate) async fn api(
         )
             .into_response();
     }
-    let body = match body::to_bytes(body, state.server.options.max_body_bytes).await {
-        Ok(body) => body,
-        Err(error) => return unreadable_body(&parts, &error),
+    let reading = body::to_bytes(body, state.server.options.max_body_bytes);
+    let body = match tokio::time::timeout(BODY_TIMEOUT, reading).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => return unreadable_body(&parts, 413, &error.to_string()),
+        Err(_) => return unreadable_body(&parts, 408, "it did not arrive in time"),
     };
     if state.server.options.faults && matches!(parts.uri.path(), "/_faults" | "/_calls") {
         let (code, reply) = state
@@ -91,12 +97,12 @@ fn refuse_host(server: &Shared, headers: &HeaderMap) -> Option<Response> {
     Some((StatusCode::FORBIDDEN, message).into_response())
 }
 
-fn unreadable_body(parts: &Parts, error: &axum::Error) -> Response {
+fn unreadable_body(parts: &Parts, code: u16, why: &str) -> Response {
     let meta = meta_of(parts, String::new(), API_VERSION);
     let fault = ApiFault::new(
-        413,
+        code,
         0,
-        format!("The request body cannot be read or is too large: {error}"),
+        format!("The request body cannot be read or is too large: {why}"),
     );
     envelope::reply(&meta, Err(fault))
 }

@@ -184,3 +184,82 @@ pub(crate) fn parse_all(
 ) -> Result<Vec<Value>, ApiFault> {
     rows.map(|doc| Ok(serde_json::from_str(&doc?)?)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// Opens a store with one small table, in a folder that lives as long as the caller keeps it.
+    fn open() -> (tempfile::TempDir, Store, StoreThreads) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        let writer = open_writer(&path).unwrap();
+        writer
+            .execute_batch("CREATE TABLE numbers (number INTEGER PRIMARY KEY)")
+            .unwrap();
+        let (store, threads) = Store::start(writer, open_reader(&path).unwrap()).unwrap();
+        (folder, store, threads)
+    }
+
+    fn insert(tx: &Transaction<'_>, number: i64) -> Outcome {
+        tx.execute("INSERT INTO numbers VALUES (?1)", [number])?;
+        Ok(json!(number))
+    }
+
+    async fn stored(store: &Store) -> Value {
+        let sql = "SELECT json_group_array(number) FROM (SELECT number FROM numbers ORDER BY number)";
+        let read = move |tx: &Transaction<'_>| {
+            Ok(serde_json::from_str(
+                &tx.query_row(sql, [], |row| row.get::<_, String>(0))?,
+            )?)
+        };
+        store.run(Access::Read, read).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_job_that_fails_takes_nothing_else_with_it() {
+        let (_folder, store, threads) = open();
+        let store = Arc::new(store);
+        let jobs: Vec<_> = (0..20)
+            .map(|number| {
+                let store = Arc::clone(&store);
+                tokio::spawn(async move {
+                    let work = move |tx: &Transaction<'_>| {
+                        insert(tx, number)?;
+                        if number % 2 == 0 {
+                            Ok(json!(number))
+                        } else {
+                            Err(ApiFault::bad_request("odd"))
+                        }
+                    };
+                    store.run(Access::Write, work).await.is_ok()
+                })
+            })
+            .collect();
+        for (number, job) in jobs.into_iter().enumerate() {
+            assert_eq!(job.await.unwrap(), number % 2 == 0);
+        }
+        assert_eq!(stored(&store).await, json!([0, 2, 4, 6, 8, 10, 12, 14, 16, 18]));
+        drop(store);
+        threads.join();
+    }
+
+    #[tokio::test]
+    async fn readers_see_what_was_acknowledged_and_cannot_write() {
+        let (_folder, store, threads) = open();
+        for number in 0..3 {
+            store
+                .run(Access::Write, move |tx| insert(tx, number))
+                .await
+                .unwrap();
+            assert_eq!(stored(&store).await.as_array().unwrap().len() as i64, number + 1);
+        }
+        assert!(store.run(Access::Read, |tx| insert(tx, 9)).await.is_err());
+        drop(store);
+        threads.join();
+    }
+}

@@ -235,6 +235,27 @@ fn started_keeps_its_time_and_clears_the_end() {
 }
 
 #[test]
+fn of_two_transitions_at_once_only_the_legal_ones_happen() {
+    let server = TestServer::start();
+    for _ in 0..10 {
+        let task = in_status(&server, "in_progress");
+        let call = |endpoint: &'static str| server.call(endpoint, json!({"task": task})).0;
+        let (completed, failed) = std::thread::scope(|scope| {
+            let completed = scope.spawn(|| call("tasks.completed"));
+            let failed = scope.spawn(|| call("tasks.failed"));
+            (completed.join().unwrap(), failed.join().unwrap())
+        });
+        let winner = match (completed, failed) {
+            (200, 400) => "completed",
+            (400, 200) => "failed",
+            other => panic!("neither may follow the other: {other:?}"),
+        };
+        assert_eq!(task_of(&server, &task)["status"], winner);
+    }
+    server.stop();
+}
+
+#[test]
 fn completion_may_publish() {
     let server = TestServer::start();
     let task = in_status(&server, "in_progress");

@@ -387,6 +387,19 @@ fn headers_for_transactions_and_deferral() {
     assert_eq!((reply.status, &reply.json()["meta"]["trx"]), (200, &json!("T1")));
     let meta = ask(&server, "GET", "/debug.ping", &[], "").json()["meta"].clone();
     assert_eq!(meta["trx"], meta["id"]);
+    let long = json!({"a": "x".repeat(1000)}).to_string();
+    let reply = ask(
+        &server,
+        "POST",
+        "/debug.ping",
+        &[("Accept-Encoding", "gzip, deflate")],
+        &long,
+    );
+    assert_eq!(
+        reply.json()["data"]["a"].as_str().unwrap().len(),
+        1000,
+        "readable by who may also read gzip"
+    );
     assert_eq!(meta["id"].as_str().unwrap().len(), 32);
     server.stop();
 }
