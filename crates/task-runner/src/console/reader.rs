@@ -173,8 +173,9 @@ impl ChannelReader {
         &self.window
     }
 
-    /// Forgets everything before stream position `offset`.
+    /// Forgets everything before stream position `offset`, also what has not been read yet.
     pub fn consume(&mut self, offset: u64) {
+        self.next = self.next.max(offset);
         while let Some(first) = self.window.front_mut() {
             if first.end() <= offset {
                 self.window_bytes -= first.payload.len();

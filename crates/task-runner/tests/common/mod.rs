@@ -2,6 +2,8 @@
 
 #![expect(dead_code, reason = "each test program uses a part of this")]
 
+pub(crate) mod world;
+
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
