@@ -26,7 +26,11 @@ impl QueueOrder {
     /// Starts at the first queue.
     #[must_use]
     pub fn new(fairness: bool) -> Self {
-        Self { fairness, next: 0, pulled_in_pass: false }
+        Self {
+            fairness,
+            next: 0,
+            pulled_in_pass: false,
+        }
     }
 
     /// The next queue to serve. `ready[i]` says that queue `i` has a task and may be asked now.
@@ -37,7 +41,11 @@ impl QueueOrder {
             return Choice::Serve(index);
         }
         self.next = 0;
-        if std::mem::take(&mut self.pulled_in_pass) { Choice::NextPass } else { Choice::Idle }
+        if std::mem::take(&mut self.pulled_in_pass) {
+            Choice::NextPass
+        } else {
+            Choice::Idle
+        }
     }
 
     /// Queue `index` gave a task.
@@ -100,7 +108,11 @@ mod tests {
             order.passed_over(0);
             assert_eq!(order.choose(&[true, true]), Choice::Serve(1));
             order.passed_over(1);
-            assert_eq!(order.choose(&[true, true]), Choice::Idle, "a pass without success must end in sleep");
+            assert_eq!(
+                order.choose(&[true, true]),
+                Choice::Idle,
+                "a pass without success must end in sleep"
+            );
             assert_eq!(order.choose(&[true, true]), Choice::Serve(0));
         }
     }

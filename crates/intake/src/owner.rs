@@ -56,7 +56,12 @@ mod tests {
 
     #[test]
     fn a_mark_comes_back_as_it_was_written_and_nonsense_is_no_mark() {
-        let mark = OwnerMark { worker: "h:0".into(), run: "r1".into(), host: "h".into(), ts: 7 };
+        let mark = OwnerMark {
+            worker: "h:0".into(),
+            run: "r1".into(),
+            host: "h".into(),
+            ts: 7,
+        };
         let mut runtime = mark.entries();
         assert_eq!(OwnerMark::read(&runtime), Some(mark));
         assert_eq!(runtime[HOST_KEY], json!("h"));

@@ -51,6 +51,9 @@ pub struct Before {
     pub owner_run: Option<String>,
     /// The queue that the task itself names.
     pub execution_queue: Option<QueueId>,
+    /// When its status was last changed or confirmed.
+    #[serde(default)]
+    pub changed: Option<String>,
 }
 
 /// Where a task stands in the queue of the intent.
@@ -73,6 +76,9 @@ pub struct TaskSighting {
     pub owner: Option<OwnerMark>,
     /// The queue that the task itself names (`execution.queue`).
     pub execution_queue: Option<QueueId>,
+    /// When the server last changed or confirmed the status (`status_changed`). It moves when somebody
+    /// puts the task into a queue again, which a look every second could miss.
+    pub changed: Option<String>,
 }
 
 impl TaskSighting {
@@ -83,6 +89,7 @@ impl TaskSighting {
             status: Some(self.status.clone()),
             owner_run: self.owner.as_ref().map(|mark| mark.run.clone()),
             execution_queue: self.execution_queue.clone(),
+            changed: self.changed.clone(),
         }
     }
 }
@@ -150,9 +157,9 @@ pub fn may_start(before: &Before, status: &TaskStatus) -> bool {
     }
 }
 
-/// Decides what an intent has become. `waited_out` says that the grace time has passed since this was
-/// first asked, with the server answering: any competitor that holds the task has marked it by then, and
-/// any pop of ours that was still under way has arrived.
+/// Decides what an intent has become. `waited_out` says that the server has given the same answers for
+/// the whole grace time: any competitor that holds the task has marked it by then, and any pop of ours
+/// that was still under way has arrived.
 #[must_use]
 pub fn resolve(intent: &Intent, phase: Phase, seen: &Sighting, waited_out: bool) -> Action {
     let Some(task) = &seen.task else {
@@ -207,6 +214,10 @@ fn resolve_absent(
             Action::NotOurs(Why::Status(task.status.clone()))
         }
         Phase::Popping => Action::PutBackAtHead,
+        // Somebody took the task for lost and put it back, and the entry is gone again: as above.
+        Phase::Popped if task.changed != intent.before.changed && task.status == TaskStatus::Queued => {
+            Action::PutBackAtHead
+        }
         Phase::Popped | Phase::Claimed => Action::Ours,
     }
 }

@@ -129,7 +129,13 @@ pub struct Popper<S, J> {
 impl<S: QueueServer, J: Journal> Popper<S, J> {
     /// A popper for this worker. `host` goes into the owner mark.
     pub fn new(server: S, journal: J, worker: WorkerId, host: String, timing: Timing) -> Self {
-        Self { server, journal, worker, host, timing }
+        Self {
+            server,
+            journal,
+            worker,
+            host,
+            timing,
+        }
     }
 
     /// Where this popper remembers its pops.
@@ -152,7 +158,10 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
         let intent = self
             .journal
             .begin(task, queue, &before)
-            .map_err(|source| PopError::Journal { task: task.clone(), source })?;
+            .map_err(|source| PopError::Journal {
+                task: task.clone(),
+                source,
+            })?;
         let sent = Instant::now();
         match self.server.pop(queue, task).await {
             PopAnswer::Popped(popped) => {
@@ -169,7 +178,11 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
             }
             PopAnswer::Refused(source) => {
                 self.forget(&intent)?;
-                Err(PopError::Refused { queue: intent.queue, task: intent.task, source })
+                Err(PopError::Refused {
+                    queue: intent.queue,
+                    task: intent.task,
+                    source,
+                })
             }
             PopAnswer::Ambiguous(error) => {
                 tracing::warn!(
@@ -222,11 +235,7 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
 
     /// The server has confirmed that an entry was given to us. A server that does not know the `task`
     /// argument may have given us another task than the one at the head; it gets an intent of its own.
-    async fn confirm(
-        &self,
-        intent: Intent,
-        popped: TaskId,
-    ) -> Result<Intent, PopError<S::Error, J::Error>> {
+    async fn confirm(&self, intent: Intent, popped: TaskId) -> Result<Intent, PopError<S::Error, J::Error>> {
         let mut confirmed = intent.clone();
         let mut written = Ok(());
         if popped != intent.task {
@@ -248,7 +257,10 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
     /// The journal does not take what happened, so nothing may depend on our memory: back with the task.
     async fn rescue(&self, intent: Intent, source: J::Error) -> PopError<S::Error, J::Error> {
         match self.server.put_back(&intent.queue, &intent.task).await {
-            Ok(_) => PopError::Journal { task: intent.task, source },
+            Ok(_) => PopError::Journal {
+                task: intent.task,
+                source,
+            },
             Err(error) => {
                 tracing::error!("journal of task {}: {source}", intent.task);
                 unresolved(intent, Phase::Popped, error)
@@ -258,14 +270,13 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
 
     /// Looks, decides, acts, until the fate of the intent is known.
     async fn settle(&self, mut intent: Intent, mut phase: Phase) -> PopResult<S, J> {
-        let mut waiting_since: Option<Instant> = None;
+        let mut watch = Watch::default();
         loop {
             let seen = match self.observe(&intent).await {
                 Ok(seen) => seen,
                 Err(source) => return Err(unresolved(intent, phase, source)),
             };
-            let since = *waiting_since.get_or_insert_with(Instant::now);
-            let waited_out = since.elapsed() >= self.timing.grace;
+            let waited_out = watch.unchanged_for(&seen, self.timing.claim_within) >= self.timing.grace;
             match resolve(&intent, phase, &seen, waited_out) {
                 Action::Ours => {
                     let task = intent.task.clone();
@@ -285,13 +296,13 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
                                 return self.claim(intent).await;
                             }
                             phase = Phase::Popped;
-                            waiting_since = None;
+                            watch = Watch::default();
                         }
                         // Somebody was faster, or our earlier pop has arrived: look again.
                         PopAnswer::Nothing => {}
                         PopAnswer::Refused(source) => return Err(unresolved(intent, phase, source)),
                         PopAnswer::Ambiguous(_) => {
-                            waiting_since = None;
+                            watch = Watch::default();
                             tokio::time::sleep(self.timing.look_every).await;
                         }
                     }
@@ -306,7 +317,11 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
         let place = self.server.place(&intent.queue, &intent.task).await?;
         let task = self.server.look(&intent.task).await?;
         let competitors = self.server.competitors(&intent.queue, &self.worker).await?;
-        Ok(Sighting { task, place, competitors })
+        Ok(Sighting {
+            task,
+            place,
+            competitors,
+        })
     }
 
     /// Marks and starts a task that was given to us.
@@ -322,7 +337,10 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
         match self.journal.advance(&intent, Phase::Claimed) {
             Ok(()) => Ok(Outcome::Ours(intent)),
             // Mark and journal (phase Popped) agree that it is ours: recovery goes on from there.
-            Err(source) => Err(PopError::Journal { task: intent.task, source }),
+            Err(source) => Err(PopError::Journal {
+                task: intent.task,
+                source,
+            }),
         }
     }
 
@@ -363,9 +381,33 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
     }
 
     fn forget(&self, intent: &Intent) -> Result<(), PopError<S::Error, J::Error>> {
-        self.journal
-            .forget(intent)
-            .map_err(|source| PopError::Journal { task: intent.task.clone(), source })
+        self.journal.forget(intent).map_err(|source| PopError::Journal {
+            task: intent.task.clone(),
+            source,
+        })
+    }
+}
+
+/// How long one sighting has been the only one.
+#[derive(Default)]
+struct Watch {
+    last: Option<(Sighting, Instant)>,
+    since: Option<Instant>,
+}
+
+impl Watch {
+    /// Notes a sighting. A gap longer than `longest_gap` could hide anything, so it starts anew.
+    fn unchanged_for(&mut self, seen: &Sighting, longest_gap: Duration) -> Duration {
+        let now = Instant::now();
+        let same = self
+            .last
+            .as_ref()
+            .is_some_and(|(last, at)| last == seen && now.duration_since(*at) < longest_gap);
+        if !same {
+            self.since = None;
+        }
+        self.last = Some((seen.clone(), now));
+        now.duration_since(*self.since.get_or_insert(now))
     }
 }
 
@@ -374,5 +416,9 @@ where
     E: std::error::Error,
     J: std::error::Error,
 {
-    PopError::Unresolved { intent: Box::new(intent), phase, source }
+    PopError::Unresolved {
+        intent: Box::new(intent),
+        phase,
+        source,
+    }
 }

@@ -20,7 +20,9 @@ pub struct Backoff {
 impl Backoff {
     /// Notes a failure. Returns the pause before the next attempt.
     pub fn failed(&mut self) -> Duration {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(8)).min(LONGEST_PAUSE);
+        let pause = FIRST_PAUSE
+            .saturating_mul(1 << self.failures.min(8))
+            .min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
         pause
     }

@@ -49,11 +49,7 @@ pub trait QueueServer {
     fn place(&self, queue: &QueueId, task: &TaskId) -> impl Future<Output = Result<Place, Self::Error>>;
 
     /// Whether a worker other than `me` listens to the queue.
-    fn competitors(
-        &self,
-        queue: &QueueId,
-        me: &WorkerId,
-    ) -> impl Future<Output = Result<bool, Self::Error>>;
+    fn competitors(&self, queue: &QueueId, me: &WorkerId) -> impl Future<Output = Result<bool, Self::Error>>;
 
     /// Pops the queue if `task` is its head. Sent exactly once.
     fn pop(&self, queue: &QueueId, task: &TaskId) -> impl Future<Output = PopAnswer<Self::Error>>;
@@ -100,7 +96,9 @@ impl ApiQueueServer {
     /// A write that is sent once. Repeated after an outage it could meet a task that has lived on
     /// meanwhile; after an error the caller looks first.
     async fn once(&self, endpoint: &'static str, body: Value) -> Result<Updated, ApiError> {
-        self.client.call(Call::new(endpoint).version("2.14").body(body)).await
+        self.client
+            .call(Call::new(endpoint).version("2.14").body(body))
+            .await
     }
 }
 
@@ -113,8 +111,13 @@ impl QueueServer for ApiQueueServer {
     type Error = ApiError;
 
     async fn look(&self, task: &TaskId) -> Result<Option<TaskSighting>, ApiError> {
-        let query = TasksQuery::one(task, ["status", "runtime", "execution.queue"]);
-        Ok(self.client.tasks_get_all(&query).await?.pop().map(|task| sighting(&task)))
+        let query = TasksQuery::one(task, ["status", "status_changed", "runtime", "execution.queue"]);
+        Ok(self
+            .client
+            .tasks_get_all(&query)
+            .await?
+            .pop()
+            .map(|task| sighting(&task)))
     }
 
     async fn place(&self, queue: &QueueId, task: &TaskId) -> Result<Place, ApiError> {
@@ -131,11 +134,17 @@ impl QueueServer for ApiQueueServer {
     }
 
     async fn competitors(&self, queue: &QueueId, me: &WorkerId) -> Result<bool, ApiError> {
-        let query = WorkersQuery { last_seen: Some(WORKER_SILENCE_SEC), ..WorkersQuery::default() };
+        let query = WorkersQuery {
+            last_seen: Some(WORKER_SILENCE_SEC),
+            ..WorkersQuery::default()
+        };
         match self.client.workers_get_all(&query).await {
             Ok(workers) => Ok(workers.iter().any(|worker| {
                 worker.id != *me
-                    && worker.queues.iter().any(|served| served.id.as_deref() == Some(queue.as_str()))
+                    && worker
+                        .queues
+                        .iter()
+                        .any(|served| served.id.as_deref() == Some(queue.as_str()))
             })),
             Err(error) if error.is_transient() => Err(error),
             Err(_) => Ok(true),
@@ -168,7 +177,10 @@ impl QueueServer for ApiQueueServer {
     }
 
     async fn started(&self, task: &TaskId, message: &str) -> Result<bool, ApiError> {
-        match self.once("tasks.started", json!({"task": task, "status_message": message})).await {
+        match self
+            .once("tasks.started", json!({"task": task, "status_message": message}))
+            .await
+        {
             Ok(_) => Ok(true),
             Err(error) if declined(&error) => Ok(false),
             Err(error) => Err(error),
@@ -192,7 +204,11 @@ impl QueueServer for ApiQueueServer {
     }
 
     async fn stop(&self, task: &TaskId, reason: &str) -> Result<(), ApiError> {
-        match self.client.tasks_stopped(task, &StatusChange::reason(reason)).await {
+        match self
+            .client
+            .tasks_stopped(task, &StatusChange::reason(reason))
+            .await
+        {
             Err(error) if !declined(&error) => Err(error),
             _ => Ok(()),
         }
@@ -204,6 +220,9 @@ fn sighting(task: &Task) -> TaskSighting {
     TaskSighting {
         status: task.status.clone().unwrap_or_else(|| TaskStatus::from("")),
         owner: OwnerMark::read(&task.runtime),
-        execution_queue: path::get(&execution, "queue").and_then(Value::as_str).map(QueueId::from),
+        execution_queue: path::get(&execution, "queue")
+            .and_then(Value::as_str)
+            .map(QueueId::from),
+        changed: task.extra.get("status_changed").map(ToString::to_string),
     }
 }

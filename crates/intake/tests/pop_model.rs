@@ -31,6 +31,10 @@ struct World {
     runs: BTreeMap<TaskId, BTreeSet<String>>,
     /// Share of calls that go wrong, in percent; 0 towards the end, so that everything can settle.
     trouble: u32,
+    /// Stands for the clock of the server.
+    changes: u32,
+    /// Whether the agents know of each other.
+    competitors: bool,
     /// Whether a pop may be applied seconds after its caller has given up.
     late: bool,
 }
@@ -75,7 +79,11 @@ impl Server {
 }
 
 fn take_head(world: &mut World, task: &TaskId) -> Option<TaskId> {
-    if world.queue.front() == Some(task) { world.queue.pop_front() } else { None }
+    if world.queue.front() == Some(task) {
+        world.queue.pop_front()
+    } else {
+        None
+    }
 }
 
 impl QueueServer for Server {
@@ -95,7 +103,7 @@ impl QueueServer for Server {
     }
 
     async fn competitors(&self, _: &QueueId, _: &WorkerId) -> Result<bool, Injected> {
-        Ok(true)
+        Ok(self.0.borrow().competitors)
     }
 
     async fn pop(&self, _: &QueueId, task: &TaskId) -> PopAnswer<Injected> {
@@ -145,7 +153,8 @@ impl QueueServer for Server {
     }
 
     async fn started(&self, task: &TaskId, _: &str) -> Result<bool, Injected> {
-        self.simple(|world| world.tasks[task].status == TaskStatus::InProgress).await
+        self.simple(|world| world.tasks[task].status == TaskStatus::InProgress)
+            .await
     }
 
     async fn put_back(&self, _: &QueueId, task: &TaskId) -> Result<PutBack, Injected> {
@@ -155,6 +164,9 @@ impl QueueServer for Server {
             }
             if !world.queue.contains(task) {
                 world.queue.push_front(task.clone());
+                world.changes += 1;
+                let changed = Some(world.changes.to_string());
+                world.tasks.get_mut(task).unwrap().changed = changed;
             }
             PutBack::Done
         })
@@ -186,12 +198,16 @@ impl Journal for Disk {
             queue: queue.clone(),
             before: before.clone(),
         };
-        self.intents.borrow_mut().insert(intent.run.clone(), (intent.clone(), Phase::Popping));
+        self.intents
+            .borrow_mut()
+            .insert(intent.run.clone(), (intent.clone(), Phase::Popping));
         Ok(intent)
     }
 
     fn advance(&self, intent: &Intent, phase: Phase) -> Result<(), Injected> {
-        self.intents.borrow_mut().insert(intent.run.clone(), (intent.clone(), phase));
+        self.intents
+            .borrow_mut()
+            .insert(intent.run.clone(), (intent.clone(), phase));
         Ok(())
     }
 
@@ -203,8 +219,13 @@ impl Journal for Disk {
 
 /// What a daemon does: bring open intents to their end first, then take from the queue.
 async fn agent(world: Shared, disk: Disk) {
-    let popper =
-        Popper::new(Server(world.clone()), disk.clone(), disk.worker.clone(), "h".into(), Timing::default());
+    let popper = Popper::new(
+        Server(world.clone()),
+        disk.clone(),
+        disk.worker.clone(),
+        "h".into(),
+        Timing::default(),
+    );
     loop {
         let open = disk.intents.borrow().values().next().cloned();
         let head = world.borrow().queue.front().cloned();
@@ -223,7 +244,12 @@ async fn agent(world: Shared, disk: Disk) {
 }
 
 async fn run(world: &Shared, disk: &Disk, intent: &Intent) {
-    world.borrow_mut().runs.entry(intent.task.clone()).or_default().insert(intent.run.clone());
+    world
+        .borrow_mut()
+        .runs
+        .entry(intent.task.clone())
+        .or_default()
+        .insert(intent.run.clone());
     let duration = world.borrow_mut().rng.random_range(0..3000);
     sleep(Duration::from_millis(duration)).await;
     world.borrow_mut().tasks.get_mut(&intent.task).unwrap().status = TaskStatus::Completed;
@@ -232,19 +258,27 @@ async fn run(world: &Shared, disk: &Disk, intent: &Intent) {
 
 fn world(seed: u64, tasks: usize, trouble: u32, late: bool) -> Shared {
     let ids: Vec<TaskId> = (0..tasks).map(|n| TaskId::new(format!("t{n}"))).collect();
-    let fresh = TaskSighting { status: TaskStatus::Queued, owner: None, execution_queue: Some("q".into()) };
+    let fresh = TaskSighting {
+        status: TaskStatus::Queued,
+        owner: None,
+        execution_queue: Some("q".into()),
+        changed: None,
+    };
     Rc::new(RefCell::new(World {
         rng: StdRng::seed_from_u64(seed),
         queue: ids.iter().cloned().collect(),
         tasks: ids.into_iter().map(|id| (id, fresh.clone())).collect(),
         runs: BTreeMap::new(),
         trouble,
+        changes: 0,
+        competitors: true,
         late,
     }))
 }
 
 async fn simulate(seed: u64, agents: usize, trouble: u32, late: bool) {
     let world = world(seed, 6, trouble, late);
+    world.borrow_mut().competitors = agents > 1;
     let disks: Vec<Disk> = (0..agents)
         .map(|n| Disk {
             worker: WorkerId::new(format!("w{n}")),
@@ -252,8 +286,10 @@ async fn simulate(seed: u64, agents: usize, trouble: u32, late: bool) {
             next: Rc::default(),
         })
         .collect();
-    let mut running: Vec<JoinHandle<()>> =
-        disks.iter().map(|disk| spawn_local(agent(world.clone(), disk.clone()))).collect();
+    let mut running: Vec<JoinHandle<()>> = disks
+        .iter()
+        .map(|disk| spawn_local(agent(world.clone(), disk.clone())))
+        .collect();
     let start = Instant::now();
     // Four minutes of trouble with a crash every few seconds, then peace.
     while start.elapsed() < Duration::from_secs(240) {
@@ -273,22 +309,35 @@ async fn simulate(seed: u64, agents: usize, trouble: u32, late: bool) {
     let world = world.borrow();
     for (task, state) in &world.tasks {
         let runs = world.runs.get(task).cloned().unwrap_or_default();
-        assert_eq!(runs.len(), 1, "seed {seed}: task {task} ran in {runs:?}; {state:?}");
+        assert_eq!(
+            runs.len(),
+            1,
+            "seed {seed}: task {task} ran in {runs:?}; {state:?}"
+        );
         assert_eq!(state.status, TaskStatus::Completed, "seed {seed}: {task}");
     }
     assert!(world.queue.is_empty(), "seed {seed}");
-    assert!(disks.iter().all(|disk| disk.intents.borrow().is_empty()), "seed {seed}");
+    assert!(
+        disks.iter().all(|disk| disk.intents.borrow().is_empty()),
+        "seed {seed}"
+    );
 }
 
 /// Seeds of one scenario; more with `POP_MODEL_SEEDS=n`.
 fn seeds() -> std::ops::Range<u64> {
-    let count = std::env::var("POP_MODEL_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let count = std::env::var("POP_MODEL_SEEDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(60);
     0..count
 }
 
 fn scenario(agents: usize, trouble: u32, late: bool) {
     for seed in seeds() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
         LocalSet::new().block_on(&runtime.unwrap(), simulate(seed, agents, trouble, late));
     }
 }

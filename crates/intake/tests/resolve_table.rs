@@ -18,6 +18,7 @@ fn intent(before: TaskStatus) -> Intent {
             status: Some(before),
             owner_run: Some("stale".into()),
             execution_queue: Some("q".into()),
+            changed: Some("1".into()),
         },
     }
 }
@@ -32,13 +33,25 @@ fn mark(run: &str) -> Option<OwnerMark> {
 }
 
 fn seen(place: Place, status: TaskStatus, owner: &str, competitors: bool) -> Sighting {
-    let task = TaskSighting { status, owner: mark(owner), execution_queue: Some("q".into()) };
-    Sighting { task: Some(task), place, competitors }
+    let task = TaskSighting {
+        status,
+        owner: mark(owner),
+        execution_queue: Some("q".into()),
+        changed: Some("1".into()),
+    };
+    Sighting {
+        task: Some(task),
+        place,
+        competitors,
+    }
 }
 
 fn decide(phase: Phase, sighting: &Sighting) -> (Action, Action) {
     let intent = intent(QUEUED);
-    (resolve(&intent, phase, sighting, false), resolve(&intent, phase, sighting, true))
+    (
+        resolve(&intent, phase, sighting, false),
+        resolve(&intent, phase, sighting, true),
+    )
 }
 
 fn status(status: TaskStatus) -> Action {
@@ -69,10 +82,31 @@ fn while_the_pop_is_open() {
         (Absent, RUNNING, "stale", false, status(RUNNING), status(RUNNING)),
         (Absent, QUEUED, "mine", true, Ours, Ours),
         (Absent, RUNNING, "mine", true, AlreadyStarted, AlreadyStarted),
-        (Absent, TaskStatus::Stopped, "mine", false, status(TaskStatus::Stopped), status(TaskStatus::Stopped)),
-        (Absent, TaskStatus::Stopped, "", false, status(TaskStatus::Stopped), status(TaskStatus::Stopped)),
+        (
+            Absent,
+            TaskStatus::Stopped,
+            "mine",
+            false,
+            status(TaskStatus::Stopped),
+            status(TaskStatus::Stopped),
+        ),
+        (
+            Absent,
+            TaskStatus::Stopped,
+            "",
+            false,
+            status(TaskStatus::Stopped),
+            status(TaskStatus::Stopped),
+        ),
         (Absent, DRAFT, "", false, status(DRAFT), status(DRAFT)),
-        (Absent, "newer".into(), "", false, status("newer".into()), status("newer".into())),
+        (
+            Absent,
+            "newer".into(),
+            "",
+            false,
+            status("newer".into()),
+            status("newer".into()),
+        ),
     ];
     for (place, task, owner, competitors, at_once, later) in rows {
         let row = seen(place, task, owner, competitors);
@@ -95,7 +129,14 @@ fn after_a_confirmed_pop() {
         (Absent, RUNNING, "", true, status(RUNNING), status(RUNNING)),
         (Head, QUEUED, "", true, in_queue(), in_queue()),
         (Behind, QUEUED, "mine", true, in_queue(), in_queue()),
-        (Absent, TaskStatus::Published, "", false, status(TaskStatus::Published), status(TaskStatus::Published)),
+        (
+            Absent,
+            TaskStatus::Published,
+            "",
+            false,
+            status(TaskStatus::Published),
+            status(TaskStatus::Published),
+        ),
     ];
     for (place, task, owner, competitors, at_once, later) in rows {
         let row = seen(place, task, owner, competitors);
@@ -104,8 +145,24 @@ fn after_a_confirmed_pop() {
 }
 
 #[test]
+fn a_task_that_was_put_back_meanwhile_goes_through_the_queue_once_more() {
+    let mut again = seen(Place::Absent, QUEUED, "", true);
+    if let Some(task) = &mut again.task {
+        task.changed = Some("2".into());
+    }
+    assert_eq!(
+        decide(Phase::Popped, &again),
+        (Action::Wait, Action::PutBackAtHead)
+    );
+}
+
+#[test]
 fn a_deleted_task_is_nobodys() {
-    let gone = Sighting { task: None, place: Place::Absent, competitors: true };
+    let gone = Sighting {
+        task: None,
+        place: Place::Absent,
+        competitors: true,
+    };
     for phase in [Phase::Popping, Phase::Popped] {
         assert_eq!(decide(phase, &gone).0, Action::NotOurs(Why::Gone));
     }
@@ -124,8 +181,15 @@ fn a_task_that_was_moved_to_another_queue_stays_there() {
 fn drafts_that_somebody_put_into_a_queue_run_like_queued_ones() {
     let draft = seen(Place::Absent, DRAFT, "", true);
     assert_eq!(resolve(&intent(DRAFT), Phase::Popped, &draft, true), Action::Ours);
-    assert_eq!(resolve(&intent(DRAFT), Phase::Popping, &draft, true), Action::PutBackAtHead);
-    assert_eq!(resolve(&intent(QUEUED), Phase::Popped, &draft, true), status(DRAFT), "it was reset meanwhile");
+    assert_eq!(
+        resolve(&intent(DRAFT), Phase::Popping, &draft, true),
+        Action::PutBackAtHead
+    );
+    assert_eq!(
+        resolve(&intent(QUEUED), Phase::Popped, &draft, true),
+        status(DRAFT),
+        "it was reset meanwhile"
+    );
 }
 
 /// For every combination: a task with a fresh foreign mark, in whatever place, is left alone.
@@ -137,7 +201,11 @@ fn a_foreign_mark_is_never_overruled() {
                 for competitors in [false, true] {
                     let row = seen(place, task.clone(), "fresh", competitors);
                     let (at_once, later) = decide(phase, &row);
-                    assert_eq!(at_once, Action::NotOurs(Why::ClaimedBy("other:0".into())), "{row:?}");
+                    assert_eq!(
+                        at_once,
+                        Action::NotOurs(Why::ClaimedBy("other:0".into())),
+                        "{row:?}"
+                    );
                     assert_eq!(later, at_once);
                 }
             }

@@ -1,0 +1,116 @@
+//! Being known to the server: registration, and status reports in the background.
+//!
+//! A report says which task runs; it goes out when that changes and every half minute. One that fails is
+//! not repeated as such: the next one is more recent. Nobody waits for it, and nothing depends on it.
+
+use std::time::Duration;
+
+use clearml_api_client::{Client, StatusReport};
+use clearml_support::time::now_ms;
+use clearml_task_model::{QueueId, TaskId, WorkerId};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::schedule::Backoff;
+
+/// What a worker is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// The task it runs.
+    pub task: Option<TaskId>,
+    /// The queue that task came from.
+    pub queue: Option<QueueId>,
+}
+
+/// Reports in the background, as long as it lives.
+#[derive(Debug)]
+pub struct Reporter {
+    client: Client,
+    worker: WorkerId,
+    activity: watch::Sender<Activity>,
+    reports: JoinHandle<()>,
+}
+
+impl Reporter {
+    /// Registers the worker and begins to report. The registration happens in the background too: the
+    /// first report would register an unknown worker anyway.
+    #[must_use]
+    pub fn start(client: Client, worker: WorkerId, queues: Vec<QueueId>, every: Duration) -> Self {
+        let (activity, changes) = watch::channel(Activity::default());
+        let reports = tokio::spawn(report(client.clone(), worker.clone(), queues, every, changes));
+        Self {
+            client,
+            worker,
+            activity,
+            reports,
+        }
+    }
+
+    /// Says what the worker is doing from now on. Reported at once.
+    pub fn set(&self, activity: Activity) {
+        self.activity.send_if_modified(|current| {
+            let changed = *current != activity;
+            *current = activity;
+            changed
+        });
+    }
+
+    /// Stops reporting and takes the worker off the server's list. Bounded; an error is only logged.
+    pub async fn stop(self, limit: Duration) {
+        self.reports.abort();
+        match tokio::time::timeout(limit, self.client.workers_unregister(&self.worker)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("unregistering worker {}: {error}", self.worker),
+            Err(_) => tracing::warn!("unregistering worker {}: no answer within {limit:?}", self.worker),
+        }
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.reports.abort();
+    }
+}
+
+async fn report(
+    client: Client,
+    worker: WorkerId,
+    queues: Vec<QueueId>,
+    every: Duration,
+    mut changes: watch::Receiver<Activity>,
+) {
+    if let Err(error) = client.workers_register(&worker, &queues, None).await {
+        tracing::warn!("registering worker {worker}: {error}; going on without");
+    }
+    let mut backoff = Backoff::default();
+    loop {
+        let Activity { task, queue } = changes.borrow_and_update().clone();
+        let report = StatusReport {
+            worker: worker.clone(),
+            // Whole seconds, as the Python agent sends them.
+            timestamp_ms: now_ms() / 1000 * 1000,
+            task,
+            queue,
+            queues: queues.clone(),
+            tags: None,
+            machine_stats: None,
+            is_daemon: true,
+        };
+        let pause = match client.workers_status_report(&report).await {
+            Ok(()) => {
+                backoff.succeeded();
+                every
+            }
+            Err(error) => {
+                if !backoff.is_failing() {
+                    tracing::warn!("status report of worker {worker}: {error}");
+                }
+                backoff.failed().min(every)
+            }
+        };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
