@@ -6,11 +6,12 @@ use anyhow::Context;
 use clearml_agent_config::{Settings, Sources};
 use clearml_api_client::{Call, Client};
 use clearml_local_server::{Server, ServerError, ServerOptions};
+use clearml_task_runner::RunOptions;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{
-    ConfigArguments, DaemonArguments, ExecuteArguments, ListArguments, ServerArguments, VERSION_LINE,
+    ConfigArguments, DaemonArguments, ExecuteArguments, ListArguments, ServerArguments, TaskArguments, VERSION_LINE,
 };
 
 pub(crate) async fn daemon(options: DaemonArguments, mut sources: Sources) -> anyhow::Result<i32> {
@@ -22,10 +23,21 @@ pub(crate) async fn daemon(options: DaemonArguments, mut sources: Sources) -> an
         create_queue: options.create_queue,
         order_fairness: options.order_fairness,
         polling_interval: options.polling_interval,
+        run: run_options(&options.task),
+        program: None,
         settings,
     })
     .await?;
     Ok(status)
+}
+
+/// What a task gets from the command line, whichever way it is started.
+fn run_options(options: &TaskArguments) -> RunOptions {
+    RunOptions {
+        optimization: options.optimization,
+        log_level: Some(options.log_level.name().to_owned()),
+        ..RunOptions::default()
+    }
 }
 
 pub(crate) async fn execute(options: ExecuteArguments, mut sources: Sources) -> anyhow::Result<i32> {
@@ -38,8 +50,7 @@ pub(crate) async fn execute(options: ExecuteArguments, mut sources: Sources) -> 
         full_monitoring: options.full_monitoring,
         require_queue: options.require_queue,
         log_file: options.log_file,
-        optimization: options.task.optimization,
-        log_level: options.task.log_level.name(),
+        run: run_options(&options.task),
         settings,
     })
     .await?;

@@ -1,1 +1,23 @@
-//! The daemon. (The lead is writing this crate since 06:03; see the note in Cargo.toml.)
+//! The daemon of the agent: it polls ClearML queues, launches tasks, looks after them, and takes them up
+//! again after a restart.
+//!
+//! It holds no state that matters in memory. What it has pulled and how far each task has come is in the
+//! run directories ([`clearml_task_runner::RunStore`]), which are also the journal of the pop protocol
+//! (`journal`). Each task is looked after by a runner, a process of its own that outlives the daemon;
+//! the daemon watches it and replaces it when it dies (`watch`). So a daemon that is killed at any moment
+//! is continued by the next one of the same worker id, with no task lost or run twice.
+//!
+//! One pass over the queues is one request, however many queues there are (`pull`). The loop never ends
+//! because of an error: what fails is reported once, left alone for a while, and tried again (`serve`).
+//!
+//! Not here: what happens inside a run (`clearml-task-runner`), and everything that other consumers of
+//! queues need as well (`clearml-intake`).
+
+mod daemon;
+mod journal;
+mod pull;
+mod serve;
+mod stop;
+mod watch;
+
+pub use daemon::{DaemonError, DaemonOptions, daemon};

@@ -1,0 +1,226 @@
+//! Starting and ending the daemon.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clearml_agent_config::{ConfigError, Settings};
+use clearml_api_client::{ApiError, Client};
+use clearml_intake::slot::register_folder;
+use clearml_intake::{
+    ApiQueueServer, Popper, QueueError, Reporter, ServedQueue, SlotError, Timing, resolve_queues, take_slot,
+};
+use clearml_support::fs::create_private_dir;
+use clearml_support::lock::FileLock;
+use clearml_task_model::WorkerId;
+use clearml_task_runner::settings::{client_options, host_name};
+use clearml_task_runner::{RunDirError, RunOptions, RunStore};
+
+use crate::journal::RunJournal;
+use crate::pull::Queues;
+use crate::serve::Server;
+use crate::stop::Stop;
+
+/// Exit code of a daemon that was ended by a signal, as the Python agent has it.
+const EXIT_SIGNAL: i32 = 254;
+/// Between status reports, when the setting is no sensible number of seconds.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+/// How long an absent server may hold up the end.
+const UNREGISTER_LIMIT: Duration = Duration::from_secs(3);
+
+/// What the daemon is started with.
+#[derive(Debug, Clone)]
+pub struct DaemonOptions {
+    /// Names or ids of queues in order of priority; the server's default queue when empty.
+    pub queues: Vec<String>,
+    /// Says on the terminal what it is doing while it waits.
+    pub foreground: bool,
+    /// Creates queues that do not exist.
+    pub create_queue: bool,
+    /// One task a queue in turn, instead of priority.
+    pub order_fairness: bool,
+    /// Seconds between looks at the queues; at least 5.
+    pub polling_interval: Option<u64>,
+    /// What all tasks get from the command line. Worker tags are added from the configuration.
+    pub run: RunOptions,
+    /// The program whose `runner` and `shim` commands are started; this very program when `None`.
+    pub program: Option<PathBuf>,
+    /// The configuration.
+    pub settings: Settings,
+}
+
+/// The daemon could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration lacks something.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The server refuses or does not answer.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// A queue can't be found.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The worker id is taken, or nothing can be written where ids are kept.
+    #[error(transparent)]
+    Identity(#[from] SlotError),
+    /// The state folder can't be used.
+    #[error(transparent)]
+    State(#[from] RunDirError),
+    /// Another daemon of this worker id uses the same state folder.
+    #[error(
+        "another daemon with the worker id {0} is running on this machine. \
+         Stop it, or give this one another id with CLEARML_WORKER_ID"
+    )]
+    SameWorker(WorkerId),
+    /// The operating system refused something.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was being done.
+        doing: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
+    let doing = doing.into();
+    move |source| DaemonError::System { doing, source }
+}
+
+/// Runs the daemon until it is told to end. Returns the exit code for the process.
+///
+/// # Errors
+///
+/// Only at the start: when the configuration, the server, a queue, or the state folder can't be used.
+pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
+    let stop = Stop::listen().map_err(system("listening for signals"))?;
+    for warning in options.settings.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let client = Client::new(client_options(&options.settings)?)?;
+    let starting = async {
+        client.login().await?;
+        Ok::<_, DaemonError>(resolve_queues(&client, &options.queues, options.create_queue).await?)
+    };
+    let queues = tokio::select! {
+        queues = starting => queues?,
+        () = stop.wait() => return Ok(EXIT_SIGNAL),
+    };
+
+    let agent = &options.settings.agent;
+    let slot = take_slot(&register_folder(), &agent.worker_name, agent.worker_id.as_deref())?;
+    let worker = slot.worker().clone();
+    let _lock = lock_worker(&agent.state_dir, &worker)?;
+    let store = RunStore::open(&agent.state_dir)?;
+    announce(&worker, &queues);
+
+    let ids: Vec<_> = queues.iter().map(|queue| queue.id.clone()).collect();
+    let journal = RunJournal::new(store.clone(), agent.state_dir.join("runs"), worker.clone());
+    let popper = Popper::new(
+        ApiQueueServer::new(client.clone()),
+        journal,
+        worker.clone(),
+        host_name(),
+        Timing::default(),
+    );
+    let every = Duration::try_from_secs_f64(agent.poll.status_report_sec).unwrap_or(REPORT_EVERY);
+    let reporter = Reporter::start(client.clone(), worker.clone(), ids.clone(), every);
+    let mut server = Server {
+        worker,
+        store,
+        popper,
+        queues: Queues::new(ids, options.order_fairness),
+        reporter,
+        stop,
+        program: program(options.program)?,
+        options: RunOptions {
+            worker_tags: agent.worker_tags.clone(),
+            ..options.run
+        },
+        poll: agent
+            .poll
+            .queue_interval(options.polling_interval.map(|seconds| seconds as f64)),
+        verbose: options.foreground,
+        settings: options.settings.clone(),
+        client,
+    };
+    server.serve().await;
+    server.reporter.stop(UNREGISTER_LIMIT).await;
+    drop(slot);
+    Ok(EXIT_SIGNAL)
+}
+
+/// Runs of a worker id are adopted by whoever has its lock, so two daemons must never share one.
+fn lock_worker(state: &Path, worker: &WorkerId) -> Result<FileLock, DaemonError> {
+    let folder = state.join("workers");
+    create_private_dir(&folder).map_err(system(format!("creating folder {}", folder.display())))?;
+    // An id may contain anything; a file name may not.
+    let name: String = worker
+        .as_str()
+        .bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b == b'-' {
+                char::from(b).to_string()
+            } else {
+                format!("_{b:02x}")
+            }
+        })
+        .collect();
+    let path = folder.join(format!("{name}.lock"));
+    FileLock::try_acquire(&path)
+        .map_err(system(format!("locking {}", path.display())))?
+        .ok_or_else(|| DaemonError::SameWorker(worker.clone()))
+}
+
+/// The file may be replaced by an upgrade while we run; the link of the kernel still leads to us.
+fn program(given: Option<PathBuf>) -> Result<PathBuf, DaemonError> {
+    match given {
+        Some(program) => Ok(program),
+        None => {
+            let link = PathBuf::from("/proc/self/exe");
+            if link.exists() {
+                Ok(link)
+            } else {
+                std::env::current_exe().map_err(system("finding this program"))
+            }
+        }
+    }
+}
+
+fn announce(worker: &WorkerId, queues: &[ServedQueue]) {
+    println!("Worker \"{worker}\" - Listening to queues:");
+    let width = |text: fn(&ServedQueue) -> String, title: &str| {
+        queues
+            .iter()
+            .map(|queue| text(queue).chars().count())
+            .max()
+            .unwrap_or(0)
+            .max(title.len())
+    };
+    let columns: [(&str, fn(&ServedQueue) -> String); 3] = [
+        ("id", |queue| queue.id.to_string()),
+        ("name", |queue| queue.name.clone()),
+        ("tags", |queue| queue.tags.join(",")),
+    ];
+    let widths = columns.map(|(title, text)| width(text, title));
+    let rule: String = widths
+        .iter()
+        .map(|width| format!("+{}", "-".repeat(width + 2)))
+        .collect();
+    println!("{rule}+");
+    let row = |cells: [String; 3]| {
+        let cells: String = cells
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("| {cell:<width$} "))
+            .collect();
+        println!("{cells}|");
+    };
+    row(columns.map(|(title, _)| title.to_owned()));
+    println!("{rule}+");
+    for queue in queues {
+        row(columns.map(|(_, text)| text(queue)));
+    }
+    println!("{rule}+\n");
+}

@@ -1,0 +1,169 @@
+//! Finding the next task: one look at the heads of all queues, then the pop protocol.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use clearml_api_client::{ApiError, Client, QueuesQuery};
+use clearml_intake::order::{Choice, QueueOrder};
+use clearml_intake::pop::Intent;
+use clearml_intake::popper::{Outcome, PopError, Popper};
+use clearml_intake::schedule::Paused;
+use clearml_intake::server::ApiQueueServer;
+use clearml_task_model::{QueueId, TaskId};
+use tokio::time::Instant;
+
+use crate::journal::{JournalError, RunJournal};
+
+/// The fields of a queue that a pass needs.
+const FIELDS: [&str; 4] = ["id", "name", "tags", "entries"];
+
+pub(crate) type TaskPopper = Popper<ApiQueueServer, RunJournal>;
+pub(crate) type TaskPopError = PopError<ApiError, JournalError>;
+
+/// What a look at the queues has led to.
+#[derive(Debug)]
+pub(crate) enum Pulled {
+    /// A task is ours, claimed and started.
+    Task(Intent),
+    /// Something has moved: look again at once.
+    Again,
+    /// Nothing to do.
+    Nothing,
+    /// It is open whether a task is ours.
+    Open(Intent, clearml_intake::pop::Phase),
+}
+
+/// The queues of this daemon and where the search stands.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    ids: Vec<QueueId>,
+    order: QueueOrder,
+    paused: Vec<Paused>,
+    missing: HashSet<QueueId>,
+    listing: Paused,
+    begun: Instant,
+}
+
+impl Queues {
+    pub(crate) fn new(ids: Vec<QueueId>, fairness: bool) -> Self {
+        Self {
+            paused: vec![Paused::default(); ids.len()],
+            ids,
+            order: QueueOrder::new(fairness),
+            missing: HashSet::new(),
+            listing: Paused::default(),
+            begun: Instant::now(),
+        }
+    }
+
+    pub(crate) fn ids(&self) -> &[QueueId] {
+        &self.ids
+    }
+
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// The task at the head of each queue, by one request for all. May be dropped at any moment.
+    pub(crate) async fn heads(&mut self, client: &Client) -> Vec<Option<TaskId>> {
+        if !self.listing.is_due(self.now()) {
+            return vec![None; self.ids.len()];
+        }
+        let query = QueuesQuery {
+            id: self.ids.clone(),
+            only_fields: FIELDS.map(str::to_owned).to_vec(),
+            max_task_entries: Some(1),
+            search_hidden: true,
+            ..QueuesQuery::default()
+        };
+        let queues = match client.queues_get_all(&query).await {
+            Ok(queues) => queues,
+            Err(e) => {
+                if self.listing.failed(self.begun.elapsed()) {
+                    tracing::warn!("looking at the queues: {e}; trying again from time to time");
+                }
+                return vec![None; self.ids.len()];
+            }
+        };
+        if self.listing.succeeded() {
+            tracing::info!("the queues can be read again");
+        }
+        let mut heads = Vec::with_capacity(self.ids.len());
+        for id in &self.ids {
+            let found = queues.iter().find(|queue| queue.id.as_ref() == Some(id));
+            match found {
+                Some(_) if self.missing.remove(id) => tracing::info!("queue {id} is back"),
+                None if self.missing.insert(id.clone()) => {
+                    tracing::warn!("queue {id} does not exist any more; it is skipped until it is back");
+                }
+                _ => {}
+            }
+            heads.push(found.and_then(|queue| Some(queue.entries.first()?.task.clone())));
+        }
+        heads
+    }
+
+    /// Pops the best of the heads. To be brought to its end once begun: what it interrupts is left to
+    /// the journal.
+    pub(crate) async fn pull(&mut self, heads: &[Option<TaskId>], popper: &TaskPopper) -> Pulled {
+        let now = self.now();
+        let ready: Vec<bool> = heads
+            .iter()
+            .zip(&self.paused)
+            .map(|(head, paused)| head.is_some() && paused.is_due(now))
+            .collect();
+        let index = match self.order.choose(&ready) {
+            Choice::Serve(index) => index,
+            Choice::NextPass => return Pulled::Again,
+            Choice::Idle => return Pulled::Nothing,
+        };
+        let Some(task) = &heads[index] else {
+            return Pulled::Nothing;
+        };
+        let result = Box::pin(popper.acquire(&self.ids[index], task)).await;
+        if result.is_ok() && self.paused[index].succeeded() {
+            tracing::info!("queue {} can be served again", self.ids[index]);
+        }
+        match result {
+            Ok(Outcome::Ours(intent)) => {
+                self.order.pulled(index);
+                Pulled::Task(intent)
+            }
+            Ok(outcome) => {
+                report(&outcome);
+                self.order.passed_over(index);
+                Pulled::Again
+            }
+            Err(error) => {
+                self.order.passed_over(index);
+                self.failed(index, error)
+            }
+        }
+    }
+
+    fn failed(&mut self, index: usize, error: TaskPopError) -> Pulled {
+        let now = self.now();
+        if self.paused[index].failed(now) {
+            tracing::warn!("{error}");
+        }
+        match error {
+            PopError::Unresolved { intent, phase, .. } => Pulled::Open(*intent, phase),
+            PopError::Refused { .. } | PopError::Journal { .. } => Pulled::Again,
+        }
+    }
+}
+
+/// Says what became of a task that is not run.
+pub(crate) fn report(outcome: &Outcome) {
+    match outcome {
+        Outcome::Ours(_) | Outcome::Missed => {}
+        Outcome::NotOurs(intent, why) => tracing::info!("task {} is not run: {why}", intent.task),
+        Outcome::PutBack(intent) => {
+            tracing::info!(
+                "task {} was put back at the head of queue {}",
+                intent.task,
+                intent.queue
+            );
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The loop of the daemon: one task at a time, from the queues to its end.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clearml_agent_config::{OnStop, Settings};
+use clearml_api_client::Client;
+use clearml_intake::schedule::Backoff;
+use clearml_intake::{Activity, Intent, Outcome, Phase as PopPhase, PopError, Reporter};
+use clearml_task_model::{TaskId, WorkerId};
+use clearml_task_runner::{Phase, RunDir, RunDirError, RunInputs, RunOptions, RunStore};
+use tokio::time::{sleep, timeout};
+
+use crate::journal::{RunJournal, intent_of, pop_phase};
+use crate::pull::{Pulled, Queues, TaskPopper, report};
+use crate::stop::Stop;
+use crate::watch::{Watch, WatchEnd, WatchError};
+
+/// How many finished runs are kept for people to look at.
+const KEEP_FINISHED: usize = 20;
+/// How long a pop that is under way may take when the daemon has to end.
+const POP_PATIENCE: Duration = Duration::from_secs(10);
+/// On top of the grace period of the task: time for its last lines and its status.
+const REPORT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Everything the loop works with.
+pub(crate) struct Server {
+    pub(crate) client: Client,
+    pub(crate) settings: Settings,
+    pub(crate) worker: WorkerId,
+    pub(crate) store: RunStore,
+    pub(crate) popper: TaskPopper,
+    pub(crate) queues: Queues,
+    pub(crate) reporter: Reporter,
+    pub(crate) stop: Stop,
+    pub(crate) program: PathBuf,
+    pub(crate) options: RunOptions,
+    pub(crate) poll: Duration,
+    pub(crate) verbose: bool,
+}
+
+impl Server {
+    /// Serves until told to end. Errors of single steps are reported and the loop goes on.
+    pub(crate) async fn serve(&mut self) {
+        self.finish_earlier_runs().await;
+        while !self.stop.requested() {
+            let stop = self.stop.clone();
+            let heads = tokio::select! {
+                heads = self.queues.heads(&self.client) => heads,
+                () = stop.wait() => break,
+            };
+            match self.pull(&heads).await {
+                Some(Pulled::Task(intent)) => self.run_claimed(intent).await,
+                Some(Pulled::Open(intent, phase)) => self.settle(intent, phase).await,
+                Some(Pulled::Again) => {}
+                Some(Pulled::Nothing) => self.idle(&heads).await,
+                None => break,
+            }
+        }
+    }
+
+    /// A pop that has begun is brought to its end even if the daemon has to end: up to a point.
+    async fn pull(&mut self, heads: &[Option<TaskId>]) -> Option<Pulled> {
+        let stop = self.stop.clone();
+        let patience = async {
+            stop.wait().await;
+            sleep(POP_PATIENCE).await;
+        };
+        tokio::select! {
+            pulled = self.queues.pull(heads, &self.popper) => Some(pulled),
+            () = patience => None,
+        }
+    }
+
+    async fn idle(&self, heads: &[Option<TaskId>]) {
+        if self.verbose {
+            for (queue, head) in self.queues.ids().iter().zip(heads) {
+                if head.is_none() {
+                    println!("No tasks in queue {queue}");
+                }
+            }
+            println!(
+                "No tasks in Queues, sleeping for {:.1} seconds",
+                self.poll.as_secs_f64()
+            );
+        }
+        let _elapsed_or_stopped = timeout(self.poll, self.stop.wait()).await;
+    }
+
+    /// Looks after the runs that an earlier daemon of this worker has left, oldest first.
+    async fn finish_earlier_runs(&mut self) {
+        let runs = match self.store.list() {
+            Ok(runs) => runs,
+            Err(e) => {
+                tracing::error!("{e}; runs of an earlier daemon can't be continued");
+                return;
+            }
+        };
+        for run in runs {
+            if self.stop.requested() {
+                return;
+            }
+            if let Err(e) = self.finish_earlier(run).await {
+                tracing::error!("{e}");
+            }
+        }
+        self.prune();
+    }
+
+    async fn finish_earlier(&mut self, run: RunDir) -> Result<(), WatchError> {
+        let record = run.record()?;
+        if record.identity.worker != self.worker || record.phase.is_final() {
+            return Ok(());
+        }
+        match pop_phase(record.phase) {
+            None => {
+                println!("Continuing task '{}' ({:?})", record.identity.task, record.phase);
+                self.run_in_hand(run).await
+            }
+            Some(phase) => {
+                match intent_of(&run) {
+                    Ok(Some(intent)) => self.settle(intent, phase).await,
+                    // The pop is sent after the intent is complete on the disk: this one never was.
+                    Ok(None) => run.remove()?,
+                    Err(e) => tracing::error!("{e}; it is left where it is"),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Finds out what has become of a pop, however long the server is away.
+    async fn settle(&mut self, intent: Intent, mut phase: PopPhase) {
+        let mut intent = intent;
+        let mut backoff = Backoff::default();
+        loop {
+            let stop = self.stop.clone();
+            let result = tokio::select! {
+                result = Box::pin(self.popper.recover(intent.clone(), phase)) => result,
+                // The journal keeps it for the next daemon.
+                () = stop.wait() => return,
+            };
+            match result {
+                Ok(Outcome::Ours(intent)) => return self.run_claimed(intent).await,
+                Ok(outcome) => return report(&outcome),
+                Err(PopError::Unresolved {
+                    intent: open,
+                    phase: at,
+                    source,
+                }) => {
+                    tracing::warn!("task {}: {source}; its pop is still open", open.task);
+                    (intent, phase) = (*open, at);
+                }
+                Err(error) => {
+                    tracing::error!("{error}");
+                    return;
+                }
+            }
+            let _elapsed_or_stopped = timeout(backoff.failed(), self.stop.wait()).await;
+        }
+    }
+
+    /// A task is ours: runs it, or gives it back if the daemon is about to end.
+    async fn run_claimed(&mut self, intent: Intent) {
+        if self.stop.requested() {
+            match timeout(POP_PATIENCE, self.popper.give_back(intent, PopPhase::Claimed)).await {
+                Ok(Ok(outcome)) => report(&outcome),
+                Ok(Err(e)) => tracing::warn!("{e}; the next daemon of this worker continues with it"),
+                Err(_) => {
+                    tracing::warn!("the server does not answer; the next daemon continues with the task")
+                }
+            }
+            return;
+        }
+        let run = match self.journal().run(&intent) {
+            Ok(run) => run,
+            Err(e) => return tracing::error!("{e}"),
+        };
+        let result = self.run_in_hand(run).await;
+        if let Err(e) = result {
+            tracing::error!("task {}: {e}", intent.task);
+            self.hand_back(intent).await;
+        }
+        self.prune();
+    }
+
+    fn journal(&self) -> &RunJournal {
+        self.popper.journal()
+    }
+
+    /// A run that can't be looked after at all goes back to its queue, if its program can't have started.
+    async fn hand_back(&self, intent: Intent) {
+        let phase = self
+            .journal()
+            .run(&intent)
+            .and_then(|run| run.record())
+            .map(|record| record.phase);
+        match phase {
+            Ok(phase) if phase < Phase::Launching => {
+                match self.popper.give_back(intent, PopPhase::Claimed).await {
+                    Ok(outcome) => report(&outcome),
+                    Err(e) => tracing::error!("{e}"),
+                }
+                // What failed here will hardly work at once, and others may be luckier with the task.
+                let _elapsed_or_stopped = timeout(self.poll, self.stop.wait()).await;
+            }
+            Ok(_) => {}
+            Err(e) => tracing::error!("{e}"),
+        }
+    }
+
+    /// Looks after a claimed run until its end, or until the daemon has to end.
+    async fn run_in_hand(&mut self, run: RunDir) -> Result<(), WatchError> {
+        let record = run.record()?;
+        let task = record.identity.task.clone();
+        if !run.has_inputs() {
+            self.write_inputs(&run)?;
+        }
+        println!("Running task '{task}'");
+        self.reporter.set(Activity {
+            task: Some(task.clone()),
+            queue: record.identity.queue.clone(),
+        });
+        let mut watch = Watch::new(run.clone(), self.program.clone());
+        let stop = self.stop.clone();
+        let end = tokio::select! {
+            end = Box::pin(watch.until_done(&self.client, || stop.requested())) => Some(end?),
+            () = stop.wait() => None,
+        };
+        let end = match end {
+            Some(end) => Some(end),
+            None => self.end_run(&mut watch).await?,
+        };
+        announce_end(&task, end);
+        self.reporter.set(Activity::default());
+        Ok(())
+    }
+
+    /// The daemon has to end while a task runs.
+    async fn end_run(&self, watch: &mut Watch) -> Result<Option<WatchEnd>, WatchError> {
+        if self.settings.agent.on_stop == OnStop::Detach {
+            return Ok(None);
+        }
+        let grace = Duration::try_from_secs_f64(self.settings.agent.abort_grace_sec).unwrap_or_default();
+        let task = watch.task()?;
+        println!("Stopping task '{task}'");
+        if !watch.tell_to_stop() {
+            tracing::warn!(
+                "task {task}: no runner to tell; the next daemon of this worker continues with it"
+            );
+        }
+        tokio::select! {
+            end = Box::pin(watch.until_done(&self.client, || true)) => end.map(Some),
+            () = sleep(grace + REPORT_PATIENCE) => Ok(None),
+            () = self.stop.wait_for_hurry() => Ok(None),
+        }
+    }
+
+    fn write_inputs(&self, run: &RunDir) -> Result<(), RunDirError> {
+        run.write_inputs(
+            &self.settings.effective_json(),
+            &RunInputs::from_process(self.options.clone()),
+        )
+    }
+
+    fn prune(&self) {
+        if let Err(e) = self.store.prune(KEEP_FINISHED) {
+            tracing::warn!("{e}");
+        }
+    }
+}
+
+fn announce_end(task: &TaskId, end: Option<WatchEnd>) {
+    match end {
+        Some(WatchEnd::Done(Some(code))) => println!("DONE: Running task '{task}', exit status {code}"),
+        Some(WatchEnd::Done(None)) => println!("DONE: Running task '{task}' (not started or aborted)"),
+        Some(WatchEnd::GivenUp) => println!("DONE: Running task '{task}' (infrastructure failure)"),
+        Some(WatchEnd::LeftForLater) => {
+            println!("Task '{task}' was stopped; the rest of its report follows when the agent runs again");
+        }
+        None => println!("Task '{task}' goes on without the daemon; start the agent again to adopt it"),
+    }
+}
