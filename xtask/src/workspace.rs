@@ -67,7 +67,8 @@ mod tests {
         let document = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
         let rows = document.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
         let explained: Vec<_> = rows.filter(|name| !matches!(*name, "crate" | "---")).collect();
-        let dependencies = workspace_dependencies();
+        let mut dependencies = workspace_dependencies();
+        dependencies.sort();
         assert_eq!(explained, dependencies, "docs/dependencies.md and Cargo.toml differ");
     }
 
