@@ -23,11 +23,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let state = tempfile::tempdir()?;
-    let new = NewRun { task: TaskId::new("example"), queue: None, worker: WorkerId::new("example:0") };
+    let new = NewRun {
+        task: TaskId::new("example"),
+        queue: None,
+        worker: WorkerId::new("example:0"),
+    };
     let run = RunStore::open(state.path())?.create(new)?;
     run.write_launch(&Launch {
         schema: SCHEMA,
-        argv: vec!["sh".into(), "-c".into(), "echo to stdout; echo to stderr >&2; exit 3".into()],
+        argv: vec![
+            "sh".into(),
+            "-c".into(),
+            "echo to stdout; echo to stderr >&2; exit 3".into(),
+        ],
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
         cwd: "/".into(),
         umask: 0o022,
@@ -41,11 +49,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut reader = ChannelReader::new(&run.console_dir(), Channel::Task, 0);
     reader.fill(1 << 20)?;
     let chunks: &VecDeque<Chunk> = reader.window();
-    let options = RenderOptions { suppress_carriage_return: true };
+    let options = RenderOptions {
+        suppress_carriage_return: true,
+    };
     for message in render(chunks, options, Tail::End, usize::MAX, i64::MAX).messages {
         print!("{}", message.text);
     }
     let code = run.verdict()?.and_then(|verdict| verdict.code());
     println!("exit code: {code:?}");
-    if code == Some(3) { Ok(()) } else { Err("the program should have ended with 3".into()) }
+    if code == Some(3) {
+        Ok(())
+    } else {
+        Err("the program should have ended with 3".into())
+    }
 }

@@ -1,6 +1,51 @@
-//! Runs one ClearML task.
+//! Runs one ClearML task: from "it is ours" to "the server knows how it ended".
+//!
+//! # What it is for
+//!
+//! Everything that happens to one task on one machine: preparing code and environment (by
+//! `clearml-env-builder`), running the user's program under supervision, shipping its console, aborting
+//! it, and reporting its end. A daemon creates a run ([`RunStore::create`]), stores what the run needs
+//! ([`RunDir::write_inputs`]), claims the task, and starts a runner ([`spawn_runner`]); [`execute`] does
+//! the same for one task in the foreground.
+//!
+//! # What it is not for
+//!
+//! Queues, the decision which task to run, and the daemon's own status reports are not its business;
+//! nor are containers.
+//!
+//! # How it works
+//!
+//! Three processes, of which any may die at any moment:
+//!
+//! ```text
+//! daemon ── starts ──> runner ── starts ──> shim ── parent of ──> user's program
+//! ```
+//!
+//! * The [run directory](run_dir) is what they share. It says who the run is ([`record`]) and how far it
+//!   has come ([`Phase`]). Each file is replaced as a whole; phases only go forward.
+//! * The [shim] is small, synchronous, and needs nothing but that folder. It is the reaper of everything
+//!   below it, appends what the program prints to the [console] on disk, and writes the verdict. Two
+//!   shims never run the same program: the first to link its claim into place wins.
+//! * The [runner] is a loop over the phases. A replaced runner finds in the folder all that it needs:
+//!   before the launch it prepares anew; after it, it adopts the living shim, or reads the verdict of one
+//!   that has ended, or reports an infrastructure failure for one that was killed.
+//! * The shipper is a cursor over the console. Each batch is written down before it is sent, and
+//!   rendering is pure, so after an unclear answer or a crash the very same events can be made again and
+//!   looked for on the server. A line is therefore delivered once; only a server that can't be read back
+//!   may get one twice.
+//!
+//! What the server says, or doesn't, delays nothing else: status polls, shipping, and the wait for the
+//! program are independent. A program is stopped at once when the agent is told to end, also while the
+//! server is away; what could not be delivered stays on disk for the next runner.
+//!
+//! # Limits
+//!
+//! A machine that loses power loses what it had not yet brought to its disk; such a run ends as an
+//! infrastructure failure. A killed shim takes the exit code with it; its leftovers are found by session
+//! and by a variable in their environment, so a process that has changed both is not found.
 
 pub mod console;
+mod execute;
 pub mod phase;
 pub mod record;
 pub mod run_dir;
@@ -11,6 +56,7 @@ mod shipper;
 mod spawn;
 pub mod umask;
 
+pub use execute::{ExecuteError, ExecuteOptions, execute};
 pub use phase::Phase;
 pub use record::{RunInputs, RunOptions, RunRecord, Timeline};
 pub use run_dir::{NewRun, RunDir, RunDirError, RunStore};

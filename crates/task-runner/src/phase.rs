@@ -63,7 +63,9 @@ mod tests {
     #[test]
     fn phases_never_go_back_and_final_ones_stay() {
         use Phase::*;
-        let all = [Popping, Popped, Claimed, Preparing, Launching, Running, Exited, Shipped, Reported, Done];
+        let all = [
+            Popping, Popped, Claimed, Preparing, Launching, Running, Exited, Shipped, Reported, Done,
+        ];
         for (i, from) in all.iter().enumerate() {
             for (j, to) in all.iter().enumerate() {
                 let expected = if *from == Done { i == j } else { j >= i };

@@ -25,7 +25,15 @@ pub trait Versioned {
 macro_rules! versioned {
     ($($name:ty),+) => { $(impl Versioned for $name { fn schema(&self) -> u32 { self.schema } })+ };
 }
-versioned!(RunRecord, RunInputs, Launch, Verdict, AbortIntent, Timeline, ShimClaim);
+versioned!(
+    RunRecord,
+    RunInputs,
+    Launch,
+    Verdict,
+    AbortIntent,
+    Timeline,
+    ShimClaim
+);
 
 /// What a run is about: fixed when the run is created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,7 +138,9 @@ pub struct RunInputs {
 
 impl std::fmt::Debug for RunInputs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RunInputs").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("RunInputs")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -186,7 +196,10 @@ pub struct Launch {
 
 impl std::fmt::Debug for Launch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Launch").field("argv", &self.argv).field("cwd", &self.cwd).finish_non_exhaustive()
+        f.debug_struct("Launch")
+            .field("argv", &self.argv)
+            .field("cwd", &self.cwd)
+            .finish_non_exhaustive()
     }
 }
 

@@ -19,7 +19,8 @@ use serde_json::Value;
 
 use crate::phase::Phase;
 use crate::record::{
-    AbortIntent, Identity, Launch, Mark, RunInputs, RunRecord, SCHEMA, ShimClaim, Timeline, Verdict, Versioned,
+    AbortIntent, Identity, Launch, Mark, RunInputs, RunRecord, SCHEMA, ShimClaim, Timeline, Verdict,
+    Versioned,
 };
 
 /// A run directory could not be read or written.
@@ -103,7 +104,12 @@ impl RunStore {
             schema: SCHEMA,
             boot_id: boot_id().map_err(io_error("reading the boot id for", &self.root))?,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            identity: Identity { task: new.task, queue: new.queue, worker: new.worker, project: None },
+            identity: Identity {
+                task: new.task,
+                queue: new.queue,
+                worker: new.worker,
+                project: None,
+            },
             phase: Phase::Popping,
             created_ms: now_ms(),
             runner: None,
@@ -112,11 +118,15 @@ impl RunStore {
             run_id: run_id.clone(),
         };
         // Built under a hidden name and renamed, so that a reader never meets a run without record.
-        let temp = RunDir { path: self.root.join(format!(".new-{run_id}")) };
+        let temp = RunDir {
+            path: self.root.join(format!(".new-{run_id}")),
+        };
         let console = temp.console_dir();
         fs::create_private_dir(&console).map_err(io_error("creating folder", &console))?;
         temp.write(RUN, &record)?;
-        let run = RunDir { path: self.root.join(run_id) };
+        let run = RunDir {
+            path: self.root.join(run_id),
+        };
         std::fs::rename(&temp.path, &run.path).map_err(io_error("creating folder", &run.path))?;
         fs::sync_folder(&self.root).map_err(io_error("synchronising folder", &self.root))?;
         Ok(run)
@@ -192,7 +202,9 @@ impl RunDir {
 
     /// A run whose record is not looked at, for the shim, which needs only the other files.
     pub(crate) fn unchecked(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: std::path::absolute(path)? })
+        Ok(Self {
+            path: std::path::absolute(path)?,
+        })
     }
 
     /// The folder.
@@ -247,7 +259,11 @@ impl RunDir {
         let from = record.phase;
         change(&mut record);
         if !from.may_become(record.phase) {
-            return Err(RunDirError::Phase { run: record.run_id, from, to: record.phase });
+            return Err(RunDirError::Phase {
+                run: record.run_id,
+                from,
+                to: record.phase,
+            });
         }
         self.write(RUN, &record)?;
         Ok(record)
@@ -342,7 +358,10 @@ impl RunDir {
     ///
     /// When the file is damaged or from a newer agent.
     pub fn timeline(&self) -> Result<Timeline, RunDirError> {
-        Ok(optional(self.read(TIMELINE))?.unwrap_or(Timeline { schema: SCHEMA, marks: Vec::new() }))
+        Ok(optional(self.read(TIMELINE))?.unwrap_or(Timeline {
+            schema: SCHEMA,
+            marks: Vec::new(),
+        }))
     }
 
     /// Notes that a station was reached at `ms`, and how long it took. A station that is noted again,
@@ -352,7 +371,11 @@ impl RunDir {
     ///
     /// When the file system refuses.
     pub fn mark(&self, name: &str, ms: i64, duration_ms: Option<i64>) -> Result<(), RunDirError> {
-        self.mark_all(&[Mark { name: name.to_owned(), ms, duration_ms }])
+        self.mark_all(&[Mark {
+            name: name.to_owned(),
+            ms,
+            duration_ms,
+        }])
     }
 
     pub(crate) fn mark_all(&self, marks: &[Mark]) -> Result<(), RunDirError> {
@@ -360,7 +383,9 @@ impl RunDir {
             return Ok(());
         }
         let mut timeline = self.timeline()?;
-        timeline.marks.retain(|old| marks.iter().all(|new| new.name != old.name));
+        timeline
+            .marks
+            .retain(|old| marks.iter().all(|new| new.name != old.name));
         timeline.marks.extend_from_slice(marks);
         timeline.marks.sort_by_key(|mark| mark.ms);
         self.write(TIMELINE, &timeline)
@@ -455,82 +480,5 @@ fn remove(path: &Path, result: io::Result<()>) -> Result<(), RunDirError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-    use crate::record::RunOptions;
-
-    fn new_run() -> NewRun {
-        NewRun { task: TaskId::new("t1"), queue: Some(QueueId::new("q1")), worker: WorkerId::new("w1") }
-    }
-
-    #[test]
-    fn a_new_run_is_complete_private_and_found_again() {
-        let state = tempfile::tempdir().unwrap();
-        let store = RunStore::open(state.path()).unwrap();
-        let run = store.create(new_run()).unwrap();
-        assert_eq!(run.path().metadata().unwrap().permissions().mode() & 0o777, 0o700);
-        let listed = RunStore::open(state.path()).unwrap().list().unwrap();
-        assert_eq!(listed.len(), 1);
-        let record = listed[0].record().unwrap();
-        assert_eq!((record.phase, record.identity.task.as_str()), (Phase::Popping, "t1"));
-    }
-
-    #[test]
-    fn half_made_and_half_removed_runs_are_not_listed() {
-        let state = tempfile::tempdir().unwrap();
-        let store = RunStore::open(state.path()).unwrap();
-        std::fs::create_dir(state.path().join("runs/.new-x")).unwrap();
-        std::fs::create_dir(state.path().join("runs/damaged")).unwrap();
-        assert!(store.list().unwrap().is_empty());
-    }
-
-    #[test]
-    fn phases_are_kept_and_never_go_back() {
-        let state = tempfile::tempdir().unwrap();
-        let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap();
-        run.set_phase(Phase::Launching).unwrap();
-        assert!(matches!(run.set_phase(Phase::Popped), Err(RunDirError::Phase { .. })));
-        assert_eq!(RunDir::open(run.path()).unwrap().record().unwrap().phase, Phase::Launching);
-    }
-
-    #[test]
-    fn a_file_of_a_newer_agent_is_refused_not_guessed() {
-        let state = tempfile::tempdir().unwrap();
-        let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap();
-        run.update(|record| record.schema = SCHEMA + 1).unwrap();
-        let error = run.record().unwrap_err().to_string();
-        assert!(error.contains("format version 2"), "{error}");
-    }
-
-    #[test]
-    fn cleaning_removes_secrets_and_keeps_the_record() {
-        let state = tempfile::tempdir().unwrap();
-        let store = RunStore::open(state.path()).unwrap();
-        let run = store.create(new_run()).unwrap();
-        run.write_inputs(&serde_json::json!({"k": "v"}), &RunInputs::from_process(RunOptions::default())).unwrap();
-        assert_eq!(run.config_path().metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        run.set_phase(Phase::Done).unwrap();
-        run.clean().unwrap();
-        run.clean().unwrap();
-        assert!(!run.config_path().exists() && !run.has_inputs());
-        assert_eq!(run.record().unwrap().phase, Phase::Done);
-        store.prune(1).unwrap();
-        assert!(run.path().exists());
-        store.prune(0).unwrap();
-        assert!(!run.path().exists());
-    }
-
-    #[test]
-    fn only_one_runner_has_a_run_in_hand() {
-        let state = tempfile::tempdir().unwrap();
-        let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap();
-        assert!(!run.runner_alive());
-        let lock = run.lock().unwrap().unwrap();
-        assert!(run.runner_alive());
-        assert!(run.lock().unwrap().is_none());
-        drop(lock);
-        assert!(!run.runner_alive());
-    }
-}
+#[path = "run_dir_tests.rs"]
+mod tests;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clearml_agent_config::{
-    ConfigError, Credentials, HttpMethod, InitialConnect, PackageManager, Settings, Sources, TlsVerify, declarations,
+    ConfigError, Credentials, HttpMethod, InitialConnect, PackageManager, Settings, Sources, TlsVerify,
+    declarations,
 };
 use clearml_api_client as api;
 use clearml_api_client::{Auth, ClientOptions};
@@ -31,7 +32,13 @@ pub struct SettingsError(#[from] ConfigError);
 pub fn client_options(settings: &Settings) -> Result<ClientOptions, ConfigError> {
     let auth = match settings.api.require_credentials()? {
         Credentials::Token(token) => Auth::Token(token),
-        Credentials::Keys { access_key, secret_key } => Auth::Keys { access_key, secret_key },
+        Credentials::Keys {
+            access_key,
+            secret_key,
+        } => Auth::Keys {
+            access_key,
+            secret_key,
+        },
     };
     let mut options = ClientOptions::new(settings.api.require_server()?, auth);
     options.verify = match &settings.api.verify {
@@ -91,7 +98,6 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             path: agent.vcs_cache.path.clone(),
             always_fetch: false,
             clone_on_pull_fail: agent.git.clone_on_pull_fail,
-            ..env::VcsCacheSettings::default()
         },
         package_manager: env::PackageManagerSettings {
             kind: match packages.kind {
@@ -146,7 +152,7 @@ impl RunSettings {
         Ok(Self::new(&settings, inputs)?)
     }
 
-    fn new(settings: &Settings, inputs: &RunInputs) -> Result<Self, ConfigError> {
+    pub(crate) fn new(settings: &Settings, inputs: &RunInputs) -> Result<Self, ConfigError> {
         let agent = &settings.agent;
         let redactor = Redactor::new();
         settings.register_secrets(&redactor);
@@ -157,11 +163,14 @@ impl RunSettings {
             client,
             environment: env_settings(settings),
             ship: ShipOptions {
-                render: RenderOptions { suppress_carriage_return: agent.suppress_carriage_return },
+                render: RenderOptions {
+                    suppress_carriage_return: agent.suppress_carriage_return,
+                },
                 flush_interval: seconds(agent.console.flush_interval_sec),
                 partial_max_age: seconds(agent.console.partial_line_max_age_sec),
                 readback_delay: READBACK_DELAY,
                 secrets: settings.secrets(),
+                reader: None,
             },
             redactor,
             host_name: host_name(),
@@ -181,7 +190,10 @@ impl RunSettings {
 /// The stored configuration has everything that variables and the command line have said, so variables
 /// that set a key must not be heard again: they would win over the command line.
 fn sources(config: &Path, inputs: &RunInputs) -> Sources {
-    let heard: BTreeSet<&str> = declarations().flat_map(|declaration| declaration.variables).copied().collect();
+    let heard: BTreeSet<&str> = declarations()
+        .flat_map(|declaration| declaration.variables)
+        .copied()
+        .collect();
     let env: BTreeMap<String, String> = inputs
         .environment
         .iter()
@@ -189,7 +201,12 @@ fn sources(config: &Path, inputs: &RunInputs) -> Sources {
         .filter(|(name, _)| !heard.contains(name.as_str()) && !name.starts_with("CLEARML_AGENT__"))
         .collect();
     let home = env.get("HOME").filter(|home| !home.is_empty()).map(Into::into);
-    Sources { config_file: Some(config.to_owned()), env, home, ..Sources::default() }
+    Sources {
+        config_file: Some(config.to_owned()),
+        env,
+        home,
+        ..Sources::default()
+    }
 }
 
 /// Which of several nodes this is, by the variables of MPI-like launchers and of Slurm.
@@ -213,8 +230,16 @@ mod tests {
     use crate::record::{RunOptions, SCHEMA};
 
     fn inputs(environment: &[(&str, &str)]) -> RunInputs {
-        let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        RunInputs { schema: SCHEMA, environment, umask: 0o22, options: RunOptions::default() }
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
+        RunInputs {
+            schema: SCHEMA,
+            environment,
+            umask: 0o22,
+            options: RunOptions::default(),
+        }
     }
 
     #[test]
@@ -227,7 +252,10 @@ mod tests {
             ("CLEARML_AGENT_GIT_USER", "from-env"),
         ];
         let sources = Sources {
-            env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            env: env
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
             home: Some(folder.path().to_owned()),
             overrides: vec![
                 ("agent.git_user".into(), json!("from-option"), "--git-user".into()),

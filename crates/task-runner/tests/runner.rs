@@ -5,9 +5,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use clearml_api_client::StatusChange;
-use clearml_support::process::ProcessIdentity;
 use clearml_task_runner::Phase;
 use clearml_task_runner::console::render::MAX_MESSAGE;
+use common::with_environment;
 use common::world::{World, numbered, signal};
 use rustix::process::Signal;
 use serde_json::json;
@@ -17,39 +17,94 @@ const DONE: &str = "Process completed successfully\n";
 #[tokio::test]
 async fn a_task_runs_and_everything_about_it_is_told() {
     let world = World::start().await;
-    let (task, run) = world.task("echo $CLEARML_TASK_ID; echo $CLEARML_WORKER_ID; echo err >&2").await;
+    let (task, run) = world
+        .task("echo $CLEARML_TASK_ID; echo $CLEARML_WORKER_ID; echo err >&2")
+        .await;
     assert_eq!(world.run(&run).await, 0);
-    assert_eq!(world.status(&task).await, ("completed".into(), "worker execution done".into()));
-    assert_eq!(world.get(&task).await.status_message.as_deref(), Some("Changed by clearml-agent test:0"));
-    assert!(world.get(&task).await.runtime.contains_key("_exec_agent_hostname"));
+    assert_eq!(
+        world.status(&task).await,
+        ("completed".into(), "worker execution done".into())
+    );
+    assert_eq!(
+        world.get(&task).await.status_message.as_deref(),
+        Some("Changed by clearml-agent test:0")
+    );
+    assert!(
+        world
+            .get(&task)
+            .await
+            .runtime
+            .contains_key("_exec_agent_hostname")
+    );
     assert_eq!(world.output(&task).await, format!("{task}\ntest:0\nerr\n{DONE}"));
 
     let events = world.events(&task).await;
     assert!(events.iter().all(|e| e.worker == "test:0"));
-    assert!(events.windows(2).all(|pair| pair[0].timestamp < pair[1].timestamp), "time stamps increase");
+    assert!(
+        events
+            .windows(2)
+            .all(|pair| pair[0].timestamp < pair[1].timestamp),
+        "time stamps increase"
+    );
     let all: String = events.iter().map(|e| e.msg.as_str()).collect();
-    for expected in ["Executing task id [", "Running task id [", "Environment setup completed", "Starting Task Execution:"] {
+    for expected in [
+        "Executing task id [",
+        "Running task id [",
+        "Environment setup completed",
+        "Starting Task Execution:",
+    ] {
         assert_eq!(all.matches(expected).count(), 1, "{expected}: {all}");
     }
-    let marks: Vec<String> = run.timeline().unwrap().marks.into_iter().map(|mark| mark.name).collect();
+    let marks: Vec<String> = run
+        .timeline()
+        .unwrap()
+        .marks
+        .into_iter()
+        .map(|mark| mark.name)
+        .collect();
     for station in ["environment", "launch", "run", "end"] {
-        assert!(marks.iter().any(|mark| mark == station), "{station} is not in {marks:?}");
+        assert!(
+            marks.iter().any(|mark| mark == station),
+            "{station} is not in {marks:?}"
+        );
     }
     assert_eq!(run.record().unwrap().phase, Phase::Done);
-    assert!(!run.config_path().exists() && !run.environment_dir().exists(), "secrets and environment are gone");
+    assert!(
+        !run.config_path().exists() && !run.environment_dir().exists(),
+        "secrets and environment are gone"
+    );
 }
 
 #[tokio::test]
 async fn ends_of_programs_become_statuses() {
     let world = World::start().await;
     for (script, status, reason, line) in [
-        ("exit 3", "failed", "worker execution exit code 3", "Process failed, exit code 3\n"),
-        ("kill -SEGV $$", "failed", "worker execution exit code -11", "Process failed, exit code -11\n"),
-        ("kill -INT $$", "stopped", "user abort", "Process terminated by user\n"),
+        (
+            "exit 3",
+            "failed",
+            "worker execution exit code 3",
+            "Process failed, exit code 3\n",
+        ),
+        (
+            "kill -SEGV $$",
+            "failed",
+            "worker execution exit code -11",
+            "Process failed, exit code -11\n",
+        ),
+        (
+            "kill -INT $$",
+            "stopped",
+            "user abort",
+            "Process terminated by user\n",
+        ),
     ] {
         let (task, run) = world.task(script).await;
         assert_eq!(world.run(&run).await, 0);
-        assert_eq!(world.status(&task).await, (status.into(), reason.into()), "{script}");
+        assert_eq!(
+            world.status(&task).await,
+            (status.into(), reason.into()),
+            "{script}"
+        );
         assert!(world.output(&task).await.ends_with(line), "{script}");
     }
 }
@@ -58,8 +113,14 @@ async fn ends_of_programs_become_statuses() {
 async fn what_cannot_be_set_up_fails_with_its_stage() {
     let world = World::start().await;
     for (script, stage) in [
-        (json!({"binary": "/bin/sh", "repository": "/no/such/repository.git", "entry_point": "a.sh"}), "clone: "),
-        (json!({"binary": "/bin/sh", "entry_point": "missing.sh"}), "launch: "),
+        (
+            json!({"binary": "/bin/sh", "repository": "/no/such/repository.git", "entry_point": "a.sh"}),
+            "clone: ",
+        ),
+        (
+            json!({"binary": "/bin/sh", "entry_point": "missing.sh"}),
+            "launch: ",
+        ),
     ] {
         let (task, run) = world.task_of(script).await;
         assert_eq!(world.run(&run).await, 0);
@@ -88,13 +149,22 @@ async fn odd_output_arrives_whole() {
 #[tokio::test]
 async fn an_aborted_task_ends_with_all_its_processes() {
     let world = World::start().await;
-    let (task, run) = world.task("trap '' TERM; echo ready; sleep 600 & while :; do sleep 0.1; done").await;
+    let (task, run) = world
+        .task("trap '' TERM; echo ready; sleep 600 & while :; do sleep 0.1; done")
+        .await;
     let mut runner = world.spawn(&run);
     world.wait_for_output(&task, "ready").await;
-    world.client.tasks_stop(&task, &StatusChange::default()).await.unwrap();
+    world
+        .client
+        .tasks_stop(&task, &StatusChange::default())
+        .await
+        .unwrap();
     let session = run.claim().unwrap().unwrap().shim.pid;
     assert_eq!(world.end_of(&mut runner, &run).await, 0);
-    assert_eq!(world.status(&task).await, ("stopped".into(), "task was stopped by tasks.stop".into()));
+    assert_eq!(
+        world.status(&task).await,
+        ("stopped".into(), "task was stopped by tasks.stop".into())
+    );
     assert!(world.output(&task).await.ends_with("Process aborted by user\n"));
     let events = world.events(&task).await;
     let notice = events.iter().find(|e| e.level == "ERROR").unwrap();
@@ -106,10 +176,17 @@ async fn an_aborted_task_ends_with_all_its_processes() {
 async fn an_abort_before_the_launch_is_not_overwritten() {
     let world = World::start().await;
     let (task, run) = world.task("touch ran").await;
-    world.client.tasks_stop(&task, &StatusChange::default()).await.unwrap();
+    world
+        .client
+        .tasks_stop(&task, &StatusChange::default())
+        .await
+        .unwrap();
     assert!(world.get(&task).await.is_stopping());
     assert_eq!(world.run(&run).await, 0);
-    assert_eq!(world.status(&task).await, ("stopped".into(), "task was stopped by tasks.stop".into()));
+    assert_eq!(
+        world.status(&task).await,
+        ("stopped".into(), "task was stopped by tasks.stop".into())
+    );
     assert!(!world.scratch().join("ran").exists(), "user code has run");
 }
 
@@ -119,7 +196,11 @@ async fn a_status_set_by_somebody_else_stays_and_ends_the_program() {
     let (task, run) = world.task("echo ready; sleep 600").await;
     let mut runner = world.spawn(&run);
     world.wait_for_output(&task, "ready").await;
-    world.client.tasks_failed(&task, &StatusChange::reason("by hand")).await.unwrap();
+    world
+        .client
+        .tasks_failed(&task, &StatusChange::reason("by hand"))
+        .await
+        .unwrap();
     assert_eq!(world.end_of(&mut runner, &run).await, 0);
     assert_eq!(world.status(&task).await, ("failed".into(), "by hand".into()));
 }
@@ -150,20 +231,28 @@ async fn a_killed_shim_is_an_infrastructure_failure_and_leaves_nothing_behind() 
     assert_eq!(status, "failed");
     assert!(reason.starts_with("infrastructure: "), "{reason}");
     assert!(world.output(&task).await.contains("ready\n"));
-    assert_eq!(with_environment(&format!("CLEARML_AGENT_RUN_ID={run_id}")), Vec::<i32>::new());
+    assert_eq!(
+        with_environment(&format!("CLEARML_AGENT_RUN_ID={run_id}")),
+        Vec::<i32>::new()
+    );
 }
 
 #[tokio::test]
 async fn a_runner_told_to_end_stops_the_task_and_reports_it() {
     let world = World::start().await;
-    let (task, run) = world.task("trap 'echo saved; exit 0' TERM; echo ready; while :; do sleep 0.05; done").await;
+    let (task, run) = world
+        .task("trap 'echo saved; exit 0' TERM; echo ready; while :; do sleep 0.05; done")
+        .await;
     let mut runner = world.spawn(&run);
     world.wait_for_output(&task, "ready").await;
     signal(&runner, Signal::TERM);
     assert_eq!(world.end_of(&mut runner, &run).await, 254);
     assert_eq!(world.status(&task).await, ("stopped".into(), "user abort".into()));
     let output = world.output(&task).await;
-    assert!(output.contains("saved\n") && output.ends_with("Process terminated by user\n"), "{output}");
+    assert!(
+        output.contains("saved\n") && output.ends_with("Process terminated by user\n"),
+        "{output}"
+    );
 }
 
 #[tokio::test]
@@ -176,9 +265,17 @@ async fn without_a_server_the_task_still_stops_at_once_and_is_reported_later() {
     let start = Instant::now();
     signal(&runner, Signal::TERM);
     world.wait_for_phase(&run, Phase::Exited).await;
-    assert!(start.elapsed() < Duration::from_secs(3), "user code went on for {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "user code went on for {:?}",
+        start.elapsed()
+    );
     assert_eq!(world.end_of(&mut runner, &run).await, 254);
-    assert!(start.elapsed() < Duration::from_secs(10), "the runner stayed for {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "the runner stayed for {:?}",
+        start.elapsed()
+    );
     assert!(run.record().unwrap().phase < Phase::Reported);
 
     world.start_server().await;
@@ -190,7 +287,9 @@ async fn without_a_server_the_task_still_stops_at_once_and_is_reported_later() {
 #[tokio::test]
 async fn a_second_runner_leaves_the_first_one_alone() {
     let world = World::start().await;
-    let (task, run) = world.task("echo ready; while ! [ -e go ]; do sleep 0.01; done").await;
+    let (task, run) = world
+        .task("echo ready; while ! [ -e go ]; do sleep 0.01; done")
+        .await;
     let mut first = world.spawn(&run);
     world.wait_for_output(&task, "ready").await;
     assert_eq!(world.run(&run).await, 75, "the first one is at work");
@@ -199,32 +298,24 @@ async fn a_second_runner_leaves_the_first_one_alone() {
     assert_eq!(world.output(&task).await, format!("ready\n{DONE}"));
 }
 
-/// Processes that have this entry in their environment.
-fn with_environment(entry: &str) -> Vec<i32> {
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            std::fs::read(format!("/proc/{pid}/environ"))
-                .is_ok_and(|bytes| bytes.split(|b| *b == 0).any(|part| part == entry.as_bytes()))
-        })
-        .filter(|pid| ProcessIdentity::of(*pid).unwrap().is_some_and(|p| p.is_alive()))
-        .collect()
-}
-
 #[tokio::test]
 async fn a_runner_may_be_killed_at_any_moment() {
     let world = World::start().await;
     let script = "echo started >>starts; for i in $(seq 1 300); do echo line $i; sleep 0.005; done";
     let (task, run) = world.task(script).await;
-    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
+    let seed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .subsec_nanos();
     eprintln!("seed {seed}");
     let mut random = u64::from(seed) | 1;
     let mut kills = 0;
     loop {
         let mut runner = world.spawn(&run);
         if kills < 10 {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             tokio::time::sleep(Duration::from_millis(random >> 33 & 0xff)).await;
             signal(&runner, Signal::KILL);
             kills += 1;
@@ -234,12 +325,19 @@ async fn a_runner_may_be_killed_at_any_moment() {
             break;
         }
     }
-    assert_eq!(std::fs::read_to_string(world.scratch().join("starts")).unwrap(), "started\n");
+    assert_eq!(
+        std::fs::read_to_string(world.scratch().join("starts")).unwrap(),
+        "started\n"
+    );
     let output = world.output(&task).await;
     if output != numbered(300) + DONE {
-        for e in world.events(&task).await { eprintln!("{} {} {:?}", e.timestamp, e.level, e.msg); }
-        eprintln!("{}", std::fs::read_to_string(run.path().join("runner.log")).unwrap());
+        for event in world.events(&task).await {
+            eprintln!("{} {} {:?}", event.timestamp, event.level, event.msg);
+        }
     }
-    assert!(output == numbered(300) + DONE);
+    assert!(
+        output == numbered(300) + DONE,
+        "lines are missing, doubled or out of order"
+    );
     assert_eq!(world.status(&task).await.0, "completed");
 }

@@ -16,7 +16,12 @@ use rustix::process::Signal;
 
 #[test]
 fn exit_codes_and_signals_are_told_apart() {
-    for (script, expected) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", -9), ("kill -TERM $$", -15)] {
+    for (script, expected) in [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("kill -9 $$", -9),
+        ("kill -TERM $$", -15),
+    ] {
         let setup = Setup::new(script);
         assert_eq!(setup.run_to_end().code(), Some(expected), "{script}");
     }
@@ -24,7 +29,9 @@ fn exit_codes_and_signals_are_told_apart() {
 
 #[test]
 fn bytes_arrive_unchanged_whatever_they_are() {
-    let setup = Setup::new(r"printf 'a\377\376\000b\r'; printf err >&2; head -c 10000000 /dev/zero | tr '\0' x; printf '\nend'");
+    let setup = Setup::new(
+        r"printf 'a\377\376\000b\r'; printf err >&2; head -c 10000000 /dev/zero | tr '\0' x; printf '\nend'",
+    );
     assert_eq!(setup.run_to_end().code(), Some(0));
     let bytes = kept_bytes(&setup.run);
     let mut expected = b"a\xff\xfe\x00b\rerr".to_vec();
@@ -32,7 +39,10 @@ fn bytes_arrive_unchanged_whatever_they_are() {
     expected.extend_from_slice(b"\nend");
     assert_eq!(bytes.len(), expected.len());
     assert!(bytes == expected, "the bytes differ");
-    assert!(fs::read_dir(setup.run.console_dir()).unwrap().count() > 3, "the console is cut into segments");
+    assert!(
+        fs::read_dir(setup.run.console_dir()).unwrap().count() > 3,
+        "the console is cut into segments"
+    );
 }
 
 #[test]
@@ -45,7 +55,10 @@ fn a_program_that_handles_sigterm_gets_time_and_its_last_words_are_kept() {
     assert_eq!((verdict.code(), verdict.aborted), (Some(5), true));
     // The shell may mention that its own child was terminated.
     let text = String::from_utf8(kept_bytes(&setup.run)).unwrap();
-    assert!(text.starts_with("ready\n") && text.ends_with("goodbye\n"), "{text}");
+    assert!(
+        text.starts_with("ready\n") && text.ends_with("goodbye\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -56,8 +69,15 @@ fn a_program_that_ignores_sigterm_is_killed_after_the_grace() {
     let start = Instant::now();
     setup.shim().signal(Signal::TERM).unwrap();
     let verdict = setup.end_of(shim);
-    assert_eq!((verdict.code(), verdict.aborted, verdict.survivors), (Some(-9), true, 0));
-    assert!(start.elapsed() >= Duration::from_millis(300), "grace was {:?}", start.elapsed());
+    assert_eq!(
+        (verdict.code(), verdict.aborted, verdict.survivors),
+        (Some(-9), true, 0)
+    );
+    assert!(
+        start.elapsed() >= Duration::from_millis(300),
+        "grace was {:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -68,7 +88,11 @@ fn a_daemonised_grandchild_does_not_survive() {
     assert_eq!(setup.run_to_end().code(), Some(0));
     let sessions = clearml_support::process::session_members(setup.shim().pid);
     assert!(sessions.is_empty(), "{sessions:?}");
-    let pid: i32 = fs::read_to_string(setup.folder().join("pid")).unwrap().trim().parse().unwrap();
+    let pid: i32 = fs::read_to_string(setup.folder().join("pid"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     assert!(!is_running(pid), "process {pid} got away");
 }
 
@@ -86,12 +110,18 @@ fn what_cannot_be_started_is_said_in_the_verdict() {
     let mut setup = Setup::new("");
     setup.launch.argv = vec!["/no/such/program".into()];
     let error = setup.run_to_end().launch_error.unwrap();
-    assert!(error.contains("/no/such/program") && error.contains("No such file"), "{error}");
+    assert!(
+        error.contains("/no/such/program") && error.contains("No such file"),
+        "{error}"
+    );
 
     let mut setup = Setup::new("");
     setup.launch.cwd = "/no/such/folder".into();
     let error = setup.run_to_end().launch_error.unwrap();
-    assert!(error.contains("working folder /no/such/folder does not exist"), "{error}");
+    assert!(
+        error.contains("working folder /no/such/folder does not exist"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -107,9 +137,13 @@ fn of_two_shims_exactly_one_runs_the_program() {
 
 #[test]
 fn the_program_gets_a_clean_start() {
-    let mut setup = Setup::new("umask; ls /proc/self/fd | wc -l; grep -E '^Sig(Blk|Ign)' /proc/self/status; env");
+    let mut setup =
+        Setup::new("umask; ls /proc/self/fd | wc -l; grep -E '^Sig(Blk|Ign)' /proc/self/status; env");
     setup.launch.umask = 0o027;
-    setup.launch.env = vec![("PATH".into(), "/usr/bin:/bin".into()), ("ONLY".into(), "this".into())];
+    setup.launch.env = vec![
+        ("PATH".into(), "/usr/bin:/bin".into()),
+        ("ONLY".into(), "this".into()),
+    ];
     assert_eq!(setup.run_to_end().code(), Some(0));
     let text = String::from_utf8(kept_bytes(&setup.run)).unwrap();
     let mut lines = text.lines();
@@ -119,8 +153,14 @@ fn the_program_gets_a_clean_start() {
     assert_eq!(lines.next(), Some("SigBlk:\t0000000000000000"), "{text}");
     // Of the real-time signals the C library keeps two for itself.
     let ignored = lines.next().unwrap().strip_prefix("SigIgn:\t").unwrap();
-    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 0x7fff_ffff, 0, "{text}");
-    let rest: Vec<&str> = lines.filter(|l| !l.starts_with("PWD=") && !l.starts_with("_=") && !l.starts_with("SHLVL=")).collect();
+    assert_eq!(
+        u64::from_str_radix(ignored, 16).unwrap() & 0x7fff_ffff,
+        0,
+        "{text}"
+    );
+    let rest: Vec<&str> = lines
+        .filter(|l| !l.starts_with("PWD=") && !l.starts_with("_=") && !l.starts_with("SHLVL="))
+        .collect();
     assert!(rest.contains(&"ONLY=this") && rest.len() == 2, "{text}");
 }
 
@@ -131,7 +171,9 @@ fn a_full_console_drops_the_newest_output_counts_it_and_says_where() {
     setup.launch.segment_bytes = 20_000;
     setup.launch.console_max_bytes = 100_000;
     let shim = setup.spawn();
-    eventually("the program has filled the console", || setup.folder().join("full").exists());
+    eventually("the program has filled the console", || {
+        setup.folder().join("full").exists()
+    });
     std::thread::sleep(Duration::from_millis(100));
     let mut reader = ChannelReader::new(&setup.run.console_dir(), Channel::Task, 0);
     reader.fill(usize::MAX).unwrap();
@@ -164,7 +206,11 @@ fn a_killed_shim_is_seen_as_dead_and_leaves_no_verdict() {
     assert!(!identity.is_alive());
     assert!(setup.run.verdict().unwrap().is_none());
     for pid in clearml_support::process::session_members(identity.pid) {
-        ProcessIdentity::of(pid).unwrap().unwrap().signal(Signal::KILL).unwrap();
+        ProcessIdentity::of(pid)
+            .unwrap()
+            .unwrap()
+            .signal(Signal::KILL)
+            .unwrap();
     }
 }
 

@@ -64,8 +64,18 @@ impl AgentConsole {
             let end = reader.window().back().map_or(0, super::reader::Chunk::end);
             reader.consume(end);
         }
-        let state = Mutex::new(State { writer, seen, buffer: Vec::new() });
-        Ok(Self { inner: Arc::new(Inner { state, redactor, written: Notify::new() }) })
+        let state = Mutex::new(State {
+            writer,
+            seen,
+            buffer: Vec::new(),
+        });
+        Ok(Self {
+            inner: Arc::new(Inner {
+                state,
+                redactor,
+                written: Notify::new(),
+            }),
+        })
     }
 
     /// Writes one or more lines, without known secrets.
@@ -102,6 +112,11 @@ impl AgentConsole {
     ///
     /// When the disk refuses.
     pub fn sync(&self) -> io::Result<()> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner).writer.sync()
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .writer
+            .sync()
     }
 }

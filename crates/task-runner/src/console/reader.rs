@@ -110,14 +110,21 @@ impl ChannelReader {
             if best.is_some() && base > self.next {
                 break;
             }
-            best = Some(Open { file, sequence, position: SEGMENT_HEADER as u64, offset: base });
+            best = Some(Open {
+                file,
+                sequence,
+                position: SEGMENT_HEADER as u64,
+                offset: base,
+            });
         }
         self.open = best;
         Ok(self.open.is_some())
     }
 
     fn following(&self) -> io::Result<Option<Open>> {
-        let Some(current) = &self.open else { return Ok(None) };
+        let Some(current) = &self.open else {
+            return Ok(None);
+        };
         let path = self.folder.join(self.channel.file_name(current.sequence + 1));
         let file = match File::open(path) {
             Ok(file) => file,
@@ -125,12 +132,19 @@ impl ChannelReader {
             Err(e) => return Err(e),
         };
         let sequence = current.sequence + 1;
-        Ok(read_base(&file)?.map(|offset| Open { file, sequence, position: SEGMENT_HEADER as u64, offset }))
+        Ok(read_base(&file)?.map(|offset| Open {
+            file,
+            sequence,
+            position: SEGMENT_HEADER as u64,
+            offset,
+        }))
     }
 
     /// Reads the records that are complete in the next stretch of the open segment.
     fn read_some(&mut self) -> io::Result<bool> {
-        let Some(open) = &mut self.open else { return Ok(false) };
+        let Some(open) = &mut self.open else {
+            return Ok(false);
+        };
         let buffer = &mut self.buffer;
         let mut filled = read_up_to(&open.file, buffer, open.position)?;
         if let Some(header) = RecordHeader::decode(&buffer[..filled])

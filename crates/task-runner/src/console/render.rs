@@ -94,23 +94,45 @@ pub fn render(
     until_ms: i64,
 ) -> Rendered {
     let start = chunks.front().map_or(0, |chunk| chunk.offset);
-    let rendered = Rendered { messages: Vec::new(), end: start, ending: Ending::Line };
-    let mut packer = Packer { rendered, cost: 0, max_bytes };
+    let rendered = Rendered {
+        messages: Vec::new(),
+        end: start,
+        ending: Ending::Line,
+    };
+    let mut packer = Packer {
+        rendered,
+        cost: 0,
+        max_bytes,
+    };
     let mut index = 0;
     while let Some(chunk) = chunks.get(index) {
         if past(tail, chunk.offset) || packer.is_full() || chunk.ms > until_ms {
             break;
         }
         if chunk.kind == Kind::Output {
-            let count = chunks.range(index..).take_while(|c| c.kind == Kind::Output).count();
+            let count = chunks
+                .range(index..)
+                .take_while(|c| c.kind == Kind::Output)
+                .count();
             let interrupted = index + count < chunks.len();
             let run = Run::new(chunks.range(index..index + count));
-            if !render_run(&run, options, if interrupted { interrupt(tail) } else { tail }, until_ms, &mut packer) {
+            if !render_run(
+                &run,
+                options,
+                if interrupted { interrupt(tail) } else { tail },
+                until_ms,
+                &mut packer,
+            ) {
                 break;
             }
             index += count;
         } else {
-            packer.push(own_line(chunk), chunk.ms, chunk.level, (chunk.end(), Ending::Line));
+            packer.push(
+                own_line(chunk),
+                chunk.ms,
+                chunk.level,
+                (chunk.end(), Ending::Line),
+            );
             index += 1;
         }
     }
@@ -133,7 +155,13 @@ fn own_line(chunk: &Chunk) -> Cow<'_, str> {
     if chunk.kind != Kind::Dropped {
         return String::from_utf8_lossy(&chunk.payload);
     }
-    let number = |range: std::ops::Range<usize>| chunk.payload.get(range).and_then(|b| <[u8; 8]>::try_from(b).ok()).map_or(0, u64::from_le_bytes);
+    let number = |range: std::ops::Range<usize>| {
+        chunk
+            .payload
+            .get(range)
+            .and_then(|b| <[u8; 8]>::try_from(b).ok())
+            .map_or(0, u64::from_le_bytes)
+    };
     Cow::Owned(format!(
         "### {} lines ({} bytes) of output are missing here: the disk or the console limit was full ###\n",
         number(8..16),
@@ -151,7 +179,11 @@ struct Run {
 
 impl Run {
     fn new<'a>(chunks: impl Iterator<Item = &'a Chunk>) -> Self {
-        let mut run = Self { bytes: Vec::new(), base: 0, times: Vec::new() };
+        let mut run = Self {
+            bytes: Vec::new(),
+            base: 0,
+            times: Vec::new(),
+        };
         for chunk in chunks {
             if run.times.is_empty() {
                 run.base = chunk.offset;
@@ -181,16 +213,27 @@ fn render_run(run: &Run, options: RenderOptions, tail: Tail, until_ms: i64, pack
         let regular = next_unit(rest, options);
         let unit = match (regular, tail) {
             // An earlier call has stopped inside this unit, when it was not complete yet.
-            (unit, Tail::Exact { end, ending }) if unit.is_none_or(|(length, _)| position + length as u64 > end) => {
-                let length = usize::try_from(end - position).unwrap_or(usize::MAX).min(rest.len());
+            (unit, Tail::Exact { end, ending })
+                if unit.is_none_or(|(length, _)| position + length as u64 > end) =>
+            {
+                let length = usize::try_from(end - position)
+                    .unwrap_or(usize::MAX)
+                    .min(rest.len());
                 Some((length, ending))
             }
             (None, Tail::End) => Some((rest.len(), Ending::Line)),
             (None, Tail::Flush { older_than_ms }) if ms <= older_than_ms => flush_unit(rest),
             (unit, _) => unit,
         };
-        let Some((length, ending)) = unit else { return false };
-        packer.push(show(&rest[..length], ending, options), ms, Level::Debug, (position + length as u64, ending));
+        let Some((length, ending)) = unit else {
+            return false;
+        };
+        packer.push(
+            show(&rest[..length], ending, options),
+            ms,
+            Level::Debug,
+            (position + length as u64, ending),
+        );
         at += length;
         // Only the oldest unit has waited long enough.
         if regular.is_none() && matches!(tail, Tail::Flush { .. }) {
@@ -216,7 +259,11 @@ fn next_unit(rest: &[u8], options: RenderOptions) -> Option<(usize, Ending)> {
     {
         return Some((end + 1, Ending::Line));
     }
-    let length = if window.ends_with(b"\r") { MAX_MESSAGE - 1 } else { MAX_MESSAGE };
+    let length = if window.ends_with(b"\r") {
+        MAX_MESSAGE - 1
+    } else {
+        MAX_MESSAGE
+    };
     Some((length - incomplete_character(&window[..length]), Ending::Open))
 }
 
@@ -251,9 +298,16 @@ fn incomplete_character(bytes: &[u8]) -> usize {
 fn show(unit: &[u8], ending: Ending, options: RenderOptions) -> Cow<'_, str> {
     let body = unit.strip_suffix(b"\n").unwrap_or(unit);
     let mut text = if !options.suppress_carriage_return {
-        let body = body.strip_suffix(b"\r").filter(|_| ending == Ending::Line).unwrap_or(body);
+        let body = body
+            .strip_suffix(b"\r")
+            .filter(|_| ending == Ending::Line)
+            .unwrap_or(body);
         let text = String::from_utf8_lossy(body);
-        if text.contains('\r') { Cow::Owned(text.replace('\r', "\n")) } else { text }
+        if text.contains('\r') {
+            Cow::Owned(text.replace('\r', "\n"))
+        } else {
+            text
+        }
     } else if ending == Ending::Line {
         String::from_utf8_lossy(last_state(body))
     } else {
@@ -284,6 +338,14 @@ fn last_state(line: &[u8]) -> &[u8] {
     memchr::memrchr(b'\r', line).map_or(line, |at| &line[at + 1..])
 }
 
+/// The last boundary between characters at or before `at`.
+pub(crate) fn char_boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0)
+}
+
 /// Packs units into messages.
 struct Packer {
     rendered: Rendered,
@@ -303,7 +365,7 @@ impl Packer {
             // A unit fits; only a long line of the agent's is cut here.
             let mut cut = rest.len();
             if cut > 3 * MAX_MESSAGE {
-                cut = rest.floor_char_boundary(MAX_MESSAGE);
+                cut = char_boundary(rest, MAX_MESSAGE);
             }
             let (piece, remainder) = rest.split_at(cut);
             self.push_piece(piece, ms, level);
@@ -323,7 +385,11 @@ impl Packer {
             return;
         }
         self.cost += EVENT_OVERHEAD;
-        self.rendered.messages.push(Message { text: text.to_owned(), ms, level });
+        self.rendered.messages.push(Message {
+            text: text.to_owned(),
+            ms,
+            level,
+        });
     }
 }
 

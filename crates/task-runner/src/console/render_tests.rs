@@ -4,8 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SUPPRESS: RenderOptions = RenderOptions { suppress_carriage_return: true };
-const KEEP: RenderOptions = RenderOptions { suppress_carriage_return: false };
+const SUPPRESS: RenderOptions = RenderOptions {
+    suppress_carriage_return: true,
+};
+const KEEP: RenderOptions = RenderOptions {
+    suppress_carriage_return: false,
+};
 const NO_LIMIT: usize = usize::MAX;
 
 fn chunks(pieces: &[&[u8]]) -> VecDeque<Chunk> {
@@ -49,7 +53,10 @@ fn lines_are_shown_as_a_terminal_would_leave_them() {
         (b"ab\x08c\n", "abc\n"),
         (b"\x1b[0m\nx\n", "x\n"),
         (b"\x1b[31mred\x1b[0m\n", "\x1b[31mred\x1b[0m\n"),
-        (b"bad \xff\xfe bytes \xe2\x82\n", "bad \u{fffd}\u{fffd} bytes \u{fffd}\n"),
+        (
+            b"bad \xff\xfe bytes \xe2\x82\n",
+            "bad \u{fffd}\u{fffd} bytes \u{fffd}\n",
+        ),
         ("grün €\n".as_bytes(), "grün €\n"),
     ] {
         assert_eq!(all(bytes, SUPPRESS), expected, "{bytes:?}");
@@ -62,23 +69,47 @@ fn an_unterminated_line_waits_until_it_is_old() {
     let input = chunks(&[b"done\nhalf"]);
     let held = render(&input, SUPPRESS, Tail::Hold, NO_LIMIT, i64::MAX);
     assert_eq!((text(&held).as_str(), held.end), ("done\n", 5));
-    let young = render(&input, SUPPRESS, Tail::Flush { older_than_ms: -1 }, NO_LIMIT, i64::MAX);
+    let young = render(
+        &input,
+        SUPPRESS,
+        Tail::Flush { older_than_ms: -1 },
+        NO_LIMIT,
+        i64::MAX,
+    );
     assert_eq!(young.end, 5);
-    let old = render(&input, SUPPRESS, Tail::Flush { older_than_ms: 0 }, NO_LIMIT, i64::MAX);
+    let old = render(
+        &input,
+        SUPPRESS,
+        Tail::Flush { older_than_ms: 0 },
+        NO_LIMIT,
+        i64::MAX,
+    );
     assert_eq!((text(&old).as_str(), old.end), ("done\nhalf", 9));
 }
 
 #[test]
 fn a_progress_display_gives_its_last_complete_state() {
     let input = chunks(&[b"10%\r20%\r3"]);
-    let shown = render(&input, SUPPRESS, Tail::Flush { older_than_ms: 0 }, NO_LIMIT, i64::MAX);
+    let shown = render(
+        &input,
+        SUPPRESS,
+        Tail::Flush { older_than_ms: 0 },
+        NO_LIMIT,
+        i64::MAX,
+    );
     assert_eq!((text(&shown).as_str(), shown.end), ("20%\n", 8));
 }
 
 #[test]
 fn a_character_cut_in_two_waits_for_its_rest() {
     let input = chunks(&["x€".as_bytes().split_last().unwrap().1]);
-    let shown = render(&input, SUPPRESS, Tail::Flush { older_than_ms: 0 }, NO_LIMIT, i64::MAX);
+    let shown = render(
+        &input,
+        SUPPRESS,
+        Tail::Flush { older_than_ms: 0 },
+        NO_LIMIT,
+        i64::MAX,
+    );
     assert_eq!((text(&shown).as_str(), shown.end), ("x", 1));
 }
 
@@ -132,7 +163,10 @@ fn piecewise(bytes: &[u8], cuts: &[usize], options: RenderOptions, max_bytes: us
     let mut positions: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
     positions.extend([0, bytes.len()]);
     positions.sort_unstable();
-    let pieces: Vec<&[u8]> = positions.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+    let pieces: Vec<&[u8]> = positions
+        .windows(2)
+        .map(|pair| &bytes[pair[0]..pair[1]])
+        .collect();
     let source = chunks(&pieces);
     let (mut window, mut out) = (VecDeque::new(), String::new());
     let mut next = 0;
@@ -165,7 +199,9 @@ fn consume(window: &mut VecDeque<Chunk>, end: u64) {
         window.pop_front();
     }
     if let Some(first) = window.front_mut().filter(|c| c.offset < end) {
-        first.payload.drain(..usize::try_from(end - first.offset).unwrap());
+        first
+            .payload
+            .drain(..usize::try_from(end - first.offset).unwrap());
         first.offset = end;
     }
 }

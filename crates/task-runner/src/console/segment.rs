@@ -86,9 +86,14 @@ pub(super) fn read_base(file: &File) -> io::Result<Option<u64>> {
         Err(e) => return Err(e),
     }
     if header[..8] != MAGIC {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a console segment"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "not a console segment",
+        ));
     }
-    Ok(Some(u64::from_le_bytes(header[16..24].try_into().unwrap_or_default())))
+    Ok(Some(u64::from_le_bytes(
+        header[16..24].try_into().unwrap_or_default(),
+    )))
 }
 
 /// The segments of a channel, in order.
@@ -96,7 +101,11 @@ pub(super) fn list(folder: &Path, channel: Channel) -> io::Result<Vec<(u64, Path
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        if let Some(sequence) = entry.file_name().to_str().and_then(|name| channel.sequence_of(name)) {
+        if let Some(sequence) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| channel.sequence_of(name))
+        {
             found.push((sequence, entry.path()));
         }
     }
@@ -193,7 +202,9 @@ impl SegmentWriter {
         let mut header = [0; RECORD_HEADER];
         while position + RECORD_HEADER as u64 <= size {
             file.read_exact_at(&mut header, position)?;
-            let Some(record) = RecordHeader::decode(&header) else { break };
+            let Some(record) = RecordHeader::decode(&header) else {
+                break;
+            };
             let end = position + (RECORD_HEADER + record.length) as u64;
             if end > size {
                 break;
@@ -203,7 +214,11 @@ impl SegmentWriter {
         }
         file.set_len(position)?;
         self.offset = offset;
-        self.current = Some(Current { file, size: position, torn: false });
+        self.current = Some(Current {
+            file,
+            size: position,
+            torn: false,
+        });
         Ok(())
     }
 
@@ -270,7 +285,8 @@ impl SegmentWriter {
                 return Err(io::ErrorKind::StorageFull.into());
             }
         }
-        let full = |c: &Current| c.size > SEGMENT_HEADER as u64 && c.size + bytes as u64 > self.limits.segment_bytes;
+        let full =
+            |c: &Current| c.size > SEGMENT_HEADER as u64 && c.size + bytes as u64 > self.limits.segment_bytes;
         if self.current.as_ref().is_none_or(full) {
             self.begin_segment()?;
         }
@@ -279,7 +295,12 @@ impl SegmentWriter {
 
     fn begin_segment(&mut self) -> io::Result<()> {
         let path = self.folder.join(self.channel.file_name(self.next_sequence));
-        let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         let mut header = [0; SEGMENT_HEADER];
         header[..8].copy_from_slice(&MAGIC);
         header[8..16].copy_from_slice(&self.next_sequence.to_le_bytes());
@@ -289,7 +310,11 @@ impl SegmentWriter {
             return Err(e);
         }
         self.next_sequence += 1;
-        if let Some(old) = self.current.replace(Current { file, size: SEGMENT_HEADER as u64, torn: false }) {
+        if let Some(old) = self.current.replace(Current {
+            file,
+            size: SEGMENT_HEADER as u64,
+            torn: false,
+        }) {
             self.others += old.size;
         }
         Ok(())
@@ -300,9 +325,18 @@ impl SegmentWriter {
         if length == 0 || length > MAX_PAYLOAD {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let Some(current) = &mut self.current else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(current) = &mut self.current else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         self.last_ms = self.last_ms.max(now_ms());
-        RecordHeader { length, kind, tag, level, ms: self.last_ms }.encode(buffer);
+        RecordHeader {
+            length,
+            kind,
+            tag,
+            level,
+            ms: self.last_ms,
+        }
+        .encode(buffer);
         // A position, not the file's own: after a failed write the next one begins where it should.
         if let Err(e) = current.file.write_all_at(buffer, current.size) {
             current.torn = current.file.set_len(current.size).is_err();
@@ -331,7 +365,9 @@ impl SegmentWriter {
     ///
     /// When the disk refuses.
     pub fn sync(&self) -> io::Result<()> {
-        self.current.as_ref().map_or(Ok(()), |current| current.file.sync_all())
+        self.current
+            .as_ref()
+            .map_or(Ok(()), |current| current.file.sync_all())
     }
 
     /// All output dropped so far.

@@ -37,7 +37,9 @@ pub(crate) struct Interpreter {
 impl Interpreter {
     /// The meaning of the task as it was just read; `None` = the server does not have it.
     pub(crate) fn observe(&mut self, task: Option<&Task>) -> Meaning {
-        let Some(task) = task else { return Meaning::Abort(AbortReason::NotFound) };
+        let Some(task) = task else {
+            return Meaning::Abort(AbortReason::NotFound);
+        };
         let status = task.status.as_ref();
         if status != Some(&TaskStatus::Created) {
             self.resets = 0;
@@ -50,7 +52,11 @@ impl Interpreter {
             Some(TaskStatus::Failed) => Meaning::Abort(AbortReason::Exception),
             Some(TaskStatus::Created) => {
                 self.resets += 1;
-                if self.resets < RESETS { Meaning::MaybeReset(self.resets) } else { Meaning::Abort(AbortReason::Reset) }
+                if self.resets < RESETS {
+                    Meaning::MaybeReset(self.resets)
+                } else {
+                    Meaning::Abort(AbortReason::Reset)
+                }
             }
             _ => Meaning::GoOn,
         }
@@ -139,7 +145,9 @@ impl Callback {
         };
         let timeout = seconds("_abort_callback_timeout")?;
         let total = timeout + seconds("_abort_poll_freq").unwrap_or(0.0);
-        let limit = Duration::try_from_secs_f64(total.max(0.0)).unwrap_or(max).min(max);
+        let limit = Duration::try_from_secs_f64(total.max(0.0))
+            .unwrap_or(max)
+            .min(max);
         Some(Self { limit })
     }
 }
@@ -165,7 +173,13 @@ pub(crate) async fn wait_for_callback(
     decided_ms: i64,
 ) {
     let query = TasksQuery::one(task, ["runtime"]);
-    let runtime = |tasks: Vec<Task>| tasks.into_iter().next().map(|task| task.runtime).unwrap_or_default();
+    let runtime = |tasks: Vec<Task>| {
+        tasks
+            .into_iter()
+            .next()
+            .map(|task| task.runtime)
+            .unwrap_or_default()
+    };
     let wanted = match client.tasks_get_all(&query).await {
         Ok(tasks) => Callback::wanted(&runtime(tasks), max),
         Err(e) => {
@@ -178,7 +192,10 @@ pub(crate) async fn wait_for_callback(
     let already = Duration::from_millis(u64::try_from(now_ms() - decided_ms).unwrap_or(0));
     let left = limit.saturating_sub(already);
     let seconds = limit.as_secs_f64();
-    console.line(Level::Info, &format!("### Task abort callback timeout set, waiting for max {seconds} sec ###"));
+    console.line(
+        Level::Info,
+        &format!("### Task abort callback timeout set, waiting for max {seconds} sec ###"),
+    );
     let completed = tokio::time::timeout(left, async {
         loop {
             if let Ok(tasks) = client.tasks_get_all(&query).await
@@ -191,7 +208,10 @@ pub(crate) async fn wait_for_callback(
     });
     let text = match completed.await {
         Ok(()) => {
-            format!("### Task abort callback completed in {:.2} seconds ###", start.elapsed().as_secs_f64())
+            format!(
+                "### Task abort callback completed in {:.2} seconds ###",
+                start.elapsed().as_secs_f64()
+            )
         }
         Err(_) => format!(
             "### Task abort callback timed out [timeout: {seconds}, elapsed: {:.2}] ###",
@@ -208,7 +228,11 @@ mod tests {
     use super::*;
 
     fn task(status: &str, message: &str) -> Task {
-        Task { status: Some(TaskStatus::from(status)), status_message: Some(message.into()), ..Task::default() }
+        Task {
+            status: Some(TaskStatus::from(status)),
+            status_message: Some(message.into()),
+            ..Task::default()
+        }
     }
 
     #[test]
@@ -225,9 +249,16 @@ mod tests {
             ("queued", "", Meaning::Abort(AbortReason::StatusChanged)),
             ("failed", "", Meaning::Abort(AbortReason::Exception)),
         ] {
-            assert_eq!(Interpreter::default().observe(Some(&task(status, message))), meaning, "{status} {message}");
+            assert_eq!(
+                Interpreter::default().observe(Some(&task(status, message))),
+                meaning,
+                "{status} {message}"
+            );
         }
-        assert_eq!(Interpreter::default().observe(None), Meaning::Abort(AbortReason::NotFound));
+        assert_eq!(
+            Interpreter::default().observe(None),
+            Meaning::Abort(AbortReason::NotFound)
+        );
     }
 
     #[test]
@@ -237,7 +268,10 @@ mod tests {
         for times in 1..RESETS {
             assert_eq!(interpreter.observe(Some(&created)), Meaning::MaybeReset(times));
         }
-        assert_eq!(interpreter.observe(Some(&created)), Meaning::Abort(AbortReason::Reset));
+        assert_eq!(
+            interpreter.observe(Some(&created)),
+            Meaning::Abort(AbortReason::Reset)
+        );
         assert_eq!(interpreter.observe(Some(&task("in_progress", ""))), Meaning::GoOn);
         assert_eq!(interpreter.observe(Some(&created)), Meaning::MaybeReset(1));
     }
@@ -245,14 +279,22 @@ mod tests {
     #[test]
     fn a_program_may_ask_for_time_up_to_the_limit() {
         let max = Duration::from_secs(1800);
-        let wanted = |runtime: Value| Callback::wanted(runtime.as_object().unwrap(), max).map(|c| c.limit.as_secs());
+        let wanted =
+            |runtime: Value| Callback::wanted(runtime.as_object().unwrap(), max).map(|c| c.limit.as_secs());
         assert_eq!(wanted(json!({})), None);
-        assert_eq!(wanted(json!({"_abort_callback_timeout": 180, "_abort_poll_freq": 10})), Some(190));
+        assert_eq!(
+            wanted(json!({"_abort_callback_timeout": 180, "_abort_poll_freq": 10})),
+            Some(190)
+        );
         assert_eq!(wanted(json!({"_abort_callback_timeout": "60"})), Some(60));
         assert_eq!(wanted(json!({"_abort_callback_timeout": 1e9})), Some(1800));
         assert_eq!(wanted(json!({"_abort_callback_timeout": "soon"})), None);
-        assert!(callback_completed(json!({"_abort_callback_completed": 1}).as_object().unwrap()));
-        assert!(!callback_completed(json!({"_abort_callback_completed": ""}).as_object().unwrap()));
+        assert!(callback_completed(
+            json!({"_abort_callback_completed": 1}).as_object().unwrap()
+        ));
+        assert!(!callback_completed(
+            json!({"_abort_callback_completed": ""}).as_object().unwrap()
+        ));
     }
 
     #[tokio::test]

@@ -31,15 +31,21 @@ pub(crate) struct Parts<'a> {
     pub(crate) options: &'a RunOptions,
     pub(crate) task: &'a TaskId,
     pub(crate) worker: &'a WorkerId,
-    pub(crate) run_id: &'a str,
-    pub(crate) config: &'a Path,
+    /// None where nobody supervises the process.
+    pub(crate) run_id: Option<&'a str>,
+    /// None where the configuration comes from variables alone.
+    pub(crate) config: Option<&'a Path>,
     /// The section `environment` of the configuration, if it applies.
     pub(crate) configured: &'a BTreeMap<String, String>,
 }
 
 /// The environment for tools that prepare the code, before anything is known about the code.
 pub(crate) fn base(parts: &Parts<'_>) -> Variables {
-    let mut variables: Variables = parts.base.iter().map(|(k, v)| (k.0.clone(), v.0.clone())).collect();
+    let mut variables: Variables = parts
+        .base
+        .iter()
+        .map(|(k, v)| (k.0.clone(), v.0.clone()))
+        .collect();
     for name in REMOVED {
         variables.remove(OsStr::new(name));
     }
@@ -52,16 +58,32 @@ pub(crate) fn base(parts: &Parts<'_>) -> Variables {
         }
     };
     both("TASK_ID", parts.task.as_str().as_ref());
-    both("CONFIG_FILE", parts.config.as_os_str());
-    both("LOG_LEVEL", parts.options.log_level.as_deref().unwrap_or("INFO").as_ref());
+    if let Some(config) = parts.config {
+        both("CONFIG_FILE", config.as_os_str());
+    }
+    both(
+        "LOG_LEVEL",
+        parts.options.log_level.as_deref().unwrap_or("INFO").as_ref(),
+    );
     // The agent ships the console; if the SDK did too, every line would be there twice.
     both("LOG_TASK_TO_BACKEND", "0".as_ref());
     both("WORKER_ID", parts.worker.as_str().as_ref());
     let mut set = |name: &str, value: &str| variables.insert(name.into(), value.into());
     set("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
-    set(RUN_ID, parts.run_id);
+    if let Some(run_id) = parts.run_id {
+        set(RUN_ID, run_id);
+    }
     if !parts.options.worker_tags.is_empty() {
-        set("CLEARML_WORKER_TAGS", &parts.options.worker_tags.iter().map(|tag| quote(tag)).collect::<Vec<_>>().join(" "));
+        set(
+            "CLEARML_WORKER_TAGS",
+            &parts
+                .options
+                .worker_tags
+                .iter()
+                .map(|tag| quote(tag))
+                .collect::<Vec<_>>()
+                .join(" "),
+        );
     }
     for (name, value) in parts.configured {
         set(name, value);
@@ -81,7 +103,10 @@ pub(crate) fn complete(
             None => variables.remove(name),
         };
     }
-    let own = task.and_then(|task| task.hyperparams.get("Environment")).into_iter().flatten();
+    let own = task
+        .and_then(|task| task.hyperparams.get("Environment"))
+        .into_iter()
+        .flatten();
     for (name, parameter) in own {
         // A name with '=' or a zero byte can't be in an environment.
         if !name.is_empty() && !name.contains(['=', '\0']) {
@@ -89,7 +114,10 @@ pub(crate) fn complete(
             variables.insert(name.into(), value.into());
         }
     }
-    variables.into_iter().map(|(k, v)| (OsText(k), OsText(v))).collect()
+    variables
+        .into_iter()
+        .map(|(k, v)| (OsText(k), OsText(v)))
+        .collect()
 }
 
 /// `TRAINS_X` for every `CLEARML_X`: programs written before the product had its present name.
@@ -98,7 +126,10 @@ fn old_names(variables: &Variables) -> Vec<(OsString, OsString)> {
         let rest = name.as_bytes().strip_prefix(b"CLEARML_")?;
         Some(OsString::from_vec([b"TRAINS_", rest].concat()))
     };
-    variables.iter().filter_map(|(name, value)| Some((old(name)?, value.clone()))).collect()
+    variables
+        .iter()
+        .filter_map(|(name, value)| Some((old(name)?, value.clone())))
+        .collect()
 }
 
 /// One word for a shell, as readers of the variable expect it.
@@ -112,7 +143,10 @@ fn quote(text: &str) -> String {
 
 /// A command line for people.
 pub(crate) fn show_command(argv: &[OsString]) -> String {
-    argv.iter().map(|word| quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    argv.iter()
+        .map(|word| quote(&word.to_string_lossy()))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]
@@ -122,16 +156,25 @@ mod tests {
     use super::*;
 
     fn environment(base_variables: &[(&str, &str)], configured: &[(&str, &str)]) -> Variables {
-        let variables: Vec<_> = base_variables.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        let configured = configured.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let options = RunOptions { worker_tags: vec!["a".into(), "b c".into()], ..RunOptions::default() };
+        let variables: Vec<_> = base_variables
+            .iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect();
+        let configured = configured
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let options = RunOptions {
+            worker_tags: vec!["a".into(), "b c".into()],
+            ..RunOptions::default()
+        };
         base(&Parts {
             base: &variables,
             options: &options,
             task: &TaskId::new("t1"),
             worker: &WorkerId::new("w:0"),
-            run_id: "r1",
-            config: Path::new("/run/config.json"),
+            run_id: Some("r1"),
+            config: Some(Path::new("/run/config.json")),
             configured: &configured,
         })
     }
@@ -142,7 +185,14 @@ mod tests {
 
     #[test]
     fn documented_variables_are_set_under_both_names() {
-        let got = environment(&[("CLEARML_WORKER_ID", "outer"), ("CLEARML_X", "1"), ("TRAINS_Y", "2")], &[]);
+        let got = environment(
+            &[
+                ("CLEARML_WORKER_ID", "outer"),
+                ("CLEARML_X", "1"),
+                ("TRAINS_Y", "2"),
+            ],
+            &[],
+        );
         for (name, value) in [
             ("CLEARML_TASK_ID", "t1"),
             ("TRAINS_TASK_ID", "t1"),
@@ -162,7 +212,14 @@ mod tests {
 
     #[test]
     fn the_agents_own_paths_do_not_reach_the_program() {
-        let got = environment(&[("CLEARML_AGENT_STATE_DIR", "/x"), ("UV_CACHE_DIR", "/y"), ("HOME", "/h")], &[]);
+        let got = environment(
+            &[
+                ("CLEARML_AGENT_STATE_DIR", "/x"),
+                ("UV_CACHE_DIR", "/y"),
+                ("HOME", "/h"),
+            ],
+            &[],
+        );
         assert_eq!(get(&got, "CLEARML_AGENT_STATE_DIR"), None);
         assert_eq!(get(&got, "TRAINS_AGENT_STATE_DIR"), None);
         assert_eq!(get(&got, "UV_CACHE_DIR"), None);
@@ -171,15 +228,25 @@ mod tests {
 
     #[test]
     fn later_sources_win_task_over_environment_over_configuration() {
-        let variables = environment(&[("PATH", "/bin"), ("A", "base")], &[("A", "conf"), ("B", "conf"), ("PATH", "/conf")]);
+        let variables = environment(
+            &[("PATH", "/bin"), ("A", "base")],
+            &[("A", "conf"), ("B", "conf"), ("PATH", "/conf")],
+        );
         let prepared = [("PATH".into(), Some("/venv/bin".into())), ("A".into(), None)];
         let task: Task = serde_json::from_value(json!({"hyperparams": {"Environment": {
             "B": {"section": "Environment", "name": "B", "value": "task"}, "bad=name": {"value": "x"}
         }}}))
         .unwrap();
         let got = complete(variables, &prepared, Some(&task));
-        let find = |name: &str| got.iter().find(|(k, _)| k.0 == name).map(|(_, v)| v.0.to_str().unwrap());
-        assert_eq!((find("PATH"), find("A"), find("B")), (Some("/venv/bin"), None, Some("task")));
+        let find = |name: &str| {
+            got.iter()
+                .find(|(k, _)| k.0 == name)
+                .map(|(_, v)| v.0.to_str().unwrap())
+        };
+        assert_eq!(
+            (find("PATH"), find("A"), find("B")),
+            (Some("/venv/bin"), None, Some("task"))
+        );
         assert!(got.iter().all(|(k, _)| !k.0.to_str().unwrap().contains('=')));
     }
 

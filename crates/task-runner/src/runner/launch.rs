@@ -37,7 +37,11 @@ impl Runner {
             if let Some(failure) = self.start_shim().await? {
                 return self.stored(|run| fail(run, &failure)).await;
             }
-            self.note(&[Mark { name: "launch".into(), ms: begin, duration_ms: Some(now_ms() - begin) }]);
+            self.note(&[Mark {
+                name: "launch".into(),
+                ms: begin,
+                duration_ms: Some(now_ms() - begin),
+            }]);
         }
         self.stored(|run| run.set_phase(Phase::Running)).await
     }
@@ -53,17 +57,27 @@ impl Runner {
 
     /// Starts a shim and waits until it, or another one, has claimed the run.
     async fn start_shim(&self) -> Result<Option<Failure>, RunnerError> {
-        let infrastructure = |text: String| Some(Failure { stage: "infrastructure".to_owned(), text });
+        let infrastructure = |text: String| {
+            Some(Failure {
+                stage: "infrastructure".to_owned(),
+                text,
+            })
+        };
         let mut child = match spawn_shim(&self.shim_program, &self.run) {
             Ok(child) => child,
             Err(e) => return Ok(infrastructure(format!("starting the process supervisor: {e}"))),
         };
         loop {
             // Asked first: a shim that has ended may have claimed the run just before.
-            let ended = child.try_wait().map_err(system("waiting for the process supervisor"))?;
+            let ended = child
+                .try_wait()
+                .map_err(system("waiting for the process supervisor"))?;
             if self.run.claim()?.is_some() {
                 if ended.is_none() {
-                    *self.shim.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(child);
+                    *self
+                        .shim
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(child);
                 }
                 return Ok(None);
             }
@@ -71,7 +85,9 @@ impl Runner {
                 let log = read_limited(&self.run.path().join("shim.log"), 64 << 10).unwrap_or_default();
                 let log = String::from_utf8_lossy(&log);
                 let last = log.lines().next_back().unwrap_or("it said nothing");
-                return Ok(infrastructure(format!("the process supervisor ended at once ({status}): {last}")));
+                return Ok(infrastructure(format!(
+                    "the process supervisor ended at once ({status}): {last}"
+                )));
             }
             tokio::time::sleep(CLAIM_POLL).await;
         }

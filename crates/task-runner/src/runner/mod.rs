@@ -6,15 +6,17 @@
 //! watched, and signals are heard: a slow or absent server delays none of the others.
 
 mod abort;
-mod environment;
+pub(crate) mod build_host;
+pub(crate) mod environment;
 mod launch;
 mod outcome;
 mod report;
-mod setup;
+pub(crate) mod setup;
 mod supervise;
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ use crate::phase::Phase;
 use crate::record::{AbortReason, Identity, Mark, RunInputs};
 use crate::run_dir::{RunDir, RunDirError};
 use crate::settings::{RunSettings, SettingsError};
-use crate::shipper::{Closed, ShipError, Shipper};
+use crate::shipper::{Closed, ShipError, ShipOptions, Shipper};
 use abort::{StatusWatch, announce};
 use setup::Prepared;
 
@@ -40,7 +42,10 @@ use setup::Prepared;
 /// it can't deliver in that time is delivered by the next runner.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Space for the agent's own lines.
-const AGENT_CONSOLE: Limits = Limits { segment_bytes: 8 << 20, max_bytes: 64 << 20 };
+const AGENT_CONSOLE: Limits = Limits {
+    segment_bytes: 8 << 20,
+    max_bytes: 64 << 20,
+};
 
 /// A run could not be taken further for a reason of our own.
 #[derive(Debug, thiserror::Error)]
@@ -111,12 +116,19 @@ pub struct RunnerOptions {
     pub detach: bool,
     /// The program that is started as `PROGRAM shim --run DIR`.
     pub shim_program: PathBuf,
+    /// Somebody else reads the console of the task from disk, and has come to this position. What lies
+    /// behind it is kept; and when the run is done the folder is left to that reader to be cleaned.
+    pub reader: Option<Arc<AtomicU64>>,
 }
 
 impl Default for RunnerOptions {
     fn default() -> Self {
         // This very program, even if its file has been replaced meanwhile.
-        Self { detach: true, shim_program: PathBuf::from("/proc/self/exe") }
+        Self {
+            detach: true,
+            shim_program: PathBuf::from("/proc/self/exe"),
+            reader: None,
+        }
     }
 }
 
@@ -140,7 +152,9 @@ pub async fn run_with(run_dir: &Path, options: RunnerOptions) -> Result<RunnerEx
         detach_session().map_err(system("leaving the session"))?;
     }
     let run = RunDir::open(run_dir)?;
-    let Some(lock) = run.lock()? else { return Ok(RunnerExit::AlreadyRunning) };
+    let Some(lock) = run.lock()? else {
+        return Ok(RunnerExit::AlreadyRunning);
+    };
     let phase = run.record()?.phase;
     if !phase.belongs_to_runner() {
         return Ok(RunnerExit::NotReady(phase));
@@ -169,6 +183,7 @@ pub(crate) struct Runner {
     shipped: watch::Sender<bool>,
     shim_program: PathBuf,
     shim: Mutex<Option<Child>>,
+    reader: Option<Arc<AtomicU64>>,
     _lock: FileLock,
 }
 
@@ -195,6 +210,7 @@ impl Runner {
             shipped: watch::Sender::new(false),
             shim_program: options.shim_program,
             shim: Mutex::new(None),
+            reader: options.reader,
             run,
             _lock: lock,
         })
@@ -280,7 +296,11 @@ impl Runner {
     async fn ship_once(&self) -> Result<(), RunnerError> {
         let names = (self.identity.task.clone(), self.identity.worker.to_string());
         let (client, run) = (self.client.clone(), self.run.clone());
-        let shipper = Shipper::new(client, run, names, self.settings.ship.clone(), self.closed.subscribe())?;
+        let options = ShipOptions {
+            reader: self.reader.clone(),
+            ..self.settings.ship.clone()
+        };
+        let shipper = Shipper::new(client, run, names, options, self.closed.subscribe())?;
         Ok(Box::pin(shipper.run()).await?)
     }
 
@@ -327,7 +347,10 @@ const SHIP_ATTEMPTS: u32 = 30;
 /// Makes a call until the server has answered it. The client repeats what failed on the way; here are
 /// the cases in which a service may ask again although a program in a terminal would not: an internal
 /// error of the server, and credentials that somebody may be about to correct.
-async fn patiently<T>(doing: &str, mut call: impl AsyncFnMut() -> Result<T, ApiError>) -> Result<T, ApiError> {
+async fn patiently<T>(
+    doing: &str,
+    mut call: impl AsyncFnMut() -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
     let mut pause = Duration::from_millis(500);
     loop {
         match call().await {

@@ -3,6 +3,7 @@
 use clearml_task_model::{Task, TaskStatus};
 
 use super::abort::callback_completed;
+use crate::console::render::char_boundary;
 use crate::record::{AbortReason, End, Failure, Outcome, Verdict};
 
 /// Reasons longer than this are cut; the console has the whole text.
@@ -32,10 +33,19 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Outcome {
         line,
         exit_code,
     };
-    let Some(task) = facts.task else { return left_alone("the task is not on the server any more", None) };
-    let Conclusion { end, reason, mut line } = conclude(facts, task);
+    let Some(task) = facts.task else {
+        return left_alone("the task is not on the server any more", None);
+    };
+    let Conclusion {
+        end,
+        reason,
+        mut line,
+    } = conclude(facts, task);
     if facts.rank > 0 {
-        return left_alone("another node sets the status", line.map(|line| format!("{line} - rank {}", facts.rank)));
+        return left_alone(
+            "another node sets the status",
+            line.map(|line| format!("{line} - rank {}", facts.rank)),
+        );
     }
     // Whoever has given the task another status has the last word.
     let status = task.status.clone().unwrap_or(TaskStatus::InProgress);
@@ -48,7 +58,12 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Outcome {
         }
         return left_alone(&format!("the task is {status}"), line);
     }
-    Outcome { end, status_reason: cut(reason), line, exit_code }
+    Outcome {
+        end,
+        status_reason: cut(reason),
+        line,
+        exit_code,
+    }
 }
 
 struct Conclusion {
@@ -63,8 +78,13 @@ fn conclude(facts: &Facts<'_>, task: &Task) -> Conclusion {
         reason: reason.to_owned(),
         line: Some(line.to_owned()),
     };
-    let aborted_by_user =
-        || conclusion(End::Stopped, "task was stopped by tasks.stop", "Process aborted by user");
+    let aborted_by_user = || {
+        conclusion(
+            End::Stopped,
+            "task was stopped by tasks.stop",
+            "Process aborted by user",
+        )
+    };
     let terminated = || conclusion(End::Stopped, "user abort", "Process terminated by user");
     // A program that has ended by itself just before we could stop it has ended by itself.
     let stopped_by_us = facts.verdict.is_none_or(|verdict| verdict.aborted);
@@ -72,19 +92,37 @@ fn conclude(facts: &Facts<'_>, task: &Task) -> Conclusion {
         Some(AbortReason::Stopped) => return aborted_by_user(),
         Some(AbortReason::AgentStopped) if stopped_by_us => return terminated(),
         Some(AbortReason::AgentStopped) | None => {}
-        Some(_) => return Conclusion { end: End::LeftAlone, reason: String::new(), line: None },
+        Some(_) => {
+            return Conclusion {
+                end: End::LeftAlone,
+                reason: String::new(),
+                line: None,
+            };
+        }
     }
     if let Some(failure) = facts.failure {
         return conclusion(End::Failed, &failure.to_string(), "Process failed, exit code 1");
     }
     let Some(verdict) = facts.verdict else {
-        return conclusion(End::Failed, "infrastructure: the end of the process is unknown", "Process failed");
+        return conclusion(
+            End::Failed,
+            "infrastructure: the end of the process is unknown",
+            "Process failed",
+        );
     };
     if let Some(error) = &verdict.launch_error {
-        return conclusion(End::Failed, &format!("launch: {error}"), "Process failed, exit code 1");
+        return conclusion(
+            End::Failed,
+            &format!("launch: {error}"),
+            "Process failed, exit code 1",
+        );
     }
     match verdict.code() {
-        Some(0) => conclusion(End::Completed, "worker execution done", "Process completed successfully"),
+        Some(0) => conclusion(
+            End::Completed,
+            "worker execution done",
+            "Process completed successfully",
+        ),
         Some(-2 | 254) => terminated(),
         Some(-9 | 137) if callback_completed(&task.runtime) => aborted_by_user(),
         Some(code) => conclusion(
@@ -94,7 +132,10 @@ fn conclude(facts: &Facts<'_>, task: &Task) -> Conclusion {
         ),
         None => conclusion(
             End::Failed,
-            &format!("infrastructure: {} processes of the task can't be killed", verdict.survivors),
+            &format!(
+                "infrastructure: {} processes of the task can't be killed",
+                verdict.survivors
+            ),
             "Process failed",
         ),
     }
@@ -102,7 +143,7 @@ fn conclude(facts: &Facts<'_>, task: &Task) -> Conclusion {
 
 fn cut(mut reason: String) -> String {
     if reason.len() > MAX_REASON {
-        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        reason.truncate(char_boundary(&reason, MAX_REASON));
         reason.push('…');
     }
     reason
@@ -131,16 +172,28 @@ mod tests {
     }
 
     fn task(status: &str) -> Task {
-        Task { status: Some(TaskStatus::from(status)), ..Task::default() }
+        Task {
+            status: Some(TaskStatus::from(status)),
+            ..Task::default()
+        }
     }
 
     fn outcome(code: i32, abort: Option<AbortReason>, status: &str) -> (End, String, String) {
         let (verdict, task) = (verdict(code, abort.is_some()), task(status));
-        let facts =
-            Facts { failure: None, verdict: Some(&verdict), abort, task: Some(&task), rank: 0 };
+        let facts = Facts {
+            failure: None,
+            verdict: Some(&verdict),
+            abort,
+            task: Some(&task),
+            rank: 0,
+        };
         let outcome = decide(&facts);
         assert_eq!(outcome.exit_code, Some(code));
-        (outcome.end, outcome.status_reason, outcome.line.unwrap_or_default())
+        (
+            outcome.end,
+            outcome.status_reason,
+            outcome.line.unwrap_or_default(),
+        )
     }
 
     #[test]
@@ -149,25 +202,113 @@ mod tests {
         use End::{Completed, Failed, LeftAlone};
         let in_progress = "in_progress";
         for (code, abort, status, end, reason, line) in [
-            (0, None, in_progress, Completed, "worker execution done", "Process completed successfully"),
-            (3, None, in_progress, Failed, "worker execution exit code 3", "Process failed, exit code 3"),
-            (-11, None, in_progress, Failed, "worker execution exit code -11", "Process failed, exit code -11"),
-            (-2, None, in_progress, End::Stopped, "user abort", "Process terminated by user"),
-            (254, None, in_progress, End::Stopped, "user abort", "Process terminated by user"),
-            (-15, Some(AgentStopped), in_progress, End::Stopped, "user abort", "Process terminated by user"),
-            (-9, Some(Stopped), in_progress, End::Stopped, "task was stopped by tasks.stop", "Process aborted by user"),
-            (-9, Some(Stopped), "failed", LeftAlone, "the task is failed", "Process aborted by user - Task status was Failed"),
-            (-9, Some(StatusChanged), "stopped", LeftAlone, "the task is stopped", ""),
+            (
+                0,
+                None,
+                in_progress,
+                Completed,
+                "worker execution done",
+                "Process completed successfully",
+            ),
+            (
+                3,
+                None,
+                in_progress,
+                Failed,
+                "worker execution exit code 3",
+                "Process failed, exit code 3",
+            ),
+            (
+                -11,
+                None,
+                in_progress,
+                Failed,
+                "worker execution exit code -11",
+                "Process failed, exit code -11",
+            ),
+            (
+                -2,
+                None,
+                in_progress,
+                End::Stopped,
+                "user abort",
+                "Process terminated by user",
+            ),
+            (
+                254,
+                None,
+                in_progress,
+                End::Stopped,
+                "user abort",
+                "Process terminated by user",
+            ),
+            (
+                -15,
+                Some(AgentStopped),
+                in_progress,
+                End::Stopped,
+                "user abort",
+                "Process terminated by user",
+            ),
+            (
+                -9,
+                Some(Stopped),
+                in_progress,
+                End::Stopped,
+                "task was stopped by tasks.stop",
+                "Process aborted by user",
+            ),
+            (
+                -9,
+                Some(Stopped),
+                "failed",
+                LeftAlone,
+                "the task is failed",
+                "Process aborted by user - Task status was Failed",
+            ),
+            (
+                -9,
+                Some(StatusChanged),
+                "stopped",
+                LeftAlone,
+                "the task is stopped",
+                "",
+            ),
             (-9, Some(Exception), "failed", LeftAlone, "the task is failed", ""),
             (-9, Some(Reset), "created", LeftAlone, "the task is created", ""),
-            (-9, Some(NotFound), in_progress, LeftAlone, "the task is in_progress", ""),
+            (
+                -9,
+                Some(NotFound),
+                in_progress,
+                LeftAlone,
+                "the task is in_progress",
+                "",
+            ),
             // Somebody has set the status right before the end.
-            (0, None, "stopped", LeftAlone, "the task is stopped", "Process completed successfully"),
-            (1, None, "completed", LeftAlone, "the task is completed", "Process failed, exit code 1"),
+            (
+                0,
+                None,
+                "stopped",
+                LeftAlone,
+                "the task is stopped",
+                "Process completed successfully",
+            ),
+            (
+                1,
+                None,
+                "completed",
+                LeftAlone,
+                "the task is completed",
+                "Process failed, exit code 1",
+            ),
             (0, None, "queued", LeftAlone, "the task is queued", ""),
         ] {
             let expected = (end, reason.to_owned(), line.to_owned());
-            assert_eq!(outcome(code, abort, status), expected, "{code} {abort:?} {status}");
+            assert_eq!(
+                outcome(code, abort, status),
+                expected,
+                "{code} {abort:?} {status}"
+            );
         }
     }
 
@@ -175,7 +316,13 @@ mod tests {
     fn a_program_that_ended_before_the_agent_could_stop_it_keeps_its_own_end() {
         let (verdict, task) = (verdict(0, false), task("in_progress"));
         let abort = Some(AbortReason::AgentStopped);
-        let facts = Facts { failure: None, verdict: Some(&verdict), abort, task: Some(&task), rank: 0 };
+        let facts = Facts {
+            failure: None,
+            verdict: Some(&verdict),
+            abort,
+            task: Some(&task),
+            rank: 0,
+        };
         assert_eq!(decide(&facts).end, End::Completed);
     }
 
@@ -183,34 +330,77 @@ mod tests {
     fn a_program_that_saved_its_work_was_aborted_and_did_not_fail() {
         let verdict = verdict(-9, false);
         let mut task = task("in_progress");
-        task.runtime = json!({"_abort_callback_completed": 1}).as_object().unwrap().clone();
-        let facts = Facts { failure: None, verdict: Some(&verdict), abort: None, task: Some(&task), rank: 0 };
+        task.runtime = json!({"_abort_callback_completed": 1})
+            .as_object()
+            .unwrap()
+            .clone();
+        let facts = Facts {
+            failure: None,
+            verdict: Some(&verdict),
+            abort: None,
+            task: Some(&task),
+            rank: 0,
+        };
         assert_eq!(decide(&facts).end, End::Stopped);
     }
 
     #[test]
     fn failures_name_their_stage() {
         let task = task("in_progress");
-        let failure = Failure { stage: "clone".into(), text: "no such repository".into() };
-        let facts = Facts { failure: Some(&failure), verdict: None, abort: None, task: Some(&task), rank: 0 };
+        let failure = Failure {
+            stage: "clone".into(),
+            text: "no such repository".into(),
+        };
+        let facts = Facts {
+            failure: Some(&failure),
+            verdict: None,
+            abort: None,
+            task: Some(&task),
+            rank: 0,
+        };
         assert_eq!(decide(&facts).status_reason, "clone: no such repository");
-        let launch = Verdict { exit_code: None, launch_error: Some("no such file".into()), ..verdict(0, false) };
-        let facts = Facts { failure: None, verdict: Some(&launch), abort: None, task: Some(&task), rank: 0 };
+        let launch = Verdict {
+            exit_code: None,
+            launch_error: Some("no such file".into()),
+            ..verdict(0, false)
+        };
+        let facts = Facts {
+            failure: None,
+            verdict: Some(&launch),
+            abort: None,
+            task: Some(&task),
+            rank: 0,
+        };
         assert_eq!(decide(&facts).status_reason, "launch: no such file");
     }
 
     #[test]
     fn other_nodes_say_how_they_ended_and_leave_the_status() {
         let (verdict, task) = (verdict(2, false), task("in_progress"));
-        let facts = Facts { failure: None, verdict: Some(&verdict), abort: None, task: Some(&task), rank: 3 };
+        let facts = Facts {
+            failure: None,
+            verdict: Some(&verdict),
+            abort: None,
+            task: Some(&task),
+            rank: 3,
+        };
         let outcome = decide(&facts);
-        assert_eq!((outcome.end, outcome.line.as_deref()), (End::LeftAlone, Some("Process failed, exit code 2 - rank 3")));
+        assert_eq!(
+            (outcome.end, outcome.line.as_deref()),
+            (End::LeftAlone, Some("Process failed, exit code 2 - rank 3"))
+        );
     }
 
     #[test]
     fn a_deleted_task_has_no_end() {
         let verdict = verdict(0, false);
-        let facts = Facts { failure: None, verdict: Some(&verdict), abort: None, task: None, rank: 0 };
+        let facts = Facts {
+            failure: None,
+            verdict: Some(&verdict),
+            abort: None,
+            task: None,
+            rank: 0,
+        };
         assert_eq!(decide(&facts).end, End::LeftAlone);
     }
 }

@@ -32,7 +32,11 @@ impl Runner {
             let text = format!("clearml_agent: ERROR: {failure}");
             self.console.line_once(Tag::SetupError, Level::Error, &text);
         } else if let Some(error) = verdict.as_ref().and_then(|verdict| verdict.launch_error.as_ref()) {
-            self.console.line_once(Tag::SetupError, Level::Error, &format!("clearml_agent: ERROR: {error}"));
+            self.console.line_once(
+                Tag::SetupError,
+                Level::Error,
+                &format!("clearml_agent: ERROR: {error}"),
+            );
         }
         let outcome = match record.outcome {
             Some(outcome) => outcome,
@@ -47,7 +51,8 @@ impl Runner {
                     rank: self.settings.rank,
                 };
                 let outcome = decide(&facts);
-                self.stored(|run| run.update(|record| record.outcome = Some(outcome.clone()))).await?;
+                self.stored(|run| run.update(|record| record.outcome = Some(outcome.clone())))
+                    .await?;
                 outcome
             }
         };
@@ -57,7 +62,10 @@ impl Runner {
         if let Err(e) = self.console.sync() {
             tracing::warn!("bringing the console to the disk: {e}");
         }
-        self.closed.send_replace(Closed { agent: true, task: true });
+        self.closed.send_replace(Closed {
+            agent: true,
+            task: true,
+        });
         let mut shipped = self.shipped.subscribe();
         while !*shipped.borrow_and_update() && shipped.changed().await.is_ok() {}
         self.stored(|run| run.set_phase(Phase::Shipped)).await
@@ -72,7 +80,10 @@ impl Runner {
             Err(e) => {
                 // It is there, but we can't see it. The final call will say what is possible.
                 tracing::warn!("reading task {id} after its end: {e}");
-                Some(Task { status: Some(TaskStatus::InProgress), ..Task::default() })
+                Some(Task {
+                    status: Some(TaskStatus::InProgress),
+                    ..Task::default()
+                })
             }
         }
     }
@@ -112,7 +123,9 @@ impl Runner {
         match patiently("reporting the final status", call).await {
             Err(e) if e.is_code(400, 121) => Err(e),
             Err(e) => {
-                let code = outcome.exit_code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
+                let code = outcome
+                    .exit_code
+                    .map_or_else(|| "unknown".to_owned(), |code| code.to_string());
                 tracing::warn!("could not update task id '{id}' status, task exit code {code}: {e}");
                 Ok(())
             }
@@ -122,8 +135,15 @@ impl Runner {
 
     /// Removes what only a living run needs.
     pub(super) async fn finish(&self) -> Result<RunRecord, RunnerError> {
-        self.note(&[Mark { name: "end".into(), ms: now_ms(), duration_ms: None }]);
+        self.note(&[Mark {
+            name: "end".into(),
+            ms: now_ms(),
+            duration_ms: None,
+        }]);
         let record = self.stored(|run| run.set_phase(Phase::Done)).await?;
+        if self.reader.is_some() {
+            return Ok(record);
+        }
         let run = self.run.clone();
         match tokio::task::spawn_blocking(move || run.clean()).await {
             Ok(Ok(())) => {}

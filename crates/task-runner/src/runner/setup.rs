@@ -1,7 +1,6 @@
 //! From the task to a complete `launch.json`.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use clearml_api_client::{ApiError, StatusChange, TasksQuery};
@@ -10,12 +9,13 @@ use clearml_env_builder::{BuildRequest, PreparedEnvironment};
 use clearml_support::command::CancelToken;
 use clearml_support::time::now_ms;
 use clearml_task_model::{Task, TaskId, TaskStatus};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::abort::{Interpreter, Meaning, announce};
+use super::build_host::{BuildHost, write_back};
 use super::environment::{Parts, base, complete, show_command};
 use super::{Runner, RunnerError, patiently};
-use crate::console::{AgentConsole, Level, Tag};
+use crate::console::{Level, Tag};
 use crate::phase::Phase;
 use crate::record::{AbortReason, Failure, Launch, Mark, SCHEMA};
 
@@ -36,11 +36,17 @@ impl Runner {
         self.run.set_phase(Phase::Preparing)?;
         let identity = &self.identity;
         if let Some(queue) = &identity.queue {
-            let text = format!("task {} pulled from {queue} by worker {}", identity.task, identity.worker);
+            let text = format!(
+                "task {} pulled from {queue} by worker {}",
+                identity.task, identity.worker
+            );
             self.console.line_once(Tag::Pulled, Level::Info, &text);
         }
         if again {
-            self.console.line(Level::Warning, "The agent was interrupted; the environment is built anew");
+            self.console.line(
+                Level::Warning,
+                "The agent was interrupted; the environment is built anew",
+            );
         }
         let cancel = CancelToken::default();
         let mut abort = self.abort.subscribe();
@@ -68,7 +74,12 @@ impl Runner {
                 announce(&self.abort, AbortReason::NotFound);
                 return Ok(Prepared::Aborted);
             }
-            Err(e) => return Ok(Prepared::Failed(failure("infrastructure", &format!("reading the task: {e}")))),
+            Err(e) => {
+                return Ok(Prepared::Failed(failure(
+                    "infrastructure",
+                    &format!("reading the task: {e}"),
+                )));
+            }
         };
         self.remember_host(id).await;
         let changed_by = format!("Changed by clearml-agent {}", self.identity.worker);
@@ -77,29 +88,45 @@ impl Runner {
         if !self.started(first, Some(&task)).await? || !self.started(second, None).await? {
             return Ok(Prepared::Aborted);
         }
-        self.console.line(Level::Info, &format!("Executing task id [{id}]:"));
+        self.console
+            .line(Level::Info, &format!("Executing task id [{id}]:"));
 
         let started_ms = now_ms();
         let built = self.build(&task, cancel).await;
         let prepared = match built {
             Ok(prepared) => prepared,
             Err(failure) => {
-                self.console.line_once(Tag::SetupError, Level::Error, &format!("clearml_agent: ERROR: {}", failure.text));
+                self.console.line_once(
+                    Tag::SetupError,
+                    Level::Error,
+                    &format!("clearml_agent: ERROR: {}", failure.text),
+                );
                 return Ok(Prepared::Failed(failure));
             }
         };
         let seconds = Duration::from_millis(u64::try_from(now_ms() - started_ms).unwrap_or(0)).as_secs_f64();
-        self.console.line(Level::Info, &format!("Running task id [{id}]:"));
+        self.console
+            .line(Level::Info, &format!("Running task id [{id}]:"));
         let command = show_command(&prepared.argv);
-        self.console.line(Level::Info, &format!("[{}]$ {command}\n{}", prepared.cwd.display(), prepared.summary));
-        self.console.line(Level::Info, &format!("Environment setup completed successfully in {seconds:.2} s"));
+        self.console.line(
+            Level::Info,
+            &format!("[{}]$ {command}\n{}", prepared.cwd.display(), prepared.summary),
+        );
+        self.console.line(
+            Level::Info,
+            &format!("Environment setup completed successfully in {seconds:.2} s"),
+        );
         self.write_launch(&task, prepared)?;
         Ok(Prepared::Ready)
     }
 
     async fn remember_host(&self, task: &TaskId) {
-        let add: Map<String, Value> =
-            [("_exec_agent_hostname".to_owned(), Value::from(self.settings.host_name.as_str()))].into_iter().collect();
+        let add: Map<String, Value> = [(
+            "_exec_agent_hostname".to_owned(),
+            Value::from(self.settings.host_name.as_str()),
+        )]
+        .into_iter()
+        .collect();
         if let Err(e) = self.client.tasks_edit_runtime(task, add, &[]).await {
             tracing::warn!("noting the host name in task {task}: {e}");
         }
@@ -107,7 +134,11 @@ impl Runner {
 
     /// Tells the server that the task is being started, unless somebody has said meanwhile that it shall
     /// end: the call would wipe out that wish. Returns whether the task may go on.
-    pub(super) async fn started(&self, change: StatusChange, known: Option<&Task>) -> Result<bool, RunnerError> {
+    pub(super) async fn started(
+        &self,
+        change: StatusChange,
+        known: Option<&Task>,
+    ) -> Result<bool, RunnerError> {
         if self.settings.rank > 0 {
             return Ok(true);
         }
@@ -115,7 +146,11 @@ impl Runner {
         let query = TasksQuery::one(id, ["status", "status_message"]);
         let task = match known {
             Some(task) => Some(task.clone()),
-            None => match patiently("reading the status", async || self.client.tasks_get_all(&query).await).await {
+            None => match patiently("reading the status", async || {
+                self.client.tasks_get_all(&query).await
+            })
+            .await
+            {
                 Ok(tasks) => tasks.into_iter().next(),
                 Err(e) => {
                     tracing::warn!("reading the status of task {id}: {e}");
@@ -140,7 +175,8 @@ impl Runner {
     }
 
     async fn build(&self, task: &Task, cancel: &CancelToken) -> Result<PreparedEnvironment, Failure> {
-        let host = BuildHost::new(self.console.clone(), cancel.clone());
+        let console = self.console.clone();
+        let host = BuildHost::new(cancel.clone(), move |level, text| console.line(level, text));
         let mut settings = self.settings.environment.clone();
         settings.optimization = self.inputs.options.optimization;
         settings.env = strings(base(&self.parts()));
@@ -151,15 +187,23 @@ impl Runner {
         let busy = self.building.clone().lock_owned().await;
         let work = tokio::task::spawn_blocking(move || {
             let _busy = busy;
-            let request =
-                BuildRequest { task: &owned, settings: &settings, run_dir_env, redactor: &redactor };
+            let request = BuildRequest {
+                task: &owned,
+                settings: &settings,
+                run_dir_env,
+                redactor: &redactor,
+            };
             let result = env_builder::build(&request, &host);
             (result, host)
         });
-        let (result, host) = work.await.map_err(|e| failure("environment", &format!("the builder failed: {e}")))?;
+        let (result, host) = work
+            .await
+            .map_err(|e| failure("environment", &format!("the builder failed: {e}")))?;
         self.note_phases(&host);
         let prepared = result.map_err(|e| failure(e.stage().as_str(), &with_causes(&e)))?;
-        self.write_back(task, &host).await;
+        if self.settings.rank == 0 {
+            write_back(&self.client, task, host.reported()).await;
+        }
         Ok(prepared)
     }
 
@@ -168,33 +212,9 @@ impl Runner {
         drop(self.building.lock().await);
     }
 
-    /// Writes packages and commit back to the task. Useful to people, but no reason not to run.
-    async fn write_back(&self, task: &Task, host: &BuildHost) {
-        let Some(id) = &task.id else { return };
-        if self.settings.rank > 0 {
-            return;
-        }
-        let reported = host.reported();
-        if let Some(freeze) = reported.packages {
-            let known = task.script.as_ref().and_then(|script| script.requirements.as_ref());
-            let known = known.and_then(|requirements| serde_json::to_value(requirements).ok());
-            let requirements = merge_requirements(known, freeze);
-            if let Err(e) = self.client.tasks_set_requirements(id, requirements).await {
-                tracing::warn!("writing the installed packages to task {id}: {e}");
-            }
-        }
-        if let Some(commit) = reported.commit {
-            let fields = json!({"script": {"version_num": commit}});
-            if let Err(e) = self.client.tasks_edit(id, true, fields).await {
-                tracing::warn!("writing the commit to task {id}: {e}");
-            }
-        }
-    }
-
     fn note_phases(&self, host: &BuildHost) {
-        let reported = host.reported();
-        let marks: Vec<Mark> = reported
-            .stations
+        let stations = host.reported().stations;
+        let marks: Vec<Mark> = stations
             .into_iter()
             .map(|(name, (ms, duration))| Mark {
                 name: name.to_owned(),
@@ -228,8 +248,8 @@ impl Runner {
             options: &self.inputs.options,
             task: &self.identity.task,
             worker: &self.identity.worker,
-            run_id: &self.run_id,
-            config: &self.config,
+            run_id: Some(&self.run_id),
+            config: Some(&self.config),
             configured: &self.settings.configured_environment,
         }
     }
@@ -243,10 +263,13 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn failure(stage: &str, text: &str) -> Failure {
-    Failure { stage: stage.to_owned(), text: text.to_owned() }
+    Failure {
+        stage: stage.to_owned(),
+        text: text.to_owned(),
+    }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -260,18 +283,23 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-pub(super) fn is_unknown_task(error: &ApiError) -> bool {
+pub(crate) fn is_unknown_task(error: &ApiError) -> bool {
     error.is_code(400, 101) || error.is_code(400, 10)
 }
 
-fn strings(variables: BTreeMap<std::ffi::OsString, std::ffi::OsString>) -> BTreeMap<String, String> {
+pub(crate) fn strings(
+    variables: BTreeMap<std::ffi::OsString, std::ffi::OsString>,
+) -> BTreeMap<String, String> {
     // Tools get what can be written as text; the user's program gets everything.
-    variables.into_iter().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+    variables
+        .into_iter()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .collect()
 }
 
 /// Whether a task may be marked as started.
 #[derive(Debug, PartialEq)]
-enum MayStart {
+pub(crate) enum MayStart {
     Yes {
         /// Only a task that has not started needs it; for others it would overrule the user.
         force: bool,
@@ -279,7 +307,7 @@ enum MayStart {
     No(AbortReason),
 }
 
-fn may_start(task: Option<&Task>) -> MayStart {
+pub(crate) fn may_start(task: Option<&Task>) -> MayStart {
     match task.and_then(|task| task.status.as_ref()) {
         Some(TaskStatus::Created | TaskStatus::Queued) => MayStart::Yes { force: true },
         // A run of our own that was completed by its program and is started again has another id.
@@ -288,88 +316,6 @@ fn may_start(task: Option<&Task>) -> MayStart {
             Meaning::Abort(reason) => MayStart::No(reason),
             Meaning::GoOn | Meaning::MaybeReset(_) => MayStart::Yes { force: false },
         },
-    }
-}
-
-/// The requirements to write back: the list that is installed, and beside it, once, what the user wrote.
-fn merge_requirements(known: Option<Value>, freeze: Vec<String>) -> Value {
-    let mut requirements = match known {
-        Some(Value::Object(map)) => map,
-        _ => Map::new(),
-    };
-    if !requirements.contains_key("org_pip") {
-        let original = requirements.get("pip").cloned().unwrap_or_else(|| Value::from(""));
-        requirements.insert("org_pip".to_owned(), original);
-    }
-    requirements.insert("pip".to_owned(), freeze.into());
-    Value::Object(requirements)
-}
-
-/// What the builder tells.
-struct BuildHost {
-    console: AgentConsole,
-    cancel: CancelToken,
-    reported: Mutex<Reported>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Reported {
-    packages: Option<Vec<String>>,
-    commit: Option<String>,
-    stations: BTreeMap<&'static str, (i64, Duration)>,
-}
-
-impl BuildHost {
-    fn new(console: AgentConsole, cancel: CancelToken) -> Self {
-        Self { console, cancel, reported: Mutex::default() }
-    }
-
-    fn with(&self, change: impl FnOnce(&mut Reported)) {
-        change(&mut self.reported.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-    }
-
-    fn reported(&self) -> Reported {
-        self.reported.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-}
-
-impl env_builder::Host for BuildHost {
-    fn line(&self, level: env_builder::Level, text: &str) {
-        let level = match level {
-            env_builder::Level::Info => Level::Info,
-            env_builder::Level::Warning => Level::Warning,
-            env_builder::Level::Error => Level::Error,
-        };
-        self.console.line(level, text);
-    }
-
-    fn phase(&self, phase: env_builder::Phase, event: env_builder::PhaseEvent) {
-        use env_builder::{Phase, PhaseEvent};
-        let station = match phase {
-            Phase::Clone | Phase::Checkout | Phase::Patch => "clone",
-            Phase::Python | Phase::Packages | Phase::Script => "environment",
-        };
-        if let PhaseEvent::Finished(duration) = event {
-            let begin = now_ms() - i64::try_from(duration.as_millis()).unwrap_or(0);
-            self.with(|reported| {
-                let entry = reported.stations.entry(station).or_insert((begin, Duration::ZERO));
-                entry.1 += duration;
-            });
-            let text = format!("{} finished in {:.2} s", phase.as_str(), duration.as_secs_f64());
-            self.console.line(Level::Info, &text);
-        }
-    }
-
-    fn report_packages(&self, freeze: &[String]) {
-        self.with(|reported| reported.packages = Some(freeze.to_vec()));
-    }
-
-    fn report_commit(&self, commit: &str) {
-        self.with(|reported| reported.commit = Some(commit.to_owned()));
-    }
-
-    fn cancel(&self) -> &CancelToken {
-        &self.cancel
     }
 }
 
@@ -394,17 +340,12 @@ mod tests {
             ("completed", "", MayStart::No(AbortReason::StatusChanged)),
             ("published", "", MayStart::No(AbortReason::StatusChanged)),
         ] {
-            assert_eq!(may_start(Some(&task(status, message))), expected, "{status} {message}");
+            assert_eq!(
+                may_start(Some(&task(status, message))),
+                expected,
+                "{status} {message}"
+            );
         }
         assert_eq!(may_start(None), MayStart::No(AbortReason::NotFound));
-    }
-
-    #[test]
-    fn the_users_own_requirements_are_kept_once() {
-        let first = merge_requirements(Some(json!({"pip": "six", "conda": "x"})), vec!["six==1.16.0".into()]);
-        assert_eq!(first, json!({"pip": ["six==1.16.0"], "conda": "x", "org_pip": "six"}));
-        let second = merge_requirements(Some(first), vec!["six==1.17.0".into()]);
-        assert_eq!(second["org_pip"], json!("six"));
-        assert_eq!(second["pip"], json!(["six==1.17.0"]));
     }
 }

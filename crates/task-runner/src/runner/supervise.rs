@@ -24,7 +24,9 @@ impl Runner {
     /// takes over from a dead one starts here, and finds everything in the run directory.
     pub(super) async fn supervise(&self) -> Result<RunRecord, RunnerError> {
         let Some(claim) = self.run.claim()? else {
-            return self.lost("the claim of the process supervisor has vanished").await;
+            return self
+                .lost("the claim of the process supervisor has vanished")
+                .await;
         };
         if let Some(intent) = self.run.abort()? {
             announce(&self.abort, intent.reason);
@@ -39,7 +41,11 @@ impl Runner {
         match self.run.verdict()? {
             Some(verdict) => {
                 let (ms, end) = (verdict.started_ms, verdict.finished_ms);
-                self.note(&[Mark { name: "run".into(), ms, duration_ms: Some(end - ms) }]);
+                self.note(&[Mark {
+                    name: "run".into(),
+                    ms,
+                    duration_ms: Some(end - ms),
+                }]);
                 self.stored(|run| run.set_phase(Phase::Exited)).await
             }
             None => self.died(&claim).await,
@@ -64,16 +70,26 @@ impl Runner {
             }
         }
         if let Some((number, name)) = reason.label() {
-            let what = if reason == AbortReason::Exception { "Task failed" } else { "User aborted" };
+            let what = if reason == AbortReason::Exception {
+                "Task failed"
+            } else {
+                "User aborted"
+            };
             let text = format!("{what}: stopping task ({number}) {name}");
             self.console.line_once(Tag::Abort, Level::Error, &text);
         }
         if let Err(e) = shim.signal(Signal::TERM) {
-            tracing::warn!("signalling the process supervisor of task {}: {e}", self.identity.task);
+            tracing::warn!(
+                "signalling the process supervisor of task {}: {e}",
+                self.identity.task
+            );
         }
         let patience = self.settings.abort_grace + SHIM_PATIENCE;
         if tokio::time::timeout(patience, &mut *gone).await.is_err() {
-            tracing::error!("the process supervisor of task {} does not end; killing it", self.identity.task);
+            tracing::error!(
+                "the process supervisor of task {} does not end; killing it",
+                self.identity.task
+            );
             if let Err(e) = shim.signal(Signal::KILL) {
                 tracing::error!("killing it: {e}");
             }
@@ -86,15 +102,25 @@ impl Runner {
         if let Some(intent) = self.run.abort()? {
             return Ok(intent.decided_ms);
         }
-        let Some(reason) = *self.abort.borrow() else { return Ok(now_ms()) };
-        let intent = AbortIntent { schema: SCHEMA, reason, decided_ms: now_ms() };
+        let Some(reason) = *self.abort.borrow() else {
+            return Ok(now_ms());
+        };
+        let intent = AbortIntent {
+            schema: SCHEMA,
+            reason,
+            decided_ms: now_ms(),
+        };
         self.stored(|run| run.write_abort(&intent)).await?;
         Ok(intent.decided_ms)
     }
 
     /// Collects the shim if it is our child.
     fn reap(&self) {
-        let child = self.shim.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let child = self
+            .shim
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         if let Some(mut child) = child
             && let Err(e) = child.wait()
         {
@@ -105,14 +131,20 @@ impl Runner {
     /// The shim is gone and has said nothing: killed, or lost with the machine.
     async fn died(&self, claim: &ShimClaim) -> Result<RunRecord, RunnerError> {
         if boot_id().is_ok_and(|boot| boot != claim.shim.boot_id) {
-            return self.lost("the machine was restarted while the task was running").await;
+            return self
+                .lost("the machine was restarted while the task was running")
+                .await;
         }
         kill_leftovers(claim.shim.pid, &self.run_id).await;
-        self.lost("the process supervisor was killed, so how the task ended is unknown").await
+        self.lost("the process supervisor was killed, so how the task ended is unknown")
+            .await
     }
 
     async fn lost(&self, text: &str) -> Result<RunRecord, RunnerError> {
-        let failure = Failure { stage: "infrastructure".to_owned(), text: text.to_owned() };
+        let failure = Failure {
+            stage: "infrastructure".to_owned(),
+            text: text.to_owned(),
+        };
         self.stored(|run| fail(run, &failure)).await
     }
 }
@@ -173,14 +205,19 @@ fn leftovers(session: i32, run_id: &str) -> Vec<ProcessIdentity> {
 /// Processes whose environment names the run.
 fn marked(run_id: &str) -> Vec<i32> {
     let wanted = format!("{RUN_ID}={run_id}");
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .filter_map(Result::ok)
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| {
             // Not readable for processes of others, which are none of ours.
-            std::fs::read(format!("/proc/{pid}/environ"))
-                .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes()))
+            std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+                environ
+                    .split(|byte| *byte == 0)
+                    .any(|entry| entry == wanted.as_bytes())
+            })
         })
         .collect()
 }

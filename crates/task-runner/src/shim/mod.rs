@@ -53,7 +53,11 @@ pub fn shim_main(run_dir: &Path) -> i32 {
         Ok(code) => code,
         Err(e) => {
             // Nobody reads this but the runner, which quotes it.
-            let _unwritable = writeln!(io::stderr(), "the process supervisor for {} failed: {e}", run_dir.display());
+            let _unwritable = writeln!(
+                io::stderr(),
+                "the process supervisor for {} failed: {e}",
+                run_dir.display()
+            );
             EXIT_ERROR
         }
     }
@@ -80,7 +84,10 @@ fn supervise(run_dir: &Path) -> io::Result<i32> {
             protect_from_oom_killer();
             Supervisor::new(main, pipe, &launch, signals)?.run(&mut sink)?
         }
-        Err(e) => Verdict { launch_error: Some(launch_error(&launch, &e)), ..empty_verdict() },
+        Err(e) => Verdict {
+            launch_error: Some(launch_error(&launch, &e)),
+            ..empty_verdict()
+        },
     };
     let dropped = sink.finish();
     verdict.started_ms = started_ms;
@@ -123,7 +130,11 @@ fn write_verdict(run: &RunDir, verdict: &Verdict) -> io::Result<()> {
 /// Makes this process the one shim of the run. The claim appears complete or not at all: it is written
 /// aside and linked into place, which fails if the name is taken.
 pub(crate) fn claim(run: &RunDir) -> io::Result<bool> {
-    let claim = ShimClaim { schema: SCHEMA, shim: ProcessIdentity::current()?, claimed_ms: now_ms() };
+    let claim = ShimClaim {
+        schema: SCHEMA,
+        shim: ProcessIdentity::current()?,
+        claimed_ms: now_ms(),
+    };
     let path = run.claim_path();
     let aside = path.with_file_name(format!(".claim-{}-{}", claim.shim.pid, claim.shim.start_ticks));
     let mut file = fs::create_private_file(&aside)?;
@@ -144,7 +155,10 @@ pub(crate) fn claim(run: &RunDir) -> io::Result<bool> {
 /// Starts the user's program with its output on one pipe, so that stdout and stderr keep their order.
 fn start(launch: &Launch) -> io::Result<(Pid, PipeReader)> {
     let Some((program, arguments)) = launch.argv.split_first() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the command is empty",
+        ));
     };
     let (reader, writer) = io::pipe()?;
     // A larger pipe lets a burst of output pass without the program waiting for us. Not every system
@@ -172,11 +186,18 @@ fn start(launch: &Launch) -> io::Result<(Pid, PipeReader)> {
 }
 
 fn launch_error(launch: &Launch, error: &io::Error) -> String {
-    let program = launch.argv.first().map(|p| p.0.to_string_lossy()).unwrap_or_default();
+    let program = launch
+        .argv
+        .first()
+        .map(|p| p.0.to_string_lossy())
+        .unwrap_or_default();
     if launch.cwd.is_dir() {
         format!("starting {program:?} failed: {error}; check that the program exists and is executable")
     } else {
-        format!("starting {program:?} failed: its working folder {} does not exist", launch.cwd.display())
+        format!(
+            "starting {program:?} failed: its working folder {} does not exist",
+            launch.cwd.display()
+        )
     }
 }
 
@@ -210,7 +231,11 @@ impl Signals {
         for signal in [SIGTERM, SIGCHLD] {
             signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
         }
-        Ok(Self { terminate, child, wake: reader.into() })
+        Ok(Self {
+            terminate,
+            child,
+            wake: reader.into(),
+        })
     }
 
     fn clear_wake(&self) {
@@ -313,7 +338,9 @@ impl Supervisor {
                 self.verdict.exit_code = status.exit_status();
                 self.verdict.signal = status.terminating_signal();
                 if self.stage == Stage::Running {
-                    self.stage = Stage::Linger { until: Instant::now() + LINGER };
+                    self.stage = Stage::Linger {
+                        until: Instant::now() + LINGER,
+                    };
                 }
             }
         }
@@ -323,7 +350,9 @@ impl Supervisor {
         tree::signal_descendants(self.me, Signal::TERM);
         // A stopped process does not see SIGTERM before it goes on.
         tree::signal_descendants(self.me, Signal::CONT);
-        self.stage = Stage::Terminating { until: Instant::now() + grace };
+        self.stage = Stage::Terminating {
+            until: Instant::now() + grace,
+        };
     }
 
     /// Takes the next step when it is due. Returns whether nothing is left to supervise.
@@ -340,7 +369,9 @@ impl Supervisor {
         match self.stage {
             Stage::Linger { .. } if due => self.terminate(self.leftover_grace),
             Stage::Terminating { .. } if due => {
-                self.stage = Stage::Killing { until: Instant::now() + KILL_PATIENCE };
+                self.stage = Stage::Killing {
+                    until: Instant::now() + KILL_PATIENCE,
+                };
                 tree::signal_descendants(self.me, Signal::KILL);
             }
             Stage::Killing { .. } if due => {
@@ -358,10 +389,15 @@ impl Supervisor {
 
     fn wait(&self) -> io::Result<()> {
         let wake = PollFd::new(&self.signals.wake, PollFlags::IN);
-        let timeout = (self.stage != Stage::Running)
-            .then(|| Timespec { tv_sec: 0, tv_nsec: i64::from(STOP_POLL.subsec_nanos()) });
+        let timeout = (self.stage != Stage::Running).then(|| Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(STOP_POLL.subsec_nanos()),
+        });
         let result = match &self.pipe {
-            Some(pipe) => poll(&mut [wake, PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)], timeout.as_ref()),
+            Some(pipe) => poll(
+                &mut [wake, PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)],
+                timeout.as_ref(),
+            ),
             None => poll(&mut [wake], timeout.as_ref()),
         };
         self.signals.clear_wake();

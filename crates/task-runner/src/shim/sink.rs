@@ -19,7 +19,10 @@ pub(super) struct Sink {
 
 impl Sink {
     pub(super) fn open(run: &RunDir, launch: &Launch) -> io::Result<Self> {
-        let limits = Limits { segment_bytes: launch.segment_bytes, max_bytes: launch.console_max_bytes };
+        let limits = Limits {
+            segment_bytes: launch.segment_bytes,
+            max_bytes: launch.console_max_bytes,
+        };
         Ok(Self {
             writer: SegmentWriter::open(&run.console_dir(), Channel::Task, limits)?,
             buffer: vec![0; RECORD_HEADER + READ_SIZE],
@@ -29,7 +32,12 @@ impl Sink {
     /// Takes what the pipe has. Returns the number of bytes; 0 means that every writer has closed it.
     pub(super) fn read_from(&mut self, mut pipe: &PipeReader) -> io::Result<usize> {
         let count = pipe.read(&mut self.buffer[RECORD_HEADER..])?;
-        self.writer.append(&mut self.buffer[..RECORD_HEADER + count], Kind::Output, 0, Level::Debug);
+        self.writer.append(
+            &mut self.buffer[..RECORD_HEADER + count],
+            Kind::Output,
+            0,
+            Level::Debug,
+        );
         Ok(count)
     }
 

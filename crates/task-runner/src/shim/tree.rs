@@ -1,7 +1,9 @@
 //! The processes below the shim: reaping and signalling them.
 
 use clearml_support::process::descendants;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait,
+};
 
 /// Collects all children that have ended, our own and those we have inherited.
 pub(super) fn reap() -> Vec<(Pid, WaitStatus)> {

@@ -6,12 +6,15 @@
 //! window of the task's log back and sends only what is missing. A server that can't be read back gets
 //! the batch again: there, delivery is at least once.
 
+mod deliver;
 pub(crate) mod pending;
 pub(crate) mod watch;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use clearml_api_client::{ApiError, Client, LogEvent};
+use clearml_api_client::Client;
 use clearml_support::fs::JsonFileError;
 use clearml_support::secret::{MASK, Secret};
 use clearml_support::time::now_ms;
@@ -19,21 +22,18 @@ use clearml_task_model::TaskId;
 use tokio::sync::watch as channel;
 use tokio::time::Instant;
 
+use crate::console::Channel;
 use crate::console::reader::ChannelReader;
 use crate::console::render::{RenderOptions, Rendered, Tail, render};
-use crate::console::Channel;
 use crate::run_dir::RunDir;
-use pending::{Cursor, Pending, missing, to_events};
+use deliver::{Delivery, Fate};
+use pending::{Cursor, Pending, to_events};
 use watch::FolderWatch;
 
 /// Console kept in memory per channel, and the size of a batch of events.
 const WINDOW: usize = 1 << 20;
 /// Leaves room below 1 MiB for what JSON adds.
 const BATCH: usize = 800 << 10;
-/// Events per page when reading back.
-const PAGE: u32 = 5000;
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The console could not be shipped for a reason of our own.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,8 @@ pub(crate) struct ShipOptions {
     pub(crate) readback_delay: Duration,
     /// The agent's own secrets, which the user's program may print but nobody shall read.
     pub(crate) secrets: Vec<Secret>,
+    /// How far somebody else has read the task's channel; more is not deleted.
+    pub(crate) reader: Option<Arc<AtomicU64>>,
 }
 
 /// Which channels will get nothing more.
@@ -101,23 +103,21 @@ impl Pace {
     const BURST: u32 = 3;
 
     fn new(interval: Duration) -> Self {
-        Self { interval, paid_until: Instant::now() }
+        Self {
+            interval,
+            paid_until: Instant::now(),
+        }
     }
 
     /// How long to wait before the next batch.
     fn pause(&self, now: Instant) -> Duration {
-        self.paid_until.saturating_duration_since(now + self.interval * (Self::BURST - 1))
+        self.paid_until
+            .saturating_duration_since(now + self.interval * (Self::BURST - 1))
     }
 
     fn sent(&mut self, now: Instant) {
         self.paid_until = self.paid_until.max(now) + self.interval;
     }
-}
-
-/// What became of a batch.
-enum Fate {
-    Accepted,
-    Refused(String),
 }
 
 struct Batch {
@@ -203,9 +203,14 @@ impl Shipper {
     /// A line after a quiet time goes out at once; a stream of them once per interval, or when a batch
     /// is full; the end of the task does not wait.
     fn pause_before(&self, closed: Closed) -> Option<Duration> {
-        let full = [&self.agent, &self.output]
-            .iter()
-            .any(|reader| reader.window().iter().map(|chunk| chunk.payload.len()).sum::<usize>() >= WINDOW);
+        let full = [&self.agent, &self.output].iter().any(|reader| {
+            reader
+                .window()
+                .iter()
+                .map(|chunk| chunk.payload.len())
+                .sum::<usize>()
+                >= WINDOW
+        });
         if full || (closed.agent && closed.task) {
             return None;
         }
@@ -215,7 +220,11 @@ impl Shipper {
     async fn wait(&mut self) {
         // An unterminated line ages without any notice.
         let held = !self.agent.window().is_empty() || !self.output.window().is_empty();
-        let limit = if held { self.options.flush_interval } else { Duration::from_secs(30) };
+        let limit = if held {
+            self.options.flush_interval
+        } else {
+            Duration::from_secs(30)
+        };
         tokio::select! {
             () = self.watch.changed(limit) => {}
             _ = self.closed.changed() => {}
@@ -232,17 +241,26 @@ impl Shipper {
         let [first, second] = order;
         let until = head(second).unwrap_or(i64::MAX);
         // A first channel that only holds an unfinished line does not keep the other one waiting.
-        [(first, until), (second, i64::MAX)].into_iter().find_map(|(channel, until)| {
-            let is_closed = match channel {
-                Channel::Agent => closed.agent,
-                Channel::Task => closed.task,
-            };
-            let age = i64::try_from(self.options.partial_max_age.as_millis()).unwrap_or(i64::MAX);
-            let tail = if is_closed { Tail::End } else { Tail::Flush { older_than_ms: now_ms() - age } };
-            let reader = self.reader(channel);
-            let rendered = render(reader.window(), self.options.render, tail, BATCH, until);
-            (rendered.end > reader.position() && !reader.window().is_empty()).then_some(Batch { channel, rendered })
-        })
+        [(first, until), (second, i64::MAX)]
+            .into_iter()
+            .find_map(|(channel, until)| {
+                let is_closed = match channel {
+                    Channel::Agent => closed.agent,
+                    Channel::Task => closed.task,
+                };
+                let age = i64::try_from(self.options.partial_max_age.as_millis()).unwrap_or(i64::MAX);
+                let tail = if is_closed {
+                    Tail::End
+                } else {
+                    Tail::Flush {
+                        older_than_ms: now_ms() - age,
+                    }
+                };
+                let reader = self.reader(channel);
+                let rendered = render(reader.window(), self.options.render, tail, BATCH, until);
+                (rendered.end > reader.position() && !reader.window().is_empty())
+                    .then_some(Batch { channel, rendered })
+            })
     }
 
     fn reader(&self, channel: Channel) -> &ChannelReader {
@@ -258,10 +276,14 @@ impl Shipper {
         let mut reader = ChannelReader::new(&folder, pending.channel, pending.start);
         // One unit more than the batch, so that its last unit is decided as it was then.
         let wanted = usize::try_from(pending.end - pending.start).unwrap_or(WINDOW) + WINDOW;
-        reader
-            .fill(wanted)
-            .map_err(|source| ShipError::Console { folder: folder.display().to_string(), source })?;
-        let tail = Tail::Exact { end: pending.end, ending: pending.ending };
+        reader.fill(wanted).map_err(|source| ShipError::Console {
+            folder: folder.display().to_string(),
+            source,
+        })?;
+        let tail = Tail::Exact {
+            end: pending.end,
+            ending: pending.ending,
+        };
         let rendered = render(reader.window(), self.options.render, tail, usize::MAX, i64::MAX);
         if rendered.end != pending.end || rendered.messages.len() != pending.count {
             tracing::warn!(
@@ -271,8 +293,14 @@ impl Shipper {
                 pending.count
             );
         }
-        let rendered = Rendered { end: pending.end, ..rendered };
-        Ok(Batch { channel: pending.channel, rendered })
+        let rendered = Rendered {
+            end: pending.end,
+            ..rendered
+        };
+        Ok(Batch {
+            channel: pending.channel,
+            rendered,
+        })
     }
 
     fn save(&mut self) -> Result<(), ShipError> {
@@ -285,7 +313,15 @@ impl Shipper {
 
     /// Sends a batch until it is on the server or refused for good, and moves the cursor behind it.
     async fn send(&mut self, batch: Batch, maybe_sent: bool) -> Result<(), ShipError> {
-        let Batch { channel, rendered: Rendered { messages, end, ending } } = batch;
+        let Batch {
+            channel,
+            rendered:
+                Rendered {
+                    messages,
+                    end,
+                    ending,
+                },
+        } = batch;
         let clean = |text: String| mask(text, &self.options.secrets);
         let events = to_events(messages, &self.task, &self.worker, self.cursor.last_ts, clean);
         if let (Some(first), Some(last)) = (events.first(), events.last()) {
@@ -303,7 +339,12 @@ impl Shipper {
             self.save()?;
             self.delete_shipped();
             self.pace.sent(Instant::now());
-            match self.deliver(events, maybe_sent).await {
+            let delivery = Delivery {
+                client: &self.client,
+                task: &self.task,
+                readback_delay: self.options.readback_delay,
+            };
+            match delivery.deliver(events, maybe_sent).await {
                 Fate::Accepted => self.cursor.last_ts = last_ts,
                 Fate::Refused(reason) => self.cursor.refused = Some(reason),
             }
@@ -323,117 +364,18 @@ impl Shipper {
     /// Frees the space of output that the saved cursor has passed. The agent's own channel stays: it is
     /// small, and a replaced runner looks into it.
     fn delete_shipped(&self) {
-        if let Err(e) = self.output.delete_before(self.cursor.task) {
+        let read = self
+            .options
+            .reader
+            .as_ref()
+            .map_or(u64::MAX, |reader| reader.load(Ordering::Relaxed));
+        if let Err(e) = self.output.delete_before(self.cursor.task.min(read)) {
             tracing::warn!("removing shipped console of {}: {e}", self.run.path().display());
         }
     }
-
-    async fn deliver(&self, mut events: Vec<LogEvent>, maybe_sent: bool) -> Fate {
-        if maybe_sent {
-            events = match self.read_back(events).await {
-                Ok(events) => events,
-                Err(fate) => return fate,
-            };
-        }
-        let mut pause = FIRST_PAUSE;
-        while !events.is_empty() {
-            match self.client.events_add_batch(&events).await {
-                Ok(result) => {
-                    if result.errors > 0 {
-                        tracing::warn!("the server took {} events and refused {:?}", result.added, result.errors_info);
-                    }
-                    return Fate::Accepted;
-                }
-                Err(e) if is_task_gone(&e) => return Fate::Refused(e.to_string()),
-                Err(e) if is_refusal(&e) => {
-                    tracing::warn!("{e}");
-                    let Some(fewer) = self.deliver_singly(events).await else { return Fate::Accepted };
-                    events = fewer;
-                }
-                Err(e) => {
-                    tracing::debug!("console of task {}: {e}", self.task);
-                    tokio::time::sleep(e.retry_after().unwrap_or(pause).min(LONGEST_PAUSE * 6)).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    if !e.was_not_applied() {
-                        events = match self.read_back(events).await {
-                            Ok(events) => events,
-                            Err(fate) => return fate,
-                        };
-                    }
-                }
-            }
-        }
-        Fate::Accepted
-    }
-
-    /// The server refuses something about a batch, so each event goes by itself, and the one that it
-    /// can't take is left out instead of blocking all others. Returns what is still to be sent when
-    /// something else than a refusal comes up.
-    async fn deliver_singly(&self, events: Vec<LogEvent>) -> Option<Vec<LogEvent>> {
-        for (index, event) in events.iter().enumerate() {
-            match self.client.events_add_batch(std::slice::from_ref(event)).await {
-                Ok(_) => {}
-                Err(e) if is_refusal(&e) => {
-                    tracing::warn!("a console message of {} bytes is not sent: {e}", event.msg.len());
-                }
-                Err(e) if e.was_not_applied() => return Some(events[index..].to_vec()),
-                // This one may have arrived; the batch is read back from the beginning.
-                Err(_) => {
-                    return match self.read_back(events[index..].to_vec()).await {
-                        Ok(rest) => Some(rest),
-                        Err(_) => None,
-                    };
-                }
-            }
-        }
-        None
-    }
-
-    /// Asks the server which of these events it has, and returns the others.
-    async fn read_back(&self, events: Vec<LogEvent>) -> Result<Vec<LogEvent>, Fate> {
-        let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(events) };
-        let (first, last) = (first.timestamp, last.timestamp);
-        tokio::time::sleep(self.options.readback_delay).await;
-        let mut found = Vec::new();
-        let mut from = first - 1;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match self.client.events_get_task_log(&self.task, Some(from), false, PAGE).await {
-                Ok(log) => {
-                    let newest = log.events.iter().map(|e| e.timestamp).max();
-                    found.extend(log.events.into_iter().filter(|e| (first..=last).contains(&e.timestamp)));
-                    match newest {
-                        Some(newest) if newest > from && newest < last => from = newest,
-                        _ => return Ok(missing(events, &found)),
-                    }
-                }
-                Err(e) if is_task_gone(&e) => return Err(Fate::Refused(e.to_string())),
-                Err(e) if e.is_transient() || e.code().is_some_and(|(code, _)| matches!(code, 401 | 403)) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                Err(e) => {
-                    tracing::warn!("the server can't be asked what it has, so some lines may appear twice: {e}");
-                    return Ok(missing(events, &found));
-                }
-            }
-        }
-    }
 }
 
-/// The task is deleted, or locked because it was published.
-fn is_task_gone(error: &ApiError) -> bool {
-    error.is_code(400, 131) || error.is_code(400, 101)
-}
-
-/// Sending exactly this again will never help.
-fn is_refusal(error: &ApiError) -> bool {
-    error.was_not_applied()
-        && !error.is_transient()
-        && error.code().is_some_and(|(code, _)| (400..500).contains(&code) && !matches!(code, 401 | 403))
-}
-
-fn mask(mut text: String, secrets: &[Secret]) -> String {
+pub(crate) fn mask(mut text: String, secrets: &[Secret]) -> String {
     for secret in secrets {
         // Replacing something short would destroy the text without hiding anything.
         if secret.expose().len() >= 6 && text.contains(secret.expose()) {

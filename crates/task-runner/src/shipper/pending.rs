@@ -50,9 +50,14 @@ impl Cursor {
     /// Reads the cursor; a run that has never shipped anything starts at the beginning.
     pub(crate) fn load(path: &Path) -> Result<Self, JsonFileError> {
         match fs::read_json(path) {
-            Err(e) if e.is_not_found() => {
-                Ok(Self { schema: SCHEMA, agent: 0, task: 0, last_ts: 0, pending: None, refused: None })
-            }
+            Err(e) if e.is_not_found() => Ok(Self {
+                schema: SCHEMA,
+                agent: 0,
+                task: 0,
+                last_ts: 0,
+                pending: None,
+                refused: None,
+            }),
             other => other,
         }
     }
@@ -98,7 +103,10 @@ pub(crate) fn to_events(
 /// Those of the batch's events that the server does not have.
 pub(crate) fn missing(batch: Vec<LogEvent>, on_server: &[LogEvent]) -> Vec<LogEvent> {
     let known: HashSet<(i64, &str)> = on_server.iter().map(|e| (e.timestamp, e.msg.as_str())).collect();
-    batch.into_iter().filter(|e| !known.contains(&(e.timestamp, e.msg.as_str()))).collect()
+    batch
+        .into_iter()
+        .filter(|e| !known.contains(&(e.timestamp, e.msg.as_str())))
+        .collect()
 }
 
 #[cfg(test)]
@@ -107,13 +115,22 @@ mod tests {
     use crate::console::Level;
 
     fn message(ms: i64, text: &str) -> Message {
-        Message { text: text.to_owned(), ms, level: Level::Debug }
+        Message {
+            text: text.to_owned(),
+            ms,
+            level: Level::Debug,
+        }
     }
 
     #[test]
     fn time_stamps_are_unique_and_increase_even_if_the_clock_does_not() {
         let task = TaskId::new("t");
-        let messages = vec![message(10, "a"), message(10, "b"), message(5, "c"), message(50, "d")];
+        let messages = vec![
+            message(10, "a"),
+            message(10, "b"),
+            message(5, "c"),
+            message(50, "d"),
+        ];
         let events = to_events(messages, &task, "w", 10, |text| text);
         let stamps: Vec<i64> = events.iter().map(|e| e.timestamp).collect();
         assert_eq!(stamps, [11, 12, 13, 50]);
@@ -122,7 +139,13 @@ mod tests {
     #[test]
     fn only_what_the_server_lacks_is_missing() {
         let task = TaskId::new("t");
-        let batch = to_events(vec![message(1, "a"), message(2, "b"), message(3, "b")], &task, "w", 0, |t| t);
+        let batch = to_events(
+            vec![message(1, "a"), message(2, "b"), message(3, "b")],
+            &task,
+            "w",
+            0,
+            |t| t,
+        );
         // The same text at another time, and another text at the same time, are other events.
         let mut other = batch[0].clone();
         other.msg = "x".into();

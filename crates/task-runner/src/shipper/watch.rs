@@ -21,9 +21,14 @@ impl FolderWatch {
     pub(crate) fn new(folder: &Path) -> Self {
         let notices = Self::subscribe(folder);
         if let Err(e) = &notices {
-            tracing::debug!("looking at {} every {POLL:?}, because the kernel does not tell: {e}", folder.display());
+            tracing::debug!(
+                "looking at {} every {POLL:?}, because the kernel does not tell: {e}",
+                folder.display()
+            );
         }
-        Self { notices: notices.ok() }
+        Self {
+            notices: notices.ok(),
+        }
     }
 
     fn subscribe(folder: &Path) -> io::Result<Receiver> {

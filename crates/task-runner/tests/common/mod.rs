@@ -1,6 +1,10 @@
 //! A run directory with a program to run, and the shim to run it.
 
 #![expect(dead_code, reason = "each test program uses a part of this")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of tests that can not do its part shall panic"
+)]
 
 pub(crate) mod world;
 
@@ -21,7 +25,11 @@ pub(crate) fn program() -> PathBuf {
     path.pop();
     path.pop();
     path.push("examples/run_program");
-    assert!(path.exists(), "{} is missing; run the tests with `cargo test`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing; run the tests with `cargo test`",
+        path.display()
+    );
     path
 }
 
@@ -49,7 +57,11 @@ impl Setup {
     /// A run of a shell script in a folder of its own.
     pub(crate) fn new(script: &str) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let new = NewRun { task: TaskId::new("task"), queue: None, worker: WorkerId::new("worker") };
+        let new = NewRun {
+            task: TaskId::new("task"),
+            queue: None,
+            worker: WorkerId::new("worker"),
+        };
         let run = RunStore::open(state.path()).unwrap().create(new).unwrap();
         let mut launch = launch_of(script);
         launch.cwd = state.path().join("work");
@@ -73,7 +85,10 @@ impl Setup {
     pub(crate) fn end_of(&self, mut shim: Child) -> Verdict {
         shim.wait().unwrap();
         let log = std::fs::read_to_string(self.run.path().join("shim.log")).unwrap_or_default();
-        self.run.verdict().unwrap().unwrap_or_else(|| panic!("no verdict; the shim said: {log}"))
+        self.run
+            .verdict()
+            .unwrap()
+            .unwrap_or_else(|| panic!("no verdict; the shim said: {log}"))
     }
 
     pub(crate) fn run_to_end(&self) -> Verdict {
@@ -81,7 +96,11 @@ impl Setup {
     }
 
     pub(crate) fn shim(&self) -> ProcessIdentity {
-        self.run.claim().unwrap().expect("the shim has claimed the run").shim
+        self.run
+            .claim()
+            .unwrap()
+            .expect("the shim has claimed the run")
+            .shim
     }
 
     pub(crate) fn wait_for_output(&self, text: &str) {
@@ -95,7 +114,11 @@ impl Setup {
 pub(crate) fn kept_bytes(run: &RunDir) -> Vec<u8> {
     let mut reader = ChannelReader::new(&run.console_dir(), Channel::Task, 0);
     reader.fill(usize::MAX).unwrap();
-    reader.window().iter().flat_map(|chunk| chunk.payload.iter().copied()).collect()
+    reader
+        .window()
+        .iter()
+        .flat_map(|chunk| chunk.payload.iter().copied())
+        .collect()
 }
 
 pub(crate) fn eventually(what: &str, mut test: impl FnMut() -> bool) {
@@ -107,5 +130,20 @@ pub(crate) fn eventually(what: &str, mut test: impl FnMut() -> bool) {
 }
 
 pub(crate) fn is_running(pid: i32) -> bool {
-    ProcessIdentity::of(pid).unwrap().is_some_and(|process| process.is_alive())
+    ProcessIdentity::of(pid)
+        .unwrap()
+        .is_some_and(|process| process.is_alive())
+}
+
+/// Processes that have this entry in their environment.
+pub(crate) fn with_environment(entry: &str) -> Vec<i32> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            std::fs::read(format!("/proc/{pid}/environ"))
+                .is_ok_and(|bytes| bytes.split(|b| *b == 0).any(|part| part == entry.as_bytes()))
+        })
+        .filter(|pid| ProcessIdentity::of(*pid).unwrap().is_some_and(|p| p.is_alive()))
+        .collect()
 }

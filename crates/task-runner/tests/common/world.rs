@@ -33,15 +33,33 @@ impl World {
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let server = start_server(&folder, 0).await;
-        let fast = [("agent.abort_grace_sec", json!(0.5)), ("agent.status_poll_interval_sec", json!(0.2))];
-        let overrides = fast.into_iter().map(|(key, value)| (key.to_owned(), value, "test".to_owned())).collect();
+        let fast = [
+            ("agent.abort_grace_sec", json!(0.5)),
+            ("agent.status_poll_interval_sec", json!(0.2)),
+        ];
+        let overrides = fast
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value, "test".to_owned()))
+            .collect();
         let config_file = Some(server.config_path().to_owned());
-        let settings = Settings::load(&Sources { config_file, overrides, ..Sources::from_process() }).unwrap();
+        let settings = Settings::load(&Sources {
+            config_file,
+            overrides,
+            ..Sources::from_process()
+        })
+        .unwrap();
         let client = Client::new(client_options(&settings).unwrap()).unwrap();
         client.login().await.unwrap();
         let store = RunStore::open(&folder.path().join("state")).unwrap();
         let port = server.api_url().rsplit(':').next().unwrap().parse().unwrap();
-        Self { folder, server: Some(server), port, client, settings, store }
+        Self {
+            folder,
+            server: Some(server),
+            port,
+            client,
+            settings,
+            store,
+        }
     }
 
     pub(crate) async fn stop_server(&mut self) {
@@ -81,12 +99,48 @@ impl World {
     /// A task in progress that runs a shell script, and the run that was claimed for it.
     pub(crate) async fn task(&self, script: &str) -> (TaskId, RunDir) {
         let script = format!("cd {}\n{script}\n", self.scratch().display());
-        self.task_of(json!({"binary": "/bin/sh", "entry_point": "task.sh", "diff": script})).await
+        self.task_of(json!({"binary": "/bin/sh", "entry_point": "task.sh", "diff": script}))
+            .await
+    }
+
+    /// A draft that runs a shell script.
+    pub(crate) async fn draft(&self, script: &str) -> TaskId {
+        let script = format!("cd {}\n{script}\n", self.scratch().display());
+        self.draft_of(json!({"binary": "/bin/sh", "entry_point": "task.sh", "diff": script}))
+            .await
+    }
+
+    async fn draft_of(&self, script: Value) -> TaskId {
+        let fields = json!({"name": "a test task", "type": "testing", "script": script});
+        self.client.tasks_create(fields).await.unwrap()
+    }
+
+    /// Executes a task in a process of its own. Returns its exit code and what it has printed.
+    pub(crate) async fn execute(&self, task: &str, mode: &str) -> (i32, String) {
+        let config = self.server.as_ref().unwrap().config_path().to_owned();
+        let state = self.folder.path().join("execute");
+        std::fs::create_dir_all(&state).unwrap();
+        let output = tokio::process::Command::new(host())
+            .args([
+                "execute".as_ref(),
+                config.as_os_str(),
+                task.as_ref(),
+                mode.as_ref(),
+                state.as_os_str(),
+            ])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .await
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap_or(-1),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
     }
 
     pub(crate) async fn task_of(&self, script: Value) -> (TaskId, RunDir) {
-        let fields = json!({"name": "a test task", "type": "testing", "script": script});
-        let task = self.client.tasks_create(fields).await.unwrap();
+        let task = self.draft_of(script).await;
         let change = StatusChange::default().message("pulled by agent").force();
         self.client.tasks_started(&task, &change).await.unwrap();
         let report = StatusReport {
@@ -100,10 +154,15 @@ impl World {
             is_daemon: true,
         };
         self.client.workers_status_report(&report).await.unwrap();
-        let new = NewRun { task: task.clone(), queue: None, worker: WorkerId::new(WORKER) };
+        let new = NewRun {
+            task: task.clone(),
+            queue: None,
+            worker: WorkerId::new(WORKER),
+        };
         let run = self.store.create(new).unwrap();
         let inputs = RunInputs::from_process(RunOptions::default());
-        run.write_inputs(&self.settings.effective_json(), &inputs).unwrap();
+        run.write_inputs(&self.settings.effective_json(), &inputs)
+            .unwrap();
         run.set_phase(Phase::Claimed).unwrap();
         (task, run)
     }
@@ -127,7 +186,10 @@ impl World {
             if Instant::now() > deadline {
                 let log = std::fs::read_to_string(run.path().join("runner.log")).unwrap_or_default();
                 runner.kill().unwrap();
-                panic!("the runner does not end; phase {:?}; it said: {log}", run.record().unwrap().phase);
+                panic!(
+                    "the runner does not end; phase {:?}; it said: {log}",
+                    run.record().unwrap().phase
+                );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -140,14 +202,21 @@ impl World {
     /// Status, reason and message of a task.
     pub(crate) async fn status(&self, task: &TaskId) -> (String, String) {
         let task = self.get(task).await;
-        (task.status.unwrap().to_string(), task.status_reason.unwrap_or_default())
+        (
+            task.status.unwrap().to_string(),
+            task.status_reason.unwrap_or_default(),
+        )
     }
 
     pub(crate) async fn events(&self, task: &TaskId) -> Vec<LogEvent> {
         let mut events: Vec<LogEvent> = Vec::new();
         loop {
             let from = events.last().map_or(0, |e| e.timestamp);
-            let page = self.client.events_get_task_log(task, Some(from), false, 2000).await.unwrap();
+            let page = self
+                .client
+                .events_get_task_log(task, Some(from), false, 2000)
+                .await
+                .unwrap();
             if page.events.is_empty() {
                 return events;
             }
@@ -157,7 +226,12 @@ impl World {
 
     /// What the task itself has printed, and the closing line, as the server has it.
     pub(crate) async fn output(&self, task: &TaskId) -> String {
-        self.events(task).await.iter().filter(|e| e.level == "DEBUG").map(|e| e.msg.as_str()).collect()
+        self.events(task)
+            .await
+            .iter()
+            .filter(|e| e.level == "DEBUG")
+            .map(|e| e.msg.as_str())
+            .collect()
     }
 
     pub(crate) async fn wait_for_output(&self, task: &TaskId, text: &str) {

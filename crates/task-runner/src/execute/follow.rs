@@ -1,0 +1,107 @@
+//! Shows the console of a run on the terminal while it is being written.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clearml_support::secret::Secret;
+use tokio::sync::watch;
+
+use crate::console::Channel;
+use crate::console::reader::ChannelReader;
+use crate::console::render::{RenderOptions, Tail, render};
+use crate::shipper::mask;
+use crate::shipper::watch::FolderWatch;
+
+const WINDOW: usize = 1 << 20;
+const TICK: Duration = Duration::from_secs(1);
+
+/// A second reader of the console beside the shipper.
+pub(super) struct Follower {
+    agent: ChannelReader,
+    task: ChannelReader,
+    watch: FolderWatch,
+    render: RenderOptions,
+    secrets: Vec<Secret>,
+    /// The task's own output goes here as well.
+    log: Option<File>,
+    position: Arc<AtomicU64>,
+}
+
+impl Follower {
+    pub(super) fn new(
+        folder: &Path,
+        render: RenderOptions,
+        secrets: Vec<Secret>,
+        log: Option<File>,
+        position: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            agent: ChannelReader::new(folder, Channel::Agent, 0),
+            task: ChannelReader::new(folder, Channel::Task, 0),
+            watch: FolderWatch::new(folder),
+            render,
+            secrets,
+            log,
+            position,
+        }
+    }
+
+    /// Shows everything until `done` is true and nothing is left.
+    pub(super) async fn run(mut self, mut done: watch::Receiver<bool>) -> io::Result<()> {
+        loop {
+            // Asked before reading, so that "done" covers what is read.
+            let last = *done.borrow_and_update();
+            while self.show(if last { Tail::End } else { Tail::Hold })? {}
+            if last {
+                return Ok(());
+            }
+            tokio::select! {
+                () = self.watch.changed(TICK) => {}
+                // An error means that the run is over, too.
+                result = done.changed() => if result.is_err() { return Ok(()) },
+            }
+        }
+    }
+
+    fn show(&mut self, tail: Tail) -> io::Result<bool> {
+        self.agent.fill(WINDOW)?;
+        self.task.fill(WINDOW)?;
+        let head = |reader: &ChannelReader| reader.window().front().map(|chunk| chunk.ms);
+        let (agent, task) = (head(&self.agent), head(&self.task));
+        let agent_first = agent.is_some_and(|agent| task.is_none_or(|task| agent <= task));
+        // Up to the next line of the other channel, so that the order is that of the events. But a first
+        // channel that only holds an unfinished line does not keep the other one waiting.
+        let until = if agent_first { task } else { agent }.unwrap_or(i64::MAX);
+        Ok(
+            self.show_channel(agent_first, tail, until)?
+                || self.show_channel(!agent_first, tail, i64::MAX)?,
+        )
+    }
+
+    fn show_channel(&mut self, is_agent: bool, tail: Tail, until: i64) -> io::Result<bool> {
+        let reader = if is_agent { &mut self.agent } else { &mut self.task };
+        if reader.window().is_empty() {
+            return Ok(false);
+        }
+        let rendered = render(reader.window(), self.render, tail, WINDOW, until);
+        let progress = rendered.end > reader.position();
+        reader.consume(rendered.end);
+        let mut out = io::stdout().lock();
+        for message in rendered.messages {
+            let text = mask(message.text, &self.secrets);
+            out.write_all(text.as_bytes())?;
+            if let Some(log) = self.log.as_mut().filter(|_| !is_agent) {
+                log.write_all(text.as_bytes())?;
+            }
+        }
+        out.flush()?;
+        if !is_agent {
+            self.position.store(self.task.position(), Ordering::Relaxed);
+        }
+        Ok(progress)
+    }
+}

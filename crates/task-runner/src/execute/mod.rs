@@ -1,0 +1,356 @@
+//! `clearml-agent execute --id`: runs one task in the foreground, in one of three documented ways.
+//!
+//! * direct (no option) and full (`--full-monitoring`): this process is the runner; it ships the console,
+//!   watches for aborts and sets the status. They differ in the exit code and the worker id only.
+//! * silent (`--disable-monitoring`): an outer agent does all that.
+
+mod follow;
+mod silent;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clearml_agent_config::{ConfigError, Settings};
+use clearml_api_client::{ApiError, Client, CloneOptions, StatusChange, StatusReport, TasksQuery, exact};
+use clearml_support::time::now_ms;
+use clearml_task_model::{Task, TaskId, TaskStatus, WorkerId};
+use tokio::sync::watch;
+
+use crate::phase::Phase;
+use crate::record::{RunInputs, RunOptions};
+use crate::run_dir::{NewRun, RunDir, RunDirError, RunStore};
+use crate::runner::setup::is_unknown_task;
+use crate::runner::{RunnerError, RunnerExit, RunnerOptions, run_with};
+use crate::settings::client_options;
+use follow::Follower;
+
+/// What to run, and how.
+#[derive(Debug, Clone)]
+pub struct ExecuteOptions {
+    /// Id, or name if it is the only task of that name.
+    pub task: String,
+    /// Run a copy instead.
+    pub clone: bool,
+    /// `--disable-monitoring`.
+    pub disable_monitoring: bool,
+    /// `--full-monitoring`.
+    pub full_monitoring: bool,
+    /// Refuse a task that does not wait in a queue.
+    pub require_queue: bool,
+    /// A file that gets the output of the task as well.
+    pub log_file: Option<PathBuf>,
+    /// Options that reach the task.
+    pub run: RunOptions,
+    /// The configuration.
+    pub settings: Settings,
+}
+
+impl ExecuteOptions {
+    /// The configured worker id, or one made of the worker's name and this process.
+    fn worker(&self) -> WorkerId {
+        let agent = &self.settings.agent;
+        let made = || format!("{}:{}", agent.worker_name, std::process::id());
+        WorkerId::new(agent.worker_id.clone().unwrap_or_else(made))
+    }
+}
+
+/// The task could not be run. What went wrong with the task itself is in its status instead.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// There is no such task, or several.
+    #[error("Could not find task id={task} (for host: {host}): {reason}")]
+    NoTask {
+        /// Id or name.
+        task: String,
+        /// The server.
+        host: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The task could not be copied.
+    #[error("Cloning failed: {0}")]
+    Clone(ApiError),
+    /// The task had to be in a queue.
+    #[error("Execution required enqueued task, but task id={0} is not queued.")]
+    NotQueued(TaskId),
+    /// The task could not be marked as started.
+    #[error("task {task} could not be started: {source}")]
+    Start {
+        /// The task.
+        task: TaskId,
+        /// Why not.
+        source: ApiError,
+    },
+    /// Code or environment could not be prepared, where nobody else reports it.
+    #[error("{stage}: {reason}")]
+    Prepare {
+        /// `clone`, `environment` or `launch`.
+        stage: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The server can't be used.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The agent's own records.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// The runner.
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+    /// The operating system refused something.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// Runs a task and returns the exit code for this process. In the silent way this process becomes the
+/// user's program, and only a failure to do so comes back.
+///
+/// # Errors
+///
+/// When there is no such task, it can't be started, or the configuration or server can't be used.
+pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
+    let client = Client::new(client_options(&options.settings)?)?;
+    client.login().await?;
+    let mut task = find(&client, &options.task).await?;
+    let mut id = id_of(&task, &client)?;
+    if options.clone {
+        let name = format!("Clone of {}", task.name.as_deref().unwrap_or_default());
+        let copy = CloneOptions {
+            name: Some(name),
+            ..CloneOptions::default()
+        };
+        id = client
+            .tasks_clone(&id, &copy)
+            .await
+            .map_err(ExecuteError::Clone)?;
+        task = client.tasks_get_by_id(&id).await?;
+    } else if dequeue(&client, &task, &id, options.require_queue).await? {
+        task.status = Some(TaskStatus::InProgress);
+    }
+    let shown = serde_json::to_string_pretty(&options.settings.masked_json()).unwrap_or_default();
+    println!(
+        "Current configuration (clearml_agent v{}):\n{shown}",
+        env!("CARGO_PKG_VERSION")
+    );
+    if options.disable_monitoring {
+        return Box::pin(silent::run(&client, task, &id, &options)).await;
+    }
+    Box::pin(monitored(&client, &task, &id, &options)).await
+}
+
+fn id_of(task: &Task, client: &Client) -> Result<TaskId, ExecuteError> {
+    task.id.clone().ok_or_else(|| ExecuteError::NoTask {
+        task: task.name.clone().unwrap_or_default(),
+        host: client.server().to_owned(),
+        reason: "the server's answer has no id".to_owned(),
+    })
+}
+
+async fn find(client: &Client, wanted: &str) -> Result<Task, ExecuteError> {
+    let missing = |reason: String| ExecuteError::NoTask {
+        task: wanted.to_owned(),
+        host: client.server().to_owned(),
+        reason,
+    };
+    match client.tasks_get_by_id(&TaskId::new(wanted)).await {
+        Ok(task) => return Ok(task),
+        Err(e) if is_unknown_task(&e) => {}
+        Err(e) => return Err(missing(e.to_string())),
+    }
+    let query = TasksQuery {
+        name: Some(exact(wanted)),
+        ..TasksQuery::default()
+    };
+    let mut named = client.tasks_get_all(&query).await?;
+    match (named.pop(), named.len()) {
+        (Some(task), 0) => Ok(task),
+        (Some(_), others) => Err(missing(format!(
+            "{} tasks have that name; use the id",
+            others + 1
+        ))),
+        (None, _) => Err(missing("there is no task of that id or name".to_owned())),
+    }
+}
+
+/// Takes the task out of its queue. Returns whether it is in progress now because of that.
+async fn dequeue(client: &Client, task: &Task, id: &TaskId, required: bool) -> Result<bool, ExecuteError> {
+    let queued = task.status == Some(TaskStatus::Queued);
+    if required && !queued {
+        return Err(ExecuteError::NotQueued(id.clone()));
+    }
+    // Somebody else's wish to stop a task that is running would be wiped out by starting it again.
+    if task.is_stopping() {
+        return Ok(false);
+    }
+    let in_progress = TaskStatus::InProgress;
+    match client
+        .tasks_dequeue(id, Some(&in_progress), &StatusChange::default())
+        .await
+    {
+        Ok(reply) if reply.updated > 0 => {}
+        _ if required => return Err(ExecuteError::NotQueued(id.clone())),
+        // Not queued: then it is started from the status that it has.
+        _ => return Ok(false),
+    }
+    let change = StatusChange::reason("starting execution soon");
+    let change = if queued { change.force() } else { change };
+    client
+        .tasks_started(id, &change)
+        .await
+        .map_err(|source| ExecuteError::Start {
+            task: id.clone(),
+            source,
+        })?;
+    Ok(true)
+}
+
+/// Direct and full: this process is the runner.
+async fn monitored(
+    client: &Client,
+    task: &Task,
+    id: &TaskId,
+    options: &ExecuteOptions,
+) -> Result<i32, ExecuteError> {
+    let worker = options.worker();
+    if task.status != Some(TaskStatus::InProgress) {
+        // A person has named this very task, so it is run whatever became of it before.
+        let message = format!("Changed by clearml-agent {worker}");
+        let change = StatusChange::reason("worker started execution")
+            .message(message)
+            .force();
+        let start = client.tasks_started(id, &change).await;
+        start.map_err(|source| ExecuteError::Start {
+            task: id.clone(),
+            source,
+        })?;
+    }
+    let store = RunStore::open(&options.settings.agent.state_dir)?;
+    let run = store.create(NewRun {
+        task: id.clone(),
+        queue: None,
+        worker: worker.clone(),
+    })?;
+    run.write_inputs(
+        &options.settings.effective_json(),
+        &RunInputs::from_process(options.run.clone()),
+    )?;
+    run.mark("pulled", now_ms(), None)?;
+    run.set_phase(Phase::Claimed)?;
+
+    let reports = async {
+        let pause = Duration::try_from_secs_f64(options.settings.agent.poll.status_report_sec)
+            .unwrap_or(Duration::MAX);
+        loop {
+            report(client, &worker, Some(id)).await;
+            tokio::time::sleep(pause.max(Duration::from_secs(1))).await;
+        }
+    };
+    let exit = tokio::select! {
+        exit = Box::pin(run_and_show(&run, options)) => exit?,
+        () = Box::pin(reports) => unreachable!("reports are sent until the run ends"),
+    };
+    if exit != (RunnerExit::Interrupted { reported: false }) {
+        report(client, &worker, None).await;
+        if let Err(e) = client.workers_unregister(&worker).await {
+            tracing::debug!("{e}");
+        }
+    }
+    Ok(exit_code(exit, options))
+}
+
+async fn run_and_show(run: &RunDir, options: &ExecuteOptions) -> Result<RunnerExit, ExecuteError> {
+    let agent = &options.settings.agent;
+    let log = match &options.log_file {
+        Some(path) => {
+            let file = File::options().create(true).append(true).mode(0o600).open(path);
+            Some(file.map_err(|source| ExecuteError::System {
+                doing: "opening the log file",
+                source,
+            })?)
+        }
+        None => None,
+    };
+    let position = Arc::<AtomicU64>::default();
+    let render = crate::console::render::RenderOptions {
+        suppress_carriage_return: agent.suppress_carriage_return,
+    };
+    let secrets = options.settings.secrets();
+    let follower = Follower::new(&run.console_dir(), render, secrets, log, Arc::clone(&position));
+    let (done, is_done) = watch::channel(false);
+    let running = async {
+        let runner = RunnerOptions {
+            detach: false,
+            reader: Some(Arc::clone(&position)),
+            ..RunnerOptions::default()
+        };
+        let exit = Box::pin(run_with(run.path(), runner)).await;
+        done.send_replace(true);
+        exit
+    };
+    let showing = async {
+        if let Err(e) = follower.run(is_done).await {
+            tracing::warn!("showing the console: {e}");
+        }
+        // Nobody reads any more, so nothing needs to be kept for us.
+        position.store(u64::MAX, Ordering::Relaxed);
+    };
+    let (exit, ()) = tokio::join!(running, showing);
+    let exit = exit?;
+    if exit != (RunnerExit::Interrupted { reported: false }) {
+        run.clean()?;
+    }
+    Ok(exit)
+}
+
+async fn report(client: &Client, worker: &WorkerId, task: Option<&TaskId>) {
+    let report = StatusReport {
+        worker: worker.clone(),
+        timestamp_ms: now_ms() / 1000 * 1000,
+        task: task.cloned(),
+        queue: None,
+        queues: Vec::new(),
+        tags: None,
+        machine_stats: None,
+        is_daemon: false,
+    };
+    if let Err(e) = client.workers_status_report(&report).await {
+        tracing::debug!("{e}");
+    }
+}
+
+/// Direct: the program's own code. Full: 0, unless the code is to be passed on.
+fn exit_code(exit: RunnerExit, options: &ExecuteOptions) -> i32 {
+    let passed_on = || {
+        let value = std::env::var("CLEARML_AGENT_PROPAGATE_EXITCODE").unwrap_or_default();
+        matches!(
+            value.trim().to_ascii_lowercase().as_str(),
+            "1" | "true" | "yes" | "on" | "y" | "t"
+        )
+    };
+    match exit {
+        RunnerExit::Finished { .. } if options.full_monitoring && !passed_on() => 0,
+        RunnerExit::Finished {
+            exit_code: Some(code),
+        } if code < 0 => 256 + code,
+        RunnerExit::Finished {
+            exit_code: Some(code),
+        } => code,
+        // It did not come so far.
+        RunnerExit::Finished { exit_code: None } => 1,
+        other => other.code(),
+    }
+}

@@ -1,0 +1,99 @@
+//! What is on disk after each step, and what is refused.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::record::RunOptions;
+
+fn new_run() -> NewRun {
+    NewRun {
+        task: TaskId::new("t1"),
+        queue: Some(QueueId::new("q1")),
+        worker: WorkerId::new("w1"),
+    }
+}
+
+#[test]
+fn a_new_run_is_complete_private_and_found_again() {
+    let state = tempfile::tempdir().unwrap();
+    let store = RunStore::open(state.path()).unwrap();
+    let run = store.create(new_run()).unwrap();
+    assert_eq!(run.path().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    let listed = RunStore::open(state.path()).unwrap().list().unwrap();
+    assert_eq!(listed.len(), 1);
+    let record = listed[0].record().unwrap();
+    assert_eq!(
+        (record.phase, record.identity.task.as_str()),
+        (Phase::Popping, "t1")
+    );
+}
+
+#[test]
+fn half_made_and_half_removed_runs_are_not_listed() {
+    let state = tempfile::tempdir().unwrap();
+    let store = RunStore::open(state.path()).unwrap();
+    std::fs::create_dir(state.path().join("runs/.new-x")).unwrap();
+    std::fs::create_dir(state.path().join("runs/damaged")).unwrap();
+    assert!(store.list().unwrap().is_empty());
+}
+
+#[test]
+fn phases_are_kept_and_never_go_back() {
+    let state = tempfile::tempdir().unwrap();
+    let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap();
+    run.set_phase(Phase::Launching).unwrap();
+    assert!(matches!(
+        run.set_phase(Phase::Popped),
+        Err(RunDirError::Phase { .. })
+    ));
+    assert_eq!(
+        RunDir::open(run.path()).unwrap().record().unwrap().phase,
+        Phase::Launching
+    );
+}
+
+#[test]
+fn a_file_of_a_newer_agent_is_refused_not_guessed() {
+    let state = tempfile::tempdir().unwrap();
+    let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap();
+    run.update(|record| record.schema = SCHEMA + 1).unwrap();
+    let error = run.record().unwrap_err().to_string();
+    assert!(error.contains("format version 2"), "{error}");
+}
+
+#[test]
+fn cleaning_removes_secrets_and_keeps_the_record() {
+    let state = tempfile::tempdir().unwrap();
+    let store = RunStore::open(state.path()).unwrap();
+    let run = store.create(new_run()).unwrap();
+    run.write_inputs(
+        &serde_json::json!({"k": "v"}),
+        &RunInputs::from_process(RunOptions::default()),
+    )
+    .unwrap();
+    assert_eq!(
+        run.config_path().metadata().unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    run.set_phase(Phase::Done).unwrap();
+    run.clean().unwrap();
+    run.clean().unwrap();
+    assert!(!run.config_path().exists() && !run.has_inputs());
+    assert_eq!(run.record().unwrap().phase, Phase::Done);
+    store.prune(1).unwrap();
+    assert!(run.path().exists());
+    store.prune(0).unwrap();
+    assert!(!run.path().exists());
+}
+
+#[test]
+fn only_one_runner_has_a_run_in_hand() {
+    let state = tempfile::tempdir().unwrap();
+    let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap();
+    assert!(!run.runner_alive());
+    let lock = run.lock().unwrap().unwrap();
+    assert!(run.runner_alive());
+    assert!(run.lock().unwrap().is_none());
+    drop(lock);
+    assert!(!run.runner_alive());
+}

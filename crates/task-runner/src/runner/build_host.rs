@@ -1,0 +1,162 @@
+//! The builder's outside world: lines go to a console, reports are kept until the build is through.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use clearml_api_client::Client;
+use clearml_env_builder as env_builder;
+use clearml_support::command::CancelToken;
+use clearml_support::time::now_ms;
+use clearml_task_model::Task;
+use serde_json::{Map, Value, json};
+
+use crate::console::Level;
+
+/// Where lines go.
+type LineSink = dyn Fn(Level, &str) + Send + Sync;
+
+/// What the builder tells.
+pub(crate) struct BuildHost {
+    line: Box<LineSink>,
+    cancel: CancelToken,
+    reported: Mutex<Reported>,
+}
+
+/// What the builder has told besides lines.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reported {
+    packages: Option<Vec<String>>,
+    commit: Option<String>,
+    /// Begin and duration of what people want to know the duration of.
+    pub(crate) stations: BTreeMap<&'static str, (i64, Duration)>,
+}
+
+impl BuildHost {
+    /// `line` gets everything that is for the console.
+    pub(crate) fn new(cancel: CancelToken, line: impl Fn(Level, &str) + Send + Sync + 'static) -> Self {
+        Self {
+            line: Box::new(line),
+            cancel,
+            reported: Mutex::default(),
+        }
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Reported)) {
+        change(
+            &mut self
+                .reported
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+    }
+
+    pub(crate) fn reported(&self) -> Reported {
+        self.reported
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl env_builder::Host for BuildHost {
+    fn line(&self, level: env_builder::Level, text: &str) {
+        let level = match level {
+            env_builder::Level::Info => Level::Info,
+            env_builder::Level::Warning => Level::Warning,
+            env_builder::Level::Error => Level::Error,
+        };
+        (self.line)(level, text);
+    }
+
+    fn phase(&self, phase: env_builder::Phase, event: env_builder::PhaseEvent) {
+        use env_builder::{Phase, PhaseEvent};
+        let station = match phase {
+            Phase::Clone | Phase::Checkout | Phase::Patch => "clone",
+            Phase::Python | Phase::Packages | Phase::Script => "environment",
+        };
+        if let PhaseEvent::Finished(duration) = event {
+            let begin = now_ms() - i64::try_from(duration.as_millis()).unwrap_or(0);
+            self.with(|reported| {
+                let entry = reported
+                    .stations
+                    .entry(station)
+                    .or_insert((begin, Duration::ZERO));
+                entry.1 += duration;
+            });
+            let text = format!("{} finished in {:.2} s", phase.as_str(), duration.as_secs_f64());
+            (self.line)(Level::Info, &text);
+        }
+    }
+
+    fn report_packages(&self, freeze: &[String]) {
+        self.with(|reported| reported.packages = Some(freeze.to_vec()));
+    }
+
+    fn report_commit(&self, commit: &str) {
+        self.with(|reported| reported.commit = Some(commit.to_owned()));
+    }
+
+    fn cancel(&self) -> &CancelToken {
+        &self.cancel
+    }
+}
+
+/// Writes packages and commit back to the task. Useful to people, but no reason not to run.
+pub(crate) async fn write_back(client: &Client, task: &Task, reported: Reported) {
+    let Some(id) = &task.id else { return };
+    if let Some(freeze) = reported.packages {
+        let known = task
+            .script
+            .as_ref()
+            .and_then(|script| script.requirements.as_ref());
+        let known = known.and_then(|requirements| serde_json::to_value(requirements).ok());
+        let requirements = merge_requirements(known, freeze);
+        if let Err(e) = client.tasks_set_requirements(id, requirements).await {
+            tracing::warn!("writing the installed packages to task {id}: {e}");
+        }
+    }
+    if let Some(commit) = reported.commit {
+        let fields = json!({"script": {"version_num": commit}});
+        if let Err(e) = client.tasks_edit(id, true, fields).await {
+            tracing::warn!("writing the commit to task {id}: {e}");
+        }
+    }
+}
+
+/// The requirements to write back: the list that is installed, and beside it, once, what the user wrote.
+fn merge_requirements(known: Option<Value>, freeze: Vec<String>) -> Value {
+    let mut requirements = match known {
+        Some(Value::Object(map)) => map,
+        _ => Map::new(),
+    };
+    if !requirements.contains_key("org_pip") {
+        let original = requirements
+            .get("pip")
+            .cloned()
+            .unwrap_or_else(|| Value::from(""));
+        requirements.insert("org_pip".to_owned(), original);
+    }
+    requirements.insert("pip".to_owned(), freeze.into());
+    Value::Object(requirements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_own_requirements_are_kept_once() {
+        let first = merge_requirements(
+            Some(json!({"pip": "six", "conda": "x"})),
+            vec!["six==1.16.0".into()],
+        );
+        assert_eq!(
+            first,
+            json!({"pip": ["six==1.16.0"], "conda": "x", "org_pip": "six"})
+        );
+        let second = merge_requirements(Some(first), vec!["six==1.17.0".into()]);
+        assert_eq!(second["org_pip"], json!("six"));
+        assert_eq!(second["pip"], json!(["six==1.17.0"]));
+    }
+}
