@@ -17,7 +17,7 @@ use crate::run_dir::RunDir;
 ///
 /// When the log can't be opened or the program can't be started.
 pub fn spawn_runner(exe: &Path, run: &RunDir) -> io::Result<Child> {
-    spawn(exe, "runner", run)
+    command(exe, "runner", run)?.spawn()
 }
 
 /// Starts `exe shim --run DIR` for a run whose launch file is written; see [`crate::shim_main`].
@@ -26,24 +26,26 @@ pub fn spawn_runner(exe: &Path, run: &RunDir) -> io::Result<Child> {
 ///
 /// When the log can't be opened or the program can't be started.
 pub fn spawn_shim(exe: &Path, run: &RunDir) -> io::Result<Child> {
-    spawn(exe, "shim", run)
+    // It needs nothing from its environment, and lives long; so it carries no secrets around.
+    command(exe, "shim", run)?.env_clear().spawn()
 }
 
-fn spawn(exe: &Path, command: &str, run: &RunDir) -> io::Result<Child> {
+fn command(exe: &Path, name: &str, run: &RunDir) -> io::Result<Command> {
     // Descriptors that a careless ancestor left open must not live on in a process that outlives it.
     close_fds::set_fds_cloexec_threadsafe(3, &[]);
     let log = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
-        .open(run.path().join(format!("{command}.log")))?;
-    Command::new(exe)
-        .arg(command)
+        .open(run.path().join(format!("{name}.log")))?;
+    let mut command = Command::new(exe);
+    command
+        .arg(name)
         .arg("--run")
         .arg(run.path())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
+        .stderr(log);
+    Ok(command)
 }

@@ -224,3 +224,27 @@ fn a_missing_launch_file_is_an_error_and_not_a_claim() {
     assert!(log.contains("launch.json"), "{log}");
     assert_eq!(launch_of("true").argv.len(), 3);
 }
+
+/// A real full disk, which needs the right to mount one.
+#[test]
+fn a_full_disk_takes_neither_the_program_nor_its_exit_code_with_it() {
+    let setup = Setup::new("for i in $(seq 2000); do printf '%1000s' a; done; exit 6");
+    let console = setup.run.console_dir();
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k", "none"])
+        .arg(&console)
+        .output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        eprintln!(
+            "SKIPPED a_full_disk_takes_neither_the_program_nor_its_exit_code_with_it: no right to mount a disk"
+        );
+        return;
+    }
+    let verdict = setup.run_to_end();
+    let kept = kept_bytes(&setup.run).len() as u64;
+    let unmount = std::process::Command::new("umount").arg(&console).status();
+    assert!(unmount.is_ok_and(|status| status.success()));
+    assert_eq!(verdict.code(), Some(6));
+    assert!(kept > 100_000, "{kept}");
+    assert_eq!(kept + verdict.dropped_bytes, 2_000_000);
+}

@@ -376,3 +376,7 @@ impl SegmentWriter {
         self.total
     }
 }
+
+#[cfg(test)]
+#[path = "segment_tests.rs"]
+mod tests;

@@ -16,6 +16,8 @@ use crate::record::AbortReason;
 /// A reset is believed when it has been seen this often in a row: the status is `created` for a moment
 /// also when somebody edits a task.
 const RESETS: u8 = 5;
+/// How long to ask whether a program wants to be waited for.
+const ASK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an observation of the task means for the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,12 +182,15 @@ pub(crate) async fn wait_for_callback(
             .map(|task| task.runtime)
             .unwrap_or_default()
     };
-    let wanted = match client.tasks_get_all(&query).await {
-        Ok(tasks) => Callback::wanted(&runtime(tasks), max),
-        Err(e) => {
+    // A server that has gone away meanwhile does not keep the task running.
+    let asked = tokio::time::timeout(ASK_PATIENCE, client.tasks_get_all(&query)).await;
+    let wanted = match asked {
+        Ok(Ok(tasks)) => Callback::wanted(&runtime(tasks), max),
+        Ok(Err(e)) => {
             tracing::warn!("asking whether task {task} wants to be waited for: {e}");
             None
         }
+        Err(_) => None,
     };
     let Some(Callback { limit }) = wanted else { return };
     let start = Instant::now();

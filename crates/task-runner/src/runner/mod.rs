@@ -23,7 +23,7 @@ use std::time::Duration;
 use clearml_api_client::{ApiError, Client};
 use clearml_support::lock::FileLock;
 use clearml_support::process::{ProcessIdentity, detach_session};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 pub(crate) use environment::RUN_ID;
@@ -149,8 +149,14 @@ pub async fn run(run_dir: PathBuf) -> Result<RunnerExit, RunnerError> {
 /// As [`run`].
 pub async fn run_with(run_dir: &Path, options: RunnerOptions) -> Result<RunnerExit, RunnerError> {
     if options.detach {
-        detach_session().map_err(system("leaving the session"))?;
+        // Not possible for the leader of a process group, which a shell has started by hand.
+        if let Err(e) = detach_session() {
+            tracing::debug!("staying in the session of the caller: {e}");
+        }
     }
+    // Before the record says who the runner is: from then on it may be told to end.
+    let listen = |kind| signal(kind).map_err(system("listening for signals"));
+    let signals = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let run = RunDir::open(run_dir)?;
     let Some(lock) = run.lock()? else {
         return Ok(RunnerExit::AlreadyRunning);
@@ -160,7 +166,7 @@ pub async fn run_with(run_dir: &Path, options: RunnerOptions) -> Result<RunnerEx
         return Ok(RunnerExit::NotReady(phase));
     }
     let runner = Runner::new(run, options, lock)?;
-    Box::pin(runner.drive()).await
+    Box::pin(runner.drive(signals)).await
 }
 
 pub(crate) struct Runner {
@@ -184,6 +190,8 @@ pub(crate) struct Runner {
     shim_program: PathBuf,
     shim: Mutex<Option<Child>>,
     reader: Option<Arc<AtomicU64>>,
+    /// Who had the run in hand before.
+    previous: Option<ProcessIdentity>,
     _lock: FileLock,
 }
 
@@ -192,7 +200,8 @@ impl Runner {
         let inputs = run.inputs()?;
         let settings = RunSettings::load(&run.config_path(), &inputs)?;
         let me = ProcessIdentity::current().map_err(system("reading the process table"))?;
-        let record = run.update(|record| record.runner = Some(me))?;
+        let mut previous = None;
+        let record = run.update(|record| previous = record.runner.replace(me))?;
         let console = AgentConsole::open(&run.console_dir(), AGENT_CONSOLE, settings.redactor.clone())
             .map_err(system("opening the console"))?;
         Ok(Self {
@@ -211,14 +220,16 @@ impl Runner {
             shim_program: options.shim_program,
             shim: Mutex::new(None),
             reader: options.reader,
+            previous,
             run,
             _lock: lock,
         })
     }
 
-    async fn drive(&self) -> Result<RunnerExit, RunnerError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(system("listening for signals"))?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listening for signals"))?;
+    async fn drive(
+        &self,
+        (mut terminate, mut interrupt): (Signal, Signal),
+    ) -> Result<RunnerExit, RunnerError> {
         let watch = StatusWatch {
             client: self.client.clone(),
             task: self.identity.task.clone(),
@@ -250,7 +261,7 @@ impl Runner {
                     Prepared::Ready => self.stored(|run| run.set_phase(Phase::Launching)).await?,
                     Prepared::Failed(failure) => self.stored(|run| launch::fail(run, &failure)).await?,
                     Prepared::Aborted => {
-                        self.note_abort().await?;
+                        self.note_abort();
                         self.stored(|run| run.set_phase(Phase::Exited)).await?
                     }
                 },

@@ -41,7 +41,10 @@ impl Runner {
         let outcome = match record.outcome {
             Some(outcome) => outcome,
             None => {
-                let abort = self.run.abort()?.map(|intent| intent.reason);
+                // Not on disk if the disk was full, but then this runner has done it.
+                let stopped = verdict.as_ref().is_some_and(|verdict| verdict.aborted);
+                let remembered = (*self.abort.borrow()).filter(|_| stopped);
+                let abort = self.run.abort()?.map(|intent| intent.reason).or(remembered);
                 let task = self.observe().await;
                 let facts = Facts {
                     failure: record.failure.as_ref(),

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::abort::{Interpreter, Meaning, announce};
 use super::build_host::{BuildHost, write_back};
 use super::environment::{Parts, base, complete, show_command};
+use super::supervise::kill_leftovers;
 use super::{Runner, RunnerError, patiently};
 use crate::console::{Level, Tag};
 use crate::phase::Phase;
@@ -41,6 +42,10 @@ impl Runner {
                 identity.task, identity.worker
             );
             self.console.line_once(Tag::Pulled, Level::Info, &text);
+        }
+        if let Some(previous) = &self.previous {
+            // A builder's tools must not go on beside those of the next one. No user code exists yet.
+            kill_leftovers(previous.pid, &self.run_id).await;
         }
         if again {
             self.console.line(

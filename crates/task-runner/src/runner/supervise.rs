@@ -35,7 +35,7 @@ impl Runner {
         let mut abort = self.abort.subscribe();
         tokio::select! {
             () = &mut gone => {}
-            reason = announced(&mut abort) => self.abort_process(reason, &claim.shim, &mut gone).await?,
+            reason = announced(&mut abort) => self.abort_process(reason, &claim.shim, &mut gone).await,
         }
         self.reap();
         match self.run.verdict()? {
@@ -57,8 +57,8 @@ impl Runner {
         reason: AbortReason,
         shim: &ProcessIdentity,
         gone: &mut (impl Future<Output = ()> + Unpin),
-    ) -> Result<(), RunnerError> {
-        let decided_ms = self.note_abort().await?;
+    ) {
+        let decided_ms = self.note_abort();
         if reason == AbortReason::Stopped {
             let times = (self.settings.status_poll, self.settings.abort_callback_max);
             let task = &self.identity.task;
@@ -66,7 +66,7 @@ impl Runner {
             tokio::select! {
                 () = Box::pin(wait_for_callback(&self.client, task, &self.console, times, decided_ms)) => {}
                 _ = stop.wait_for(|stop| *stop) => {}
-                () = &mut *gone => return Ok(()),
+                () = &mut *gone => return,
             }
         }
         if let Some((number, name)) = reason.label() {
@@ -94,24 +94,31 @@ impl Runner {
                 tracing::error!("killing it: {e}");
             }
         }
-        Ok(())
     }
 
-    /// Writes down that, when and why the task is aborted. Returns when that was decided first.
-    pub(super) async fn note_abort(&self) -> Result<i64, RunnerError> {
-        if let Some(intent) = self.run.abort()? {
-            return Ok(intent.decided_ms);
+    /// Writes down that, when and why the task is aborted. Returns when that was decided first. A disk that
+    /// refuses must not keep a task running that is filling it, so that is reported and no error.
+    pub(super) fn note_abort(&self) -> i64 {
+        let known = match self.run.abort() {
+            Ok(known) => known,
+            Err(e) => {
+                tracing::warn!("{e}");
+                None
+            }
+        };
+        let intent = match (known, *self.abort.borrow()) {
+            (Some(intent), _) => return intent.decided_ms,
+            (None, Some(reason)) => AbortIntent {
+                schema: SCHEMA,
+                reason,
+                decided_ms: now_ms(),
+            },
+            (None, None) => return now_ms(),
+        };
+        if let Err(e) = self.run.write_abort(&intent) {
+            tracing::warn!("{e}");
         }
-        let Some(reason) = *self.abort.borrow() else {
-            return Ok(now_ms());
-        };
-        let intent = AbortIntent {
-            schema: SCHEMA,
-            reason,
-            decided_ms: now_ms(),
-        };
-        self.stored(|run| run.write_abort(&intent)).await?;
-        Ok(intent.decided_ms)
+        intent.decided_ms
     }
 
     /// Collects the shim if it is our child.
@@ -168,7 +175,7 @@ async fn gone(process: ProcessIdentity) {
 
 /// Kills what a dead shim has left: the members of its session, and whoever carries the name of the run
 /// in its environment. Repeated until nobody is found, because processes may be starting others.
-async fn kill_leftovers(session: i32, run_id: &str) {
+pub(super) async fn kill_leftovers(session: i32, run_id: &str) {
     for _ in 0..100 {
         let found = leftovers(session, run_id);
         if found.is_empty() {

@@ -78,6 +78,7 @@ fn supervise(run_dir: &Path) -> io::Result<i32> {
         return Ok(EXIT_CLAIMED);
     }
     let mut sink = Sink::open(&run, &launch)?;
+    let reserve = Reserve::make(&run);
     let started_ms = now_ms();
     let mut verdict = match start(&launch) {
         Ok((main, pipe)) => {
@@ -94,8 +95,28 @@ fn supervise(run_dir: &Path) -> io::Result<i32> {
     verdict.finished_ms = now_ms().max(started_ms);
     verdict.dropped_lines = dropped.lines;
     verdict.dropped_bytes = dropped.bytes;
+    reserve.release();
     write_verdict(&run, &verdict)?;
     Ok(EXIT_DONE)
+}
+
+/// A little space on the disk that is given back right before the verdict is written, so that a task
+/// that has filled the disk does not take its exit code with it.
+struct Reserve(std::path::PathBuf);
+
+impl Reserve {
+    const BYTES: [u8; 16 << 10] = [b' '; 16 << 10];
+
+    fn make(run: &RunDir) -> Self {
+        let path = run.path().join("reserve");
+        // A disk that is full already has nothing to reserve.
+        let _full = std::fs::write(&path, Self::BYTES);
+        Self(path)
+    }
+
+    fn release(self) {
+        let _never_made = std::fs::remove_file(self.0);
+    }
 }
 
 fn empty_verdict() -> Verdict {

@@ -16,6 +16,7 @@ use clearml_support::process::ProcessIdentity;
 use clearml_task_model::{TaskId, WorkerId};
 use clearml_task_runner::console::Channel;
 use clearml_task_runner::console::reader::ChannelReader;
+use clearml_task_runner::console::segment::Kind;
 use clearml_task_runner::record::{Launch, SCHEMA, Verdict};
 use clearml_task_runner::{NewRun, RunDir, RunStore, spawn_shim};
 
@@ -110,15 +111,12 @@ impl Setup {
     }
 }
 
-/// Everything in the task's channel.
+/// All output in the task's channel.
 pub(crate) fn kept_bytes(run: &RunDir) -> Vec<u8> {
     let mut reader = ChannelReader::new(&run.console_dir(), Channel::Task, 0);
     reader.fill(usize::MAX).unwrap();
-    reader
-        .window()
-        .iter()
-        .flat_map(|chunk| chunk.payload.iter().copied())
-        .collect()
+    let output = reader.window().iter().filter(|chunk| chunk.kind == Kind::Output);
+    output.flat_map(|chunk| chunk.payload.iter().copied()).collect()
 }
 
 pub(crate) fn eventually(what: &str, mut test: impl FnMut() -> bool) {

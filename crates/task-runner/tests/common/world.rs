@@ -242,6 +242,14 @@ impl World {
         }
     }
 
+    pub(crate) async fn wait_until(&self, what: &str, mut test: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !test() {
+            assert!(Instant::now() < deadline, "waited too long until {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub(crate) async fn wait_for_phase(&self, run: &RunDir, phase: Phase) {
         let deadline = Instant::now() + PATIENCE;
         while run.record().unwrap().phase < phase {

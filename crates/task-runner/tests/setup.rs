@@ -1,0 +1,139 @@
+//! Interruptions before user code runs, and what a restart of the machine leaves.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use clearml_api_client::StatusChange;
+use clearml_support::process::ProcessIdentity;
+use clearml_support::time::now_ms;
+use clearml_task_model::TaskId;
+use clearml_task_runner::record::{SCHEMA, ShimClaim};
+use clearml_task_runner::{Phase, RunDir};
+use common::world::{World, signal};
+use common::{eventually, with_environment};
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+/// A task whose repository is at a server that never answers, so that its set-up takes for ever.
+async fn endless(world: &World) -> (TaskId, RunDir, TcpListener) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!(
+        "http://{}/repository.git",
+        silent.local_addr().expect("it is bound")
+    );
+    let script = json!({"binary": "/bin/sh", "repository": url, "branch": "main", "entry_point": "a.sh"});
+    let (task, run) = world.task_of(script).await;
+    (task, run, silent)
+}
+
+fn tools(run: &RunDir) -> Vec<i32> {
+    with_environment(&format!(
+        "CLEARML_AGENT_RUN_ID={}",
+        run.record().expect("it is there").run_id
+    ))
+}
+
+#[tokio::test]
+async fn an_abort_during_the_set_up_stops_it_at_once() {
+    let world = World::start().await;
+    let (task, run, _silent) = endless(&world).await;
+    let mut runner = world.spawn(&run);
+    world
+        .wait_until("git is at work", || !tools(&run).is_empty())
+        .await;
+    world
+        .client
+        .tasks_stop(&task, &StatusChange::default())
+        .await
+        .unwrap();
+    let start = Instant::now();
+    assert_eq!(world.end_of(&mut runner, &run).await, 0);
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert_eq!(
+        world.status(&task).await,
+        ("stopped".into(), "task was stopped by tasks.stop".into())
+    );
+    assert!(world.output(&task).await.ends_with("Process aborted by user\n"));
+    assert_eq!(tools(&run), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn a_runner_told_to_end_during_the_set_up_reports_that() {
+    let world = World::start().await;
+    let (task, run, _silent) = endless(&world).await;
+    let mut runner = world.spawn(&run);
+    world
+        .wait_until("git is at work", || !tools(&run).is_empty())
+        .await;
+    signal(&runner, Signal::INT);
+    assert_eq!(world.end_of(&mut runner, &run).await, 254);
+    assert_eq!(world.status(&task).await, ("stopped".into(), "user abort".into()));
+    assert_eq!(tools(&run), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn a_runner_that_takes_over_in_the_set_up_ends_the_tools_of_the_dead_one() {
+    let world = World::start().await;
+    let (task, run, _silent) = endless(&world).await;
+    let mut runner = world.spawn(&run);
+    world
+        .wait_until("git is at work", || !tools(&run).is_empty())
+        .await;
+    let orphans = tools(&run);
+    signal(&runner, Signal::KILL);
+    world.end_of(&mut runner, &run).await;
+    let mut runner = world.spawn(&run);
+    world
+        .wait_until("the orphans are gone", || {
+            orphans.iter().all(|pid| !common::is_running(*pid))
+        })
+        .await;
+    world
+        .wait_until("git is at work again", || !tools(&run).is_empty())
+        .await;
+    world
+        .client
+        .tasks_stop(&task, &StatusChange::default())
+        .await
+        .unwrap();
+    assert_eq!(world.end_of(&mut runner, &run).await, 0);
+    assert_eq!(world.status(&task).await.0, "stopped");
+}
+
+#[tokio::test]
+async fn a_restart_of_the_machine_is_an_infrastructure_failure() {
+    let world = World::start().await;
+    let (task, run) = world.task("true").await;
+    let shim = ProcessIdentity {
+        boot_id: "another boot".into(),
+        ..ProcessIdentity::current().unwrap()
+    };
+    let claim = ShimClaim {
+        schema: SCHEMA,
+        shim,
+        claimed_ms: now_ms(),
+    };
+    std::fs::write(run.path().join("shim.json"), serde_json::to_vec(&claim).unwrap()).unwrap();
+    run.set_phase(Phase::Running).unwrap();
+    assert_eq!(world.run(&run).await, 0);
+    let (status, reason) = world.status(&task).await;
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        (
+            "failed",
+            "infrastructure: the machine was restarted while the task was running",
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_runner_before_its_turn_does_nothing() {
+    let world = World::start().await;
+    let (task, run) = world.task("true").await;
+    run.set_phase(Phase::Done).unwrap();
+    assert_eq!(world.run(&run).await, 76);
+    assert_eq!(world.status(&task).await.0, "in_progress");
+    eventually("the runner is gone", || !run.runner_alive());
+}
