@@ -76,6 +76,8 @@ pub struct TaskSighting {
     pub owner: Option<OwnerMark>,
     /// The queue that the task itself names (`execution.queue`).
     pub execution_queue: Option<QueueId>,
+    /// Whether somebody has asked for the running task to be stopped.
+    pub stopping: bool,
     /// When the server last changed or confirmed the status (`status_changed`). It moves when somebody
     /// puts the task into a queue again, which a look every second could miss.
     pub changed: Option<String>,
@@ -175,6 +177,9 @@ pub fn resolve(intent: &Intent, phase: Phase, seen: &Sighting, waited_out: bool)
         (Place::Head, Phase::Popping) => Action::Retry,
         // Our own pop may still arrive when the task comes to the front; until then it can't be forgotten.
         (Place::Behind, Phase::Popping) if !waited_out => Action::Wait,
+        (Place::Behind, Phase::Popping) => Action::NotOurs(Why::InQueue),
+        // The same holds for an earlier attempt of a pop that was repeated.
+        (Place::Head | Place::Behind, _) if !waited_out => Action::Wait,
         (Place::Head | Place::Behind, _) => Action::NotOurs(Why::InQueue),
         (Place::Absent, _) => resolve_absent(intent, phase, task, seen.competitors, waited_out),
     }
@@ -189,6 +194,15 @@ fn resolve_absent(
     waited_out: bool,
 ) -> Action {
     let marked = task.owner.as_ref().is_some_and(|mark| mark.run == intent.run);
+    if phase == Phase::Claimed {
+        return match &task.status {
+            TaskStatus::InProgress if marked => Action::AlreadyStarted,
+            // It was in progress with us, so we have given it back, and the entry is gone again.
+            TaskStatus::Queued if waited_out || !competitors => Action::PutBackAtHead,
+            TaskStatus::Queued => Action::Wait,
+            status => Action::NotOurs(Why::Status(status.clone())),
+        };
+    }
     if marked {
         return match &task.status {
             TaskStatus::InProgress => Action::AlreadyStarted,

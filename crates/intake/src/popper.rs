@@ -4,6 +4,7 @@
 //! from the journal continues to the same end. An error that leaves the outcome open says so
 //! ([`PopError::Unresolved`]); the intent then stays in the journal, and the caller recovers it later.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -124,6 +125,8 @@ pub struct Popper<S, J> {
     worker: WorkerId,
     host: String,
     timing: Timing,
+    /// The run whose pop may still arrive a second time, and since when nothing was sent for it.
+    doubt: Mutex<Option<(String, Instant)>>,
 }
 
 impl<S: QueueServer, J: Journal> Popper<S, J> {
@@ -135,6 +138,7 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
             worker,
             host,
             timing,
+            doubt: Mutex::default(),
         }
     }
 
@@ -189,47 +193,73 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
                     "the answer to the pop of task {} got lost ({error}); finding out whose it is",
                     intent.task
                 );
+                self.doubt(&intent);
                 self.settle(intent, Phase::Popping).await
             }
         }
     }
 
-    /// Brings an intent from the journal to its end, after a crash or an [`PopError::Unresolved`].
+    /// Brings an intent from the journal to its end, after a crash or an [`PopError::Unresolved`]. For a
+    /// claimed one, that is finding out whether it was being given back.
     ///
     /// # Errors
     ///
     /// See [`PopError`].
     pub async fn recover(&self, intent: Intent, phase: Phase) -> PopResult<S, J> {
-        match phase {
-            Phase::Popping | Phase::Popped => self.settle(intent, phase).await,
-            Phase::Claimed => Ok(Outcome::Ours(intent)),
-        }
+        self.doubt(&intent);
+        self.settle(intent, phase).await
     }
 
     /// Gives a task back that was popped, and perhaps claimed, but can't be run here.
+    ///
+    /// A crash in the middle leaves an intent in the journal whose task is in the queue; so an intent in
+    /// [`Phase::Claimed`] that nobody has begun to run must go through [`Popper::recover`] as well.
+    ///
+    /// Takes the grace time if the answer to a pop of this task got lost before: that pop could still
+    /// arrive, and would take the task out of the queue unnoticed.
     ///
     /// # Errors
     ///
     /// See [`PopError`].
     pub async fn give_back(&self, intent: Intent, phase: Phase) -> PopResult<S, J> {
-        let answer = self.server.put_back(&intent.queue, &intent.task).await;
-        match answer {
-            Ok(PutBack::Done) => {
+        if let Some(since) = self.doubted(&intent) {
+            tokio::time::sleep_until(since + self.timing.grace).await;
+        }
+        match self.return_task(&intent).await {
+            Ok(None) => {
                 self.forget(&intent)?;
                 Ok(Outcome::PutBack(intent))
             }
-            Ok(PutBack::NotWanted) => match self.why_not(&intent).await {
-                Ok(why) => self.not_ours(intent, why),
-                Err(source) => Err(unresolved(intent, phase, source)),
-            },
-            Ok(PutBack::QueueGone) => {
-                let reason = "the queue of the task was deleted while an agent was pulling it";
-                match self.server.stop(&intent.task, reason).await {
-                    Ok(()) => self.not_ours(intent, Why::Status(TaskStatus::Stopped)),
-                    Err(source) => Err(unresolved(intent, phase, source)),
-                }
-            }
+            Ok(Some(why)) => self.not_ours(intent, why),
             Err(source) => Err(unresolved(intent, phase, source)),
+        }
+    }
+
+    /// Puts the task where it came from. Says why, if it does not belong there any more.
+    async fn return_task(&self, intent: &Intent) -> Result<Option<Why>, S::Error> {
+        let Some(seen) = self.server.look(&intent.task).await? else {
+            return Ok(Some(Why::Gone));
+        };
+        let mark = seen
+            .owner
+            .as_ref()
+            .filter(|mark| Some(&mark.run) != intent.before.owner_run.as_ref());
+        if let Some(other) = mark.filter(|mark| mark.run != intent.run) {
+            return Ok(Some(Why::ClaimedBy(other.worker.clone())));
+        }
+        let started = mark.is_some() && seen.status == TaskStatus::InProgress;
+        if started && seen.stopping {
+            self.server.stop(&intent.task, "user abort").await?;
+            return Ok(Some(Why::Status(TaskStatus::Stopped)));
+        }
+        match self.server.put_back(&intent.queue, &intent.task, started).await? {
+            PutBack::Done => Ok(None),
+            PutBack::NotWanted => self.why_not(intent).await.map(Some),
+            PutBack::QueueGone => {
+                let reason = "the queue of the task was deleted while an agent was pulling it";
+                self.server.stop(&intent.task, reason).await?;
+                Ok(Some(Why::Status(TaskStatus::Stopped)))
+            }
         }
     }
 
@@ -256,11 +286,17 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
 
     /// The journal does not take what happened, so nothing may depend on our memory: back with the task.
     async fn rescue(&self, intent: Intent, source: J::Error) -> PopError<S::Error, J::Error> {
-        match self.server.put_back(&intent.queue, &intent.task).await {
-            Ok(_) => PopError::Journal {
-                task: intent.task,
-                source,
-            },
+        match self.return_task(&intent).await {
+            Ok(_) => {
+                // What can't be written can perhaps be removed; if not, recovery finds the task in the queue.
+                if let Err(error) = self.journal.forget(&intent) {
+                    tracing::warn!("journal of task {}: {error}", intent.task);
+                }
+                PopError::Journal {
+                    task: intent.task,
+                    source,
+                }
+            }
             Err(error) => {
                 tracing::error!("journal of task {}: {source}", intent.task);
                 unresolved(intent, Phase::Popped, error)
@@ -283,7 +319,7 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
                     let intent = self.confirm(intent, task).await?;
                     return self.claim(intent).await;
                 }
-                Action::AlreadyStarted => return self.claimed(intent),
+                Action::AlreadyStarted => return self.claimed(intent).await,
                 Action::NotOurs(why) => return self.not_ours(intent, why),
                 Action::PutBackAtHead => return self.give_back(intent, phase).await,
                 Action::Wait => tokio::time::sleep(self.timing.look_every).await,
@@ -302,6 +338,7 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
                         PopAnswer::Nothing => {}
                         PopAnswer::Refused(source) => return Err(unresolved(intent, phase, source)),
                         PopAnswer::Ambiguous(_) => {
+                            self.doubt(&intent);
                             watch = Watch::default();
                             tokio::time::sleep(self.timing.look_every).await;
                         }
@@ -309,6 +346,19 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
                 }
             }
         }
+    }
+
+    fn doubt(&self, intent: &Intent) {
+        let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        *doubt = Some((intent.run.clone(), Instant::now()));
+    }
+
+    fn doubted(&self, intent: &Intent) -> Option<Instant> {
+        let doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        doubt
+            .as_ref()
+            .filter(|(run, _)| *run == intent.run)
+            .map(|(_, since)| *since)
     }
 
     async fn observe(&self, intent: &Intent) -> Result<Sighting, S::Error> {
@@ -327,20 +377,16 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
     /// Marks and starts a task that was given to us.
     async fn claim(&self, intent: Intent) -> PopResult<S, J> {
         match self.try_claim(&intent).await {
-            Ok(None) => self.claimed(intent),
+            Ok(None) => self.claimed(intent).await,
             Ok(Some(why)) => self.not_ours(intent, why),
             Err(source) => Err(unresolved(intent, Phase::Popped, source)),
         }
     }
 
-    fn claimed(&self, intent: Intent) -> PopResult<S, J> {
+    async fn claimed(&self, intent: Intent) -> PopResult<S, J> {
         match self.journal.advance(&intent, Phase::Claimed) {
             Ok(()) => Ok(Outcome::Ours(intent)),
-            // Mark and journal (phase Popped) agree that it is ours: recovery goes on from there.
-            Err(source) => Err(PopError::Journal {
-                task: intent.task,
-                source,
-            }),
+            Err(source) => Err(self.rescue(intent, source).await),
         }
     }
 

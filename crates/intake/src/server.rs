@@ -64,8 +64,14 @@ pub trait QueueServer {
     /// Reports the task as started, without force. `false` when the server refuses.
     fn started(&self, task: &TaskId, message: &str) -> impl Future<Output = Result<bool, Self::Error>>;
 
-    /// Puts a queued task to the head of the queue, unless it is in that queue already.
-    fn put_back(&self, queue: &QueueId, task: &TaskId) -> impl Future<Output = Result<PutBack, Self::Error>>;
+    /// Puts a task to the head of the queue, unless it is in that queue already. `started`: also if it is
+    /// in progress; the caller knows that nobody but itself has started it.
+    fn put_back(
+        &self,
+        queue: &QueueId,
+        task: &TaskId,
+        started: bool,
+    ) -> impl Future<Output = Result<PutBack, Self::Error>>;
 
     /// Marks a task stopped that can't go back to where it came from.
     fn stop(&self, task: &TaskId, reason: &str) -> impl Future<Output = Result<(), Self::Error>>;
@@ -111,7 +117,16 @@ impl QueueServer for ApiQueueServer {
     type Error = ApiError;
 
     async fn look(&self, task: &TaskId) -> Result<Option<TaskSighting>, ApiError> {
-        let query = TasksQuery::one(task, ["status", "status_changed", "runtime", "execution.queue"]);
+        let query = TasksQuery::one(
+            task,
+            [
+                "status",
+                "status_message",
+                "status_changed",
+                "runtime",
+                "execution.queue",
+            ],
+        );
         Ok(self
             .client
             .tasks_get_all(&query)
@@ -187,8 +202,9 @@ impl QueueServer for ApiQueueServer {
         }
     }
 
-    async fn put_back(&self, queue: &QueueId, task: &TaskId) -> Result<PutBack, ApiError> {
-        let body = json!({"task": task, "queue": queue, "status_reason": "returned by agent"});
+    async fn put_back(&self, queue: &QueueId, task: &TaskId, started: bool) -> Result<PutBack, ApiError> {
+        let body =
+            json!({"task": task, "queue": queue, "status_reason": "returned by agent", "force": started});
         match self.once("tasks.enqueue", body).await {
             Ok(_) => {}
             Err(error) if error.is_code(400, 706) => {}
@@ -223,6 +239,7 @@ fn sighting(task: &Task) -> TaskSighting {
         execution_queue: path::get(&execution, "queue")
             .and_then(Value::as_str)
             .map(QueueId::from),
+        stopping: task.is_stopping(),
         changed: task.extra.get("status_changed").map(ToString::to_string),
     }
 }

@@ -157,10 +157,13 @@ impl QueueServer for Server {
             .await
     }
 
-    async fn put_back(&self, _: &QueueId, task: &TaskId) -> Result<PutBack, Injected> {
+    async fn put_back(&self, _: &QueueId, task: &TaskId, started: bool) -> Result<PutBack, Injected> {
         self.simple(|world| {
-            if world.tasks[task].status != TaskStatus::Queued {
-                return PutBack::NotWanted;
+            let status = &mut world.tasks.get_mut(task).unwrap().status;
+            match status {
+                TaskStatus::Queued => {}
+                TaskStatus::InProgress if started => *status = TaskStatus::Queued,
+                _ => return PutBack::NotWanted,
             }
             if !world.queue.contains(task) {
                 world.queue.push_front(task.clone());
@@ -235,12 +238,29 @@ async fn agent(world: Shared, disk: Disk) {
             (None, None) => Ok(Outcome::Missed),
         };
         match result {
+            // Now and then a task can't be launched.
+            Ok(Outcome::Ours(intent)) if !has_begun(&world, &intent) && unlucky(&world) => {
+                let _journal_has_it = popper.give_back(intent, Phase::Claimed).await;
+                sleep(Duration::from_millis(100)).await;
+            }
             Ok(Outcome::Ours(intent)) => run(&world, &disk, &intent).await,
             Ok(_) => sleep(Duration::from_millis(300)).await,
             Err(PopError::Journal { .. }) => unreachable!("the disk of the model never fails"),
             Err(_) => sleep(Duration::from_millis(500)).await,
         }
     }
+}
+
+fn has_begun(world: &Shared, intent: &Intent) -> bool {
+    world
+        .borrow()
+        .runs
+        .get(&intent.task)
+        .is_some_and(|runs| runs.contains(&intent.run))
+}
+
+fn unlucky(world: &Shared) -> bool {
+    world.borrow_mut().rng.random_range(0..100) < 10
 }
 
 async fn run(world: &Shared, disk: &Disk, intent: &Intent) {
@@ -262,6 +282,7 @@ fn world(seed: u64, tasks: usize, trouble: u32, late: bool) -> Shared {
         status: TaskStatus::Queued,
         owner: None,
         execution_queue: Some("q".into()),
+        stopping: false,
         changed: None,
     };
     Rc::new(RefCell::new(World {

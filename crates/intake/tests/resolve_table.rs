@@ -37,6 +37,7 @@ fn seen(place: Place, status: TaskStatus, owner: &str, competitors: bool) -> Sig
         status,
         owner: mark(owner),
         execution_queue: Some("q".into()),
+        stopping: false,
         changed: Some("1".into()),
     };
     Sighting {
@@ -127,8 +128,8 @@ fn after_a_confirmed_pop() {
         (Absent, RUNNING, "mine", true, AlreadyStarted, AlreadyStarted),
         (Absent, RUNNING, "fresh", true, claimed(), claimed()),
         (Absent, RUNNING, "", true, status(RUNNING), status(RUNNING)),
-        (Head, QUEUED, "", true, in_queue(), in_queue()),
-        (Behind, QUEUED, "mine", true, in_queue(), in_queue()),
+        (Head, QUEUED, "", true, Wait, in_queue()),
+        (Behind, QUEUED, "mine", true, Wait, in_queue()),
         (
             Absent,
             TaskStatus::Published,
@@ -141,6 +142,38 @@ fn after_a_confirmed_pop() {
     for (place, task, owner, competitors, at_once, later) in rows {
         let row = seen(place, task, owner, competitors);
         assert_eq!(decide(Phase::Popped, &row), (at_once, later), "{row:?}");
+    }
+}
+
+#[test]
+fn after_a_claim() {
+    use Action::*;
+    use Place::*;
+    let in_queue = || NotOurs(Why::InQueue);
+    let claimed = || NotOurs(Why::ClaimedBy("other:0".into()));
+    let rows = [
+        (Absent, RUNNING, "mine", true, AlreadyStarted, AlreadyStarted),
+        (Absent, RUNNING, "mine", false, AlreadyStarted, AlreadyStarted),
+        (Head, QUEUED, "mine", true, Wait, in_queue()),
+        (Behind, QUEUED, "mine", false, Wait, in_queue()),
+        // Given back, and pulled again by somebody who has written nothing yet, or by nobody.
+        (Absent, QUEUED, "mine", true, Wait, PutBackAtHead),
+        (Absent, QUEUED, "mine", false, PutBackAtHead, PutBackAtHead),
+        (Absent, RUNNING, "fresh", true, claimed(), claimed()),
+        (Absent, RUNNING, "", true, status(RUNNING), status(RUNNING)),
+        (Absent, DRAFT, "", false, status(DRAFT), status(DRAFT)),
+        (
+            Absent,
+            TaskStatus::Stopped,
+            "mine",
+            true,
+            status(TaskStatus::Stopped),
+            status(TaskStatus::Stopped),
+        ),
+    ];
+    for (place, task, owner, competitors, at_once, later) in rows {
+        let row = seen(place, task, owner, competitors);
+        assert_eq!(decide(Phase::Claimed, &row), (at_once, later), "{row:?}");
     }
 }
 
