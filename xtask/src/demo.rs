@@ -253,34 +253,30 @@ fn follow(api: &Api, task: &str, agent: &mut Agent) -> Result<Value> {
 }
 
 fn print_timeline(state: &Path, task: &str, enqueued: Duration) -> Result<()> {
-    let runs = RunStore::open(state)?.list()?;
     let mut found = None;
-    for run in &runs {
-        if run.record()?.identity.task.as_str() == task {
-            found = Some(run.timeline()?);
+    for run in RunStore::open(state)?.list()? {
+        let record = run.record()?;
+        if record.identity.task.as_str() == task {
+            found = Some((record.created_ms, run.timeline()?.marks));
         }
     }
-    let marks = found.context("the agent kept no record of the run")?.marks;
-    let enqueued = i64::try_from(enqueued.as_millis())?;
-    let mut rows = Vec::new();
-    if let Some(pulled) = marks.iter().find(|mark| mark.name == "pulled") {
-        rows.push(("waited in the queue", pulled.ms - enqueued));
-    }
-    let stations = [
-        ("clone", "code cloned, change applied"),
-        ("environment", "environment built"),
-        ("run", "run"),
+    // The record is made right before the task is taken from the queue.
+    let (pulled, marks) = found.context("the agent kept no record of the run")?;
+    let length = |name: &str| {
+        let mark = marks.iter().find(|mark| mark.name == name);
+        mark.and_then(|mark| mark.duration_ms)
+            .with_context(|| format!("the run has no {name}: {marks:?}"))
+    };
+    // What the agent calls the environment begins with the code.
+    let rows = [
+        (
+            "waited in the queue",
+            pulled - i64::try_from(enqueued.as_millis())?,
+        ),
+        ("code cloned, change applied", length("clone")?),
+        ("environment built", length("environment")? - length("clone")?),
+        ("run", length("run")?),
     ];
-    for (name, text) in stations {
-        if let Some(length) = marks
-            .iter()
-            .find(|mark| mark.name == name)
-            .and_then(|mark| mark.duration_ms)
-        {
-            rows.push((text, length));
-        }
-    }
-    ensure!(rows.len() == 4, "the record of the run is incomplete: {marks:?}");
     let longest = rows.iter().map(|(_, length)| *length).max().unwrap_or(1).max(1);
     for (text, length) in rows {
         let length = u64::try_from(length).unwrap_or(0);

@@ -58,18 +58,27 @@ mod tests {
         let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
         let (_, section) = manifest.split_once("[workspace.dependencies]").unwrap();
         let section = section.split("\n[").next().unwrap();
-        let entries = section.lines().filter(|line| !line.contains("path =") && !line.starts_with('#'));
-        entries.filter_map(|line| Some(line.split_once(" = ")?.0.to_owned())).collect()
+        let entries = section
+            .lines()
+            .filter(|line| !line.contains("path =") && !line.starts_with('#'));
+        entries
+            .filter_map(|line| Some(line.split_once(" = ")?.0.to_owned()))
+            .collect()
     }
 
     #[test]
     fn every_dependency_is_explained_and_every_explanation_is_needed() {
         let document = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
-        let rows = document.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
+        let rows = document
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
         let explained: Vec<_> = rows.filter(|name| !matches!(*name, "crate" | "---")).collect();
         let mut dependencies = workspace_dependencies();
         dependencies.sort();
-        assert_eq!(explained, dependencies, "docs/dependencies.md and Cargo.toml differ");
+        assert_eq!(
+            explained, dependencies,
+            "docs/dependencies.md and Cargo.toml differ"
+        );
     }
 
     #[test]
@@ -82,9 +91,16 @@ mod tests {
         }
         manifests += &fs::read_to_string(root().join("xtask/Cargo.toml")).unwrap();
         let used = |name: &String| {
-            manifests.contains(&format!("\n{name}.workspace")) || manifests.contains(&format!("\n{name} = {{"))
+            manifests.contains(&format!("\n{name}.workspace"))
+                || manifests.contains(&format!("\n{name} = {{"))
         };
-        let unused: Vec<_> = workspace_dependencies().into_iter().filter(|name| !used(name)).collect();
-        assert!(unused.is_empty(), "declared in Cargo.toml but used nowhere: {unused:?}");
+        let unused: Vec<_> = workspace_dependencies()
+            .into_iter()
+            .filter(|name| !used(name))
+            .collect();
+        assert!(
+            unused.is_empty(),
+            "declared in Cargo.toml but used nowhere: {unused:?}"
+        );
     }
 }
