@@ -28,6 +28,10 @@
 //! mark, so it is watched for a grace time and then put back at the head: the queue gives an entry to
 //! one consumer only, which settles what two of them could not.
 //!
+//! A task that was claimed but can't be launched goes back the same way ([`popper::Popper::give_back`]). A
+//! run in phase *claimed* that nobody has begun may be such a task, caught by a crash in the middle, so it
+//! goes through [`popper::Popper::recover`] before it is run.
+//!
 //! The server offers no exclusive write, so this rests on one assumption about time: no call is applied
 //! later than the grace time after it was sent. Agents that write no marks are recognised by the status
 //! that they set. `tests/pop_model.rs` runs the protocol against a model that breaks everything else.

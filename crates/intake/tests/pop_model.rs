@@ -3,6 +3,8 @@
 //!
 //! Time is virtual. What must hold: in the end every task has run, and in one run only.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;

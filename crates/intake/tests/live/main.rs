@@ -1,0 +1,8 @@
+//! Queues, pops and reports against the embedded server over HTTP, with its faults switched on.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
+mod pop;
+mod queues;
+mod report;
+mod world;
