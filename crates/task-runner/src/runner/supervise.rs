@@ -173,8 +173,8 @@ async fn gone(process: ProcessIdentity) {
     }
 }
 
-/// Kills what a dead shim has left: the members of its session, and whoever carries the name of the run
-/// in its environment. Repeated until nobody is found, because processes may be starting others.
+/// Kills what a dead shim has left: whoever carries the name of the run in its environment, and all members
+/// of its session. Repeated until nobody is found, because processes may be starting others.
 pub(super) async fn kill_leftovers(session: i32, run_id: &str) {
     for _ in 0..100 {
         let found = leftovers(session, run_id);
@@ -193,13 +193,13 @@ pub(super) async fn kill_leftovers(session: i32, run_id: &str) {
 
 fn leftovers(session: i32, run_id: &str) -> Vec<ProcessIdentity> {
     let me = rustix::process::getpid().as_raw_nonzero().get();
-    // A number that is the name of a session is not given to a new process. So if there is a process of
-    // that number, the session has ended and the number is in use again.
-    let mut pids = match ProcessIdentity::of(session) {
-        Ok(None) => session_members(session),
-        _ => Vec::new(),
-    };
-    pids.extend(marked(run_id));
+    let mut pids = marked(run_id);
+    // The number of a session is not given away while the session has members. So one of ours in it proves
+    // that all of them are ours; without one, the number may belong to strangers by now.
+    let members = session_members(session);
+    if members.iter().any(|member| pids.contains(member)) {
+        pids.extend(members);
+    }
     pids.sort_unstable();
     pids.dedup();
     pids.into_iter()
