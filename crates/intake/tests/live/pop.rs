@@ -211,7 +211,7 @@ async fn a_full_disk_puts_the_task_back() {
         *popper.journal().fail_at.borrow_mut() = Some(phase);
         let error = popper.acquire(&world.queue, &task).await.unwrap_err();
         assert!(matches!(error, PopError::Journal { .. }), "{phase:?}: {error}");
-        assert_eq!(world.waiting().await, [task.clone()], "{phase:?}");
+        assert_eq!(world.waiting().await, std::slice::from_ref(&task), "{phase:?}");
         assert_eq!(
             world.task(&task).await.status,
             Some(TaskStatus::Queued),
