@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clearml_agent_config::{ConfigError, Settings};
 use clearml_api_client::{ApiError, Client};
+use clearml_intake::schedule::Backoff;
 use clearml_intake::slot::register_folder;
 use clearml_intake::{
     ApiQueueServer, Popper, QueueError, Reporter, ServedQueue, SlotError, Timing, resolve_queues, take_slot,
@@ -142,6 +143,7 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
             .poll
             .queue_interval(options.polling_interval.map(|seconds| seconds as f64)),
         verbose: options.foreground,
+        trouble: Backoff::default(),
         settings: options.settings.clone(),
         client,
     };
@@ -190,37 +192,33 @@ fn program(given: Option<PathBuf>) -> Result<PathBuf, DaemonError> {
 
 fn announce(worker: &WorkerId, queues: &[ServedQueue]) {
     println!("Worker \"{worker}\" - Listening to queues:");
-    let width = |text: fn(&ServedQueue) -> String, title: &str| {
+    let mut rows = vec![["id", "name", "tags"].map(str::to_owned)];
+    rows.extend(
         queues
             .iter()
-            .map(|queue| text(queue).chars().count())
+            .map(|queue| [queue.id.to_string(), queue.name.clone(), queue.tags.join(",")]),
+    );
+    let widths: [usize; 3] = std::array::from_fn(|column| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
             .max()
             .unwrap_or(0)
-            .max(title.len())
-    };
-    let columns: [(&str, fn(&ServedQueue) -> String); 3] = [
-        ("id", |queue| queue.id.to_string()),
-        ("name", |queue| queue.name.clone()),
-        ("tags", |queue| queue.tags.join(",")),
-    ];
-    let widths = columns.map(|(title, text)| width(text, title));
+    });
     let rule: String = widths
         .iter()
         .map(|width| format!("+{}", "-".repeat(width + 2)))
         .collect();
-    println!("{rule}+");
-    let row = |cells: [String; 3]| {
-        let cells: String = cells
+    for (index, row) in rows.iter().enumerate() {
+        // Above the titles and below them.
+        if index < 2 {
+            println!("{rule}+");
+        }
+        let cells: String = row
             .iter()
             .zip(widths)
             .map(|(cell, width)| format!("| {cell:<width$} "))
             .collect();
         println!("{cells}|");
-    };
-    row(columns.map(|(title, _)| title.to_owned()));
-    println!("{rule}+");
-    for queue in queues {
-        row(columns.map(|(_, text)| text(queue)));
     }
     println!("{rule}+\n");
 }

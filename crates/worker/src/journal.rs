@@ -11,7 +11,7 @@ use clearml_intake::pop::{Before, Intent, Phase as PopPhase};
 use clearml_intake::popper::Journal;
 use clearml_support::fs::{JsonFileError, read_json, write_json_atomic};
 use clearml_task_model::{QueueId, TaskId, WorkerId};
-use clearml_task_runner::{NewRun, Phase, RunDir, RunDirError, RunStore};
+use clearml_task_runner::{NewRun, Phase, RunDir, RunDirError, RunRecord, RunStore};
 use serde::{Deserialize, Serialize};
 
 const SCHEMA: u32 = 1;
@@ -116,11 +116,13 @@ impl Journal for RunJournal {
     }
 }
 
-/// How far a run of an earlier daemon has come with its pop; `None` when it is further than that.
-pub(crate) fn pop_phase(phase: Phase) -> Option<PopPhase> {
-    match phase {
+/// How far a run of an earlier daemon has come with its pop; `None` when a runner has had it in hand. A
+/// task that was claimed may have been on its way back to its queue.
+pub(crate) fn pop_phase(run: &RunDir, record: &RunRecord) -> Option<PopPhase> {
+    match record.phase {
         Phase::Popping => Some(PopPhase::Popping),
         Phase::Popped => Some(PopPhase::Popped),
+        Phase::Claimed if record.runner.is_none() && !run.runner_alive() => Some(PopPhase::Claimed),
         _ => None,
     }
 }
@@ -152,7 +154,10 @@ mod tests {
         let runs = RunStore::open(state.path()).unwrap().list().unwrap();
         assert_eq!(runs.len(), 1);
         assert_eq!(intent_of(&runs[0]).unwrap().as_ref(), Some(&intent));
-        assert_eq!(pop_phase(runs[0].record().unwrap().phase), Some(PopPhase::Popped));
+        assert_eq!(
+            pop_phase(&runs[0], &runs[0].record().unwrap()),
+            Some(PopPhase::Popped)
+        );
         journal.forget(&intent).unwrap();
         journal.forget(&intent).unwrap();
         assert!(RunStore::open(state.path()).unwrap().list().unwrap().is_empty());

@@ -20,6 +20,8 @@ use crate::watch::{Watch, WatchEnd, WatchError};
 const KEEP_FINISHED: usize = 20;
 /// How long a pop that is under way may take when the daemon has to end.
 const POP_PATIENCE: Duration = Duration::from_secs(10);
+/// A machine that can't run a task is left alone for 3 s at first and for a minute at most.
+const TROUBLE_FACTOR: u32 = 6;
 /// On top of the grace period of the task: time for its last lines and its status.
 const REPORT_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -37,6 +39,8 @@ pub(crate) struct Server {
     pub(crate) options: RunOptions,
     pub(crate) poll: Duration,
     pub(crate) verbose: bool,
+    /// Faults of this machine in a row.
+    pub(crate) trouble: Backoff,
 }
 
 impl Server {
@@ -112,7 +116,7 @@ impl Server {
         if record.identity.worker != self.worker || record.phase.is_final() {
             return Ok(());
         }
-        match pop_phase(record.phase) {
+        match pop_phase(&run, &record) {
             None => {
                 println!("Continuing task '{}' ({:?})", record.identity.task, record.phase);
                 self.run_in_hand(run).await
@@ -163,23 +167,17 @@ impl Server {
     /// A task is ours: runs it, or gives it back if the daemon is about to end.
     async fn run_claimed(&mut self, intent: Intent) {
         if self.stop.requested() {
-            match timeout(POP_PATIENCE, self.popper.give_back(intent, PopPhase::Claimed)).await {
-                Ok(Ok(outcome)) => report(&outcome),
-                Ok(Err(e)) => tracing::warn!("{e}; the next daemon of this worker continues with it"),
-                Err(_) => {
-                    tracing::warn!("the server does not answer; the next daemon continues with the task")
-                }
-            }
-            return;
+            return self.give_back(intent).await;
         }
-        let run = match self.journal().run(&intent) {
-            Ok(run) => run,
-            Err(e) => return tracing::error!("{e}"),
+        let result = match self.journal().run(&intent) {
+            Ok(run) => self.run_in_hand(run).await,
+            Err(e) => Err(e.into()),
         };
-        let result = self.run_in_hand(run).await;
-        if let Err(e) = result {
-            tracing::error!("task {}: {e}", intent.task);
-            self.hand_back(intent).await;
+        match result {
+            Ok(()) => {
+                self.trouble.succeeded();
+            }
+            Err(e) => self.could_not_run(intent, &e).await,
         }
         self.prune();
     }
@@ -188,24 +186,49 @@ impl Server {
         self.popper.journal()
     }
 
-    /// A run that can't be looked after at all goes back to its queue, if its program can't have started.
-    async fn hand_back(&self, intent: Intent) {
+    /// A run that can't be looked after goes back to its queue, if its program can't have started. The
+    /// fault is one of this machine, a full disk for example: leave its queues alone for a while, so
+    /// that another worker gets the task.
+    async fn could_not_run(&mut self, intent: Intent, error: &WatchError) {
+        tracing::error!("task {} can't be run here: {error}", intent.task);
         let phase = self
             .journal()
             .run(&intent)
             .and_then(|run| run.record())
             .map(|record| record.phase);
         match phase {
-            Ok(phase) if phase < Phase::Launching => {
-                match self.popper.give_back(intent, PopPhase::Claimed).await {
-                    Ok(outcome) => report(&outcome),
-                    Err(e) => tracing::error!("{e}"),
-                }
-                // What failed here will hardly work at once, and others may be luckier with the task.
-                let _elapsed_or_stopped = timeout(self.poll, self.stop.wait()).await;
+            Ok(phase) if phase >= Phase::Launching => {
+                tracing::error!("its program may be running; the next daemon of this worker looks after it");
             }
-            Ok(_) => {}
-            Err(e) => tracing::error!("{e}"),
+            _ => self.give_back(intent).await,
+        }
+        let pause = self.trouble.failed() * TROUBLE_FACTOR;
+        tracing::warn!("not pulling tasks for {pause:?}");
+        let _elapsed_or_stopped = timeout(pause, self.stop.wait()).await;
+    }
+
+    /// Puts a claimed task back, however long the server is away; only the end of the daemon limits that.
+    async fn give_back(&self, intent: Intent) {
+        let mut backoff = Backoff::default();
+        let patience = async {
+            self.stop.wait().await;
+            sleep(POP_PATIENCE).await;
+        };
+        let giving = async {
+            loop {
+                match Box::pin(self.popper.give_back(intent.clone(), PopPhase::Claimed)).await {
+                    Ok(outcome) => return report(&outcome),
+                    Err(PopError::Unresolved { source, .. }) => {
+                        tracing::warn!("task {} can't be put back yet: {source}", intent.task);
+                    }
+                    Err(e) => return tracing::error!("{e}"),
+                }
+                sleep(backoff.failed()).await;
+            }
+        };
+        tokio::select! {
+            () = giving => {}
+            () = patience => tracing::warn!("the next daemon of this worker continues with task {}", intent.task),
         }
     }
 
