@@ -97,6 +97,50 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
+/// Removes a file, a link, or a folder with everything below it. Folders that their owner may not write
+/// to, which programs leave behind now and then, are opened up first. Nothing there is no error.
+///
+/// # Errors
+///
+/// When something can't be removed.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match remove_once(path) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            remove_once(path)
+        }
+        result => result,
+    }
+}
+
+fn remove_once(path: &Path) -> io::Result<()> {
+    let removed = match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Lets the owner into all folders of a tree. Links are not followed.
+fn open_up(path: &Path) -> io::Result<()> {
+    let meta = std::fs::symlink_metadata(path)?;
+    if !meta.is_dir() {
+        return Ok(());
+    }
+    let mode = meta.permissions().mode();
+    if mode & 0o700 != 0o700 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o700))?;
+    }
+    for entry in std::fs::read_dir(path)? {
+        open_up(&entry?.path())?;
+    }
+    Ok(())
+}
+
 /// Creates a new file that only its owner can read. Fails if anything, even a link, has that name.
 ///
 /// # Errors
@@ -193,6 +237,28 @@ mod tests {
             io::ErrorKind::AlreadyExists
         );
         assert!(!folder.path().join("target").exists());
+    }
+
+    #[test]
+    fn a_tree_with_closed_folders_is_removed_and_links_in_it_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tree, other) = (folder.path().join("tree"), folder.path().join("other"));
+        let closed = tree.join("a/closed");
+        std::fs::create_dir_all(&closed).unwrap();
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(closed.join("file"), "x").unwrap();
+        std::os::unix::fs::symlink(&other, tree.join("link")).unwrap();
+        for path in [&closed, &other] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o500)).unwrap();
+        }
+        // The privileged are refused nothing, so the step is tested by itself as well.
+        open_up(&tree).unwrap();
+        assert_eq!(closed.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(other.metadata().unwrap().permissions().mode() & 0o777, 0o500);
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o500)).unwrap();
+        remove_tree(&tree).unwrap();
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists() && other.exists());
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::secret::{MASK, Secret};
 /// tell the secret at the same time.
 const SHORTEST: usize = 4;
 
+/// Access tokens are longer than the names of users.
+const SHORTEST_TOKEN: usize = 20;
+
 /// A shared set of secrets to be removed from text. Clones share the set.
 #[derive(Clone, Default)]
 pub struct Redactor {
@@ -77,6 +80,24 @@ pub fn mask_url(url: &str) -> String {
     mask_urls(url)
 }
 
+/// Whether the user part of an address, without a password beside it, is an access token rather than a
+/// name: long, with digits, and nothing but letters, digits, `_` and `-`.
+///
+/// ```
+/// use clearml_support::redact::looks_like_token;
+/// assert!(looks_like_token("ghp_16C7e42F292c6912E7710c838347Ae178B4a"));
+/// assert!(!looks_like_token("git") && !looks_like_token("somebody%40example.com"));
+/// ```
+#[must_use]
+pub fn looks_like_token(user: &str) -> bool {
+    let user = user.trim_end_matches(':');
+    user.len() >= SHORTEST_TOKEN
+        && user.bytes().any(|byte| byte.is_ascii_digit())
+        && user
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
 /// Replaces `user:password@` inside every `scheme://` authority of the text.
 fn mask_urls(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -99,6 +120,7 @@ fn mask_urls(text: &str) -> String {
                         out.push(':');
                         out.push_str(MASK);
                     }
+                    _ if looks_like_token(userinfo) => out.push_str(MASK),
                     _ => out.push_str(userinfo),
                 }
                 out.push_str(host);
@@ -126,6 +148,12 @@ mod tests {
             ),
             ("https://token@h/r", "https://token@h/r"),
             ("https://u:@h/r", "https://u:@h/r"),
+            (
+                "--extra-index-url https://glpat-0123456789abcdefXYZ@h/simple",
+                "--extra-index-url https://****@h/simple",
+            ),
+            ("https://ghp_0123456789abcdefABCD:@h/r", "https://****@h/r"),
+            ("https://firstname.lastname@h/r", "https://firstname.lastname@h/r"),
             (
                 "ssh://git@h:22/r and http://a:b@c",
                 "ssh://git@h:22/r and http://a:****@c",

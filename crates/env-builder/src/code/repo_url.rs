@@ -4,6 +4,7 @@
 //! Addresses are taken apart by hand and not by a URL library, because an address that is not changed
 //! must stay what it is to the letter: the cache folder's name is computed from it.
 
+use clearml_support::redact::looks_like_token;
 use clearml_support::secret::Secret;
 use md5::{Digest, Md5};
 use percent_encoding::percent_decode_str;
@@ -257,7 +258,7 @@ pub struct Access {
 }
 
 /// Splits an address into what may be shown and what may not. A complete login in the address wins
-/// over the configured one.
+/// over the configured one. An access token in the place of the user is a login without password.
 #[must_use]
 pub fn access(url: &str, git: &GitSettings) -> Access {
     let plain = Access {
@@ -271,7 +272,10 @@ pub fn access(url: &str, git: &GitSettings) -> Access {
     let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let login = match (parts.user, parts.pass.filter(|pass| !pass.is_empty())) {
         (Some(user), Some(pass)) => Some((decode(user), Secret::new(decode(pass)))),
-        _ => configured_login(url, git),
+        (user, _) => configured_login(url, git).or_else(|| {
+            let token = user.filter(|user| looks_like_token(user))?;
+            Some((token.to_owned(), Secret::default()))
+        }),
     };
     if login.is_none() {
         return plain;
@@ -431,6 +435,12 @@ mod tests {
         assert!(access("https://H:8443/a", &host).login.is_some());
         assert!(access("https://evil/a", &host).login.is_none());
         assert_eq!(access("https://tok@evil/a", &host).url, "https://tok@evil/a");
+        let token = access(
+            "https://glpat-0123456789abcdefXYZ@h/a.git",
+            &GitSettings::default(),
+        );
+        assert_eq!(token.url, "https://h/a.git", "a token is no argument of git");
+        assert_eq!(token.login.unwrap().0, "glpat-0123456789abcdefXYZ");
     }
 
     #[test]
