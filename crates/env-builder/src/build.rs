@@ -1,9 +1,8 @@
 //! The order of a build: environment, code, packages, command.
 
-use std::fs;
 use std::path::Path;
 
-use clearml_support::fs::create_private_dir;
+use clearml_support::fs::{create_private_dir, remove_tree};
 
 use crate::code::cache;
 use crate::code::diff::{DiffKind, classify};
@@ -105,9 +104,7 @@ impl Build<'_> {
         create_private_dir(folder).map_err(at("creating", folder))?;
         for name in ["venv", "code", "task_repository", "tmp"] {
             let path = folder.join(name);
-            if path.symlink_metadata().is_ok() {
-                fs::remove_dir_all(&path).map_err(at("removing", &path))?;
-            }
+            remove_tree(&path).map_err(at("removing", &path))?;
         }
         let temp = folder.join("tmp");
         create_private_dir(&temp).map_err(at("creating", &temp))
@@ -333,7 +330,7 @@ impl Build<'_> {
 
 fn remove_temporary(folder: &Path) -> Result<(), FileError> {
     let temp = folder.join("tmp");
-    fs::remove_dir_all(&temp).map_err(at("removing", &temp))
+    remove_tree(&temp).map_err(at("removing", &temp))
 }
 
 fn refuse_unsupported(settings: &EnvSettings) -> Result<(), BuildError> {

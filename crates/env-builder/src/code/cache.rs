@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clearml_support::fs::create_private_dir;
+use clearml_support::fs::{create_private_dir, remove_tree};
 use clearml_support::id::hex32;
 use clearml_support::lock::FileLock;
 
@@ -16,7 +16,7 @@ use crate::code::git::{Git, GitError, is_full_id};
 use crate::code::info::ExecutionInfo;
 use crate::code::repo_url::{Access, access, cache_id, convert, folder_name, refusal, without_password};
 use crate::code::transfer;
-use crate::error::{BuildError, at};
+use crate::error::{BuildError, FileError, at};
 use crate::host::Phase;
 use crate::tools::Context;
 
@@ -114,7 +114,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if self.one_off
-            && let Err(error) = fs::remove_dir_all(&self.outer)
+            && let Err(error) = remove_tree(&self.outer)
         {
             tracing::warn!(%error, folder = %self.outer.display(), "a temporary clone can't be removed");
         }
@@ -179,6 +179,7 @@ impl CachedClone<'_> {
             self.clone_anew(place)?;
             return self.find_or_ask(place);
         }
+        clear_leftovers(&place.clone.join(".git"))?;
         self.context.info(&format!(
             "using the cached repository in {}",
             place.clone.display()
@@ -204,7 +205,7 @@ impl CachedClone<'_> {
     fn clone_anew(&self, place: &Place) -> Result<(), GitError> {
         for entry in fs::read_dir(&place.outer).map_err(at("reading", &place.outer))? {
             let path = entry.map_err(at("reading", &place.outer))?.path();
-            remove(&path)?;
+            remove_tree(&path).map_err(at("removing", &path))?;
         }
         let staging = place.outer.join(".staging");
         self.context.info(&format!("cloning {}", self.access.url));
@@ -293,16 +294,41 @@ impl CachedClone<'_> {
     }
 }
 
-fn remove(path: &Path) -> Result<(), GitError> {
-    let result = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(e) => Err(e),
-    };
-    match result {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(at("removing", path)(e).into()),
-        _ => Ok(()),
+/// Removes what a git that was killed has left in a clone that we alone hold: lock files, which would
+/// make every later git refuse to work, and half-received packs.
+fn clear_leftovers(git_folder: &Path) -> Result<(), FileError> {
+    for (folder, deep) in [
+        ("", false),
+        ("refs", true),
+        ("objects/info", false),
+        ("objects/pack", false),
+    ] {
+        clear_folder(&git_folder.join(folder), deep)?;
     }
+    Ok(())
+}
+
+fn clear_folder(folder: &Path, deep: bool) -> Result<(), FileError> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(at("reading", folder))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(at("reading", folder))?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if entry.file_type().map_err(at("reading", &path))?.is_dir() {
+            if deep {
+                clear_folder(&path, true)?;
+            }
+            continue;
+        }
+        // No name of a branch or tag ends like this.
+        let lock = path.extension().is_some_and(|extension| extension == "lock");
+        if lock || name.to_string_lossy().starts_with("tmp_") {
+            remove_tree(&path).map_err(at("removing", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// What to look for, in order: the commit, else the tag, else the branch, else the usual main branches.

@@ -26,6 +26,11 @@ const OPTIONS: [&str; 8] = [
     "maintenance.auto=false",
 ];
 
+/// Seconds without a byte after which an HTTP server is given up.
+const SILENCE_SEC: &str = "300";
+/// ssh, which asks nobody and gives a silent server up after five minutes.
+const SSH: &str = "ssh -oBatchMode=yes -oConnectTimeout=60 -oServerAliveInterval=30 -oServerAliveCountMax=10";
+
 /// Variables that would make git work on another repository than the given one.
 const FOREIGN: [&str; 7] = [
     "GIT_DIR",
@@ -91,6 +96,9 @@ impl<'a> Git<'a> {
             let pair = format!("{user}:{}", pass.expose());
             let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
             context.redactor.add(pass);
+            if pass.is_empty() {
+                context.redactor.add(&Secret::new(user.clone()));
+            }
             context.redactor.add(&Secret::new(encoded.clone()));
             Some((
                 format!("http.{}.extraHeader", access.header_scope),
@@ -153,13 +161,22 @@ impl<'a> Git<'a> {
     }
 }
 
-/// Never ask a person for anything, unless the user's own environment says how.
+/// Never ask a person for anything, and never wait for a server that has fallen silent, unless the user's
+/// own environment says how.
+///
+/// A server that works on its answer sends a sign of life every few seconds, so silence for that long is
+/// a dead connection.
 pub(crate) fn with_defaults(context: &Context<'_>, mut command: Command) -> Command {
     if context.var("GIT_TERMINAL_PROMPT").is_none() {
         command = command.env("GIT_TERMINAL_PROMPT", "0");
     }
     if context.var("GIT_SSH_COMMAND").is_none() && context.var("GIT_SSH").is_none() {
-        command = command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
+        command = command.env("GIT_SSH_COMMAND", SSH);
+    }
+    if context.var("GIT_HTTP_LOW_SPEED_LIMIT").is_none() && context.var("GIT_HTTP_LOW_SPEED_TIME").is_none() {
+        command = command
+            .env("GIT_HTTP_LOW_SPEED_LIMIT", "1")
+            .env("GIT_HTTP_LOW_SPEED_TIME", SILENCE_SEC);
     }
     command
 }

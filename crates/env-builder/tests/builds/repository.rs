@@ -487,3 +487,30 @@ fn a_damaged_cache_is_cloned_anew() {
     );
     assert!(!outer.join(".staging").exists());
 }
+
+#[test]
+fn locks_and_packs_that_a_killed_git_has_left_are_cleared() {
+    let bench = Bench::new();
+    let (repository, first) = bench.repository(&[("main.py", MAIN)]);
+    bench.build(script(&repository, &first, "")).0.unwrap();
+    let second = commit(&repository, &[("main.py", MAIN)]);
+    let id = clearml_env_builder::code::repo_url::cache_id(&repository.display().to_string());
+    let clone = bench
+        .settings
+        .vcs_cache
+        .path
+        .join(format!("project.git.{id}/project.git/.git"));
+    let left = [
+        "config.lock",
+        "packed-refs.lock",
+        "refs/remotes/origin/main.lock",
+        "objects/pack/tmp_pack_x",
+    ];
+    for name in left {
+        fs::create_dir_all(clone.join(name).parent().unwrap()).unwrap();
+        fs::write(clone.join(name), "").unwrap();
+    }
+    let (prepared, ..) = bench.build_and_run(script(&repository, &second, ""));
+    assert_eq!(prepared.commit.as_deref(), Some(second.as_str()));
+    assert!(left.iter().all(|name| !clone.join(name).exists()));
+}
