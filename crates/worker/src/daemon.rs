@@ -11,7 +11,7 @@ use clearml_intake::slot::register_folder;
 use clearml_intake::{
     ApiQueueServer, Popper, QueueError, Reporter, ServedQueue, SlotError, Timing, resolve_queues, take_slot,
 };
-use clearml_support::fs::create_private_dir;
+use clearml_support::fs::{create_private_dir, safe_file_name};
 use clearml_support::lock::FileLock;
 use clearml_task_model::WorkerId;
 use clearml_task_runner::settings::{client_options, host_name};
@@ -157,19 +157,7 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
 fn lock_worker(state: &Path, worker: &WorkerId) -> Result<FileLock, DaemonError> {
     let folder = state.join("workers");
     create_private_dir(&folder).map_err(system(format!("creating folder {}", folder.display())))?;
-    // An id may contain anything; a file name may not.
-    let name: String = worker
-        .as_str()
-        .bytes()
-        .map(|b| {
-            if b.is_ascii_alphanumeric() || b == b'-' {
-                char::from(b).to_string()
-            } else {
-                format!("_{b:02x}")
-            }
-        })
-        .collect();
-    let path = folder.join(format!("{name}.lock"));
+    let path = folder.join(format!("{}.lock", safe_file_name(worker.as_str())));
     FileLock::try_acquire(&path)
         .map_err(system(format!("locking {}", path.display())))?
         .ok_or_else(|| DaemonError::SameWorker(worker.clone()))

@@ -125,7 +125,12 @@ impl Server {
                 match intent_of(&run) {
                     Ok(Some(intent)) => self.settle(intent, phase).await,
                     // The pop is sent after the intent is complete on the disk: this one never was.
-                    Ok(None) => run.remove()?,
+                    Ok(None) if phase == PopPhase::Popping => run.remove()?,
+                    Ok(None) => tracing::error!(
+                        "{} has lost its pop.json; it is left where it is, and task {} as well",
+                        run.path().display(),
+                        record.identity.task
+                    ),
                     Err(e) => tracing::error!("{e}; it is left where it is"),
                 }
                 Ok(())
