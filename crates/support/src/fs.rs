@@ -97,6 +97,29 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
+/// A file name for an id that comes from elsewhere and may contain anything: different ids have different
+/// names, and no name leads out of its folder.
+///
+/// ```
+/// use clearml_support::fs::safe_file_name;
+/// assert_eq!(safe_file_name("0a1b-2"), "0a1b-2");
+/// assert_eq!(safe_file_name("../x"), "_2e_2e_2fx");
+/// ```
+#[must_use]
+pub fn safe_file_name(id: &str) -> String {
+    if id.is_empty() {
+        return "_".to_owned();
+    }
+    let byte = |byte: u8| {
+        if byte.is_ascii_alphanumeric() || byte == b'-' {
+            char::from(byte).to_string()
+        } else {
+            format!("_{byte:02x}")
+        }
+    };
+    id.bytes().map(byte).collect()
+}
+
 /// Removes a file, a link, or a folder with everything below it. Folders that their owner may not write
 /// to, which programs leave behind now and then, are opened up first. Nothing there is no error.
 ///

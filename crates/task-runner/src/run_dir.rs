@@ -168,6 +168,19 @@ impl RunStore {
                 tracing::warn!("{e}");
             }
         }
+        self.sweep()
+    }
+
+    /// Removes folders that somebody died over while making or removing them.
+    fn sweep(&self) -> Result<(), RunDirError> {
+        for entry in std::fs::read_dir(&self.root).map_err(io_error("listing", &self.root))? {
+            let entry = entry.map_err(io_error("listing", &self.root))?;
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.as_encoded_bytes();
+            if name.starts_with(b".old-") || (name.starts_with(b".new-") && is_abandoned(&path)) {
+                remove(&path, fs::remove_tree(&path)).unwrap_or_else(|e| tracing::warn!("{e}"));
+            }
+        }
         Ok(())
     }
 }
@@ -419,12 +432,13 @@ impl RunDir {
     ///
     /// When something can't be removed.
     pub fn clean(&self) -> Result<(), RunDirError> {
-        for folder in [self.environment_dir(), self.console_dir()] {
-            remove(&folder, std::fs::remove_dir_all(&folder))?;
-        }
+        // The secrets first: a folder may resist.
         for name in [CONFIG, INPUTS, LAUNCH] {
             let path = self.path.join(name);
             remove(&path, std::fs::remove_file(&path))?;
+        }
+        for folder in [self.environment_dir(), self.console_dir()] {
+            remove(&folder, fs::remove_tree(&folder))?;
         }
         Ok(())
     }
@@ -439,7 +453,7 @@ impl RunDir {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let hidden = self.path.with_file_name(format!(".old-{name}"));
         remove(&self.path, std::fs::rename(&self.path, &hidden))?;
-        remove(&hidden, std::fs::remove_dir_all(&hidden))
+        remove(&hidden, fs::remove_tree(&hidden))
     }
 
     fn read<T: DeserializeOwned + Versioned>(&self, name: &str) -> Result<T, RunDirError> {
@@ -454,6 +468,17 @@ impl RunDir {
     fn write<T: Serialize + ?Sized>(&self, name: &str, value: &T) -> Result<(), RunDirError> {
         Ok(fs::write_json_atomic(&self.path.join(name), value, 0o600)?)
     }
+}
+
+/// Making a run takes milliseconds.
+const MAKING: Duration = Duration::from_secs(3600);
+
+fn is_abandoned(path: &Path) -> bool {
+    let age = path
+        .metadata()
+        .and_then(|meta| meta.modified())
+        .map(|time| time.elapsed());
+    matches!(age, Ok(Ok(age)) if age > MAKING)
 }
 
 /// A daemon that asks whether the runner lives holds the lock for an instant.

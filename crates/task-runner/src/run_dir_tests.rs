@@ -38,6 +38,24 @@ fn half_made_and_half_removed_runs_are_not_listed() {
 }
 
 #[test]
+fn what_somebody_died_over_is_swept_away_and_what_is_being_made_is_not() {
+    let state = tempfile::tempdir().unwrap();
+    let store = RunStore::open(state.path()).unwrap();
+    let path = |name: &str| state.path().join("runs").join(name);
+    for name in [".old-x", ".new-old", ".new-now"] {
+        std::fs::create_dir_all(path(name).join("env/deep")).unwrap();
+    }
+    let long_ago = std::time::SystemTime::now() - MAKING * 2;
+    std::fs::File::open(path(".new-old"))
+        .unwrap()
+        .set_modified(long_ago)
+        .unwrap();
+    store.prune(20).unwrap();
+    assert!(!path(".old-x").exists() && !path(".new-old").exists());
+    assert!(path(".new-now").exists());
+}
+
+#[test]
 fn phases_are_kept_and_never_go_back() {
     let state = tempfile::tempdir().unwrap();
     let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap();

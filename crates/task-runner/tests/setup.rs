@@ -129,6 +129,22 @@ async fn a_restart_of_the_machine_is_an_infrastructure_failure() {
 }
 
 #[tokio::test]
+async fn a_task_that_somebody_has_put_into_a_queue_again_is_left_to_whoever_pulls_it() {
+    let world = World::start().await;
+    let (task, run) = world.task("touch started").await;
+    let queue = world.client.queues_create("again", &[]).await.unwrap();
+    world.client.tasks_reset(&task, true).await.unwrap();
+    world
+        .client
+        .tasks_enqueue(&task, &queue, &StatusChange::default())
+        .await
+        .unwrap();
+    assert_eq!(world.run(&run).await, 0);
+    assert_eq!(world.status(&task).await.0, "queued");
+    assert!(!world.scratch().join("started").exists(), "it was run");
+}
+
+#[tokio::test]
 async fn a_runner_before_its_turn_does_nothing() {
     let world = World::start().await;
     let (task, run) = world.task("true").await;

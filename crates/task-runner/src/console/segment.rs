@@ -85,6 +85,10 @@ pub(super) fn read_base(file: &File) -> io::Result<Option<u64>> {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(e) => return Err(e),
     }
+    // The file was extended but not filled when the machine stopped.
+    if header == [0; SEGMENT_HEADER] {
+        return Ok(None);
+    }
     if header[..8] != MAGIC {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,

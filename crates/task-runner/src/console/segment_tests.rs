@@ -169,3 +169,17 @@ proptest! {
         prop_assert!(size <= max_bytes + 32, "{size} bytes on disk");
     }
 }
+
+#[test]
+fn a_segment_that_the_machine_left_unfilled_is_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = open(folder.path());
+    append(&mut writer, b"whole");
+    drop(writer);
+    let unfilled = folder.path().join(Channel::Task.file_name(1));
+    std::fs::write(&unfilled, [0; 4096]).unwrap();
+    assert_eq!(read_from(folder.path(), 0), b"whole");
+    let mut writer = open(folder.path());
+    append(&mut writer, b"next");
+    assert_eq!(read_from(folder.path(), 0), b"wholenext");
+}

@@ -8,7 +8,7 @@ mod follow;
 mod silent;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -142,9 +142,11 @@ pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
         task.status = Some(TaskStatus::InProgress);
     }
     let shown = serde_json::to_string_pretty(&options.settings.masked_json()).unwrap_or_default();
-    println!(
-        "Current configuration (clearml_agent v{}):\n{shown}",
-        env!("CARGO_PKG_VERSION")
+    let version = env!("CARGO_PKG_VERSION");
+    // Nobody may be reading, or the disk behind it may be full; the task is run all the same.
+    let _unwritable = writeln!(
+        io::stdout(),
+        "Current configuration (clearml_agent v{version}):\n{shown}"
     );
     if options.disable_monitoring {
         return Box::pin(silent::run(&client, task, &id, &options)).await;

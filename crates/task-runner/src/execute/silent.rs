@@ -11,6 +11,7 @@ use clearml_api_client::{Client, StatusChange};
 use clearml_env_builder as env_builder;
 use clearml_env_builder::{BuildRequest, PreparedEnvironment};
 use clearml_support::command::CancelToken;
+use clearml_support::fs::safe_file_name;
 use clearml_support::redact::Redactor;
 use clearml_task_model::{Task, TaskId, WorkerId};
 use rustix::fs::Mode;
@@ -54,7 +55,13 @@ pub(super) async fn run(
     let mut environment = settings.environment.clone();
     environment.optimization = options.run.optimization;
     environment.env = strings(variables());
-    let folder = options.settings.agent.venvs_dir.join("execute").join(id.as_str());
+    // The id is what the server says; the builder removes things below the folder.
+    let folder = options
+        .settings
+        .agent
+        .venvs_dir
+        .join("execute")
+        .join(safe_file_name(id.as_str()));
     let Some((prepared, host)) = build(&task, environment, folder, &settings.redactor).await? else {
         return Ok(TOLD_TO_END);
     };

@@ -25,6 +25,7 @@ use clearml_support::lock::FileLock;
 use clearml_support::process::{ProcessIdentity, detach_session};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub(crate) use environment::RUN_ID;
 
@@ -291,12 +292,22 @@ impl Runner {
     /// Ships the console until it is complete, then waits for the end of the run.
     async fn ship(&self) {
         let mut pause = Duration::from_secs(1);
-        for _ in 0..SHIP_ATTEMPTS {
-            match self.ship_once().await {
-                Ok(()) => break,
-                // A full disk, for example: it may have room again soon.
-                Err(e) => tracing::warn!("{e}; trying again in {pause:?}"),
+        let mut failures = 0;
+        loop {
+            let begin = Instant::now();
+            let Err(e) = self.ship_once().await else { break };
+            if begin.elapsed() > SHIPPED_WELL {
+                (failures, pause) = (0, Duration::from_secs(1));
             }
+            // A full disk may have room again at any time, and what it holds is not lost until then.
+            if !matches!(&e, RunnerError::Ship(e) if e.is_lack_of_space()) {
+                failures += 1;
+            }
+            if failures >= SHIP_ATTEMPTS {
+                tracing::error!("{e}; the rest of the console is not sent");
+                break;
+            }
+            tracing::warn!("{e}; trying again in {pause:?}");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(10));
         }
@@ -352,8 +363,10 @@ impl Runner {
     }
 }
 
-/// With the pauses between them, several minutes.
+/// Failures in a row; with the pauses between them, several minutes.
 const SHIP_ATTEMPTS: u32 = 30;
+/// A shipper that has worked this long has got somewhere; its failure starts a new row.
+const SHIPPED_WELL: Duration = Duration::from_secs(60);
 
 /// Makes a call until the server has answered it. The client repeats what failed on the way; here are
 /// the cases in which a service may ask again although a program in a terminal would not: an internal
@@ -363,10 +376,14 @@ async fn patiently<T>(
     mut call: impl AsyncFnMut() -> Result<T, ApiError>,
 ) -> Result<T, ApiError> {
     let mut pause = Duration::from_millis(500);
+    let mut told = false;
     loop {
         match call().await {
             Err(e) if e.is_transient() || e.code().is_some_and(|(code, _)| code == 401) => {
-                tracing::warn!("{doing}: {e}; trying again in {pause:?}");
+                // Once an outage: the log of a run must not grow with the time that the server is away.
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("{doing}: {e}; trying again from time to time");
+                }
                 tokio::time::sleep(e.retry_after().unwrap_or(pause).min(Duration::from_secs(60))).await;
                 pause = (pause * 2).min(Duration::from_secs(10));
             }

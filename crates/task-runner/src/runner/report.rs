@@ -42,7 +42,10 @@ impl Runner {
             Some(outcome) => outcome,
             None => {
                 // Not on disk if the disk was full, but then this runner has done it.
-                let stopped = verdict.as_ref().is_some_and(|verdict| verdict.aborted);
+                let stopped = match &verdict {
+                    Some(verdict) => verdict.aborted,
+                    None => record.failure.is_none(),
+                };
                 let remembered = (*self.abort.borrow()).filter(|_| stopped);
                 let abort = self.run.abort()?.map(|intent| intent.reason).or(remembered);
                 let task = self.observe().await;

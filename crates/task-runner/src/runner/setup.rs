@@ -163,6 +163,14 @@ impl Runner {
                 }
             },
         };
+        // Whoever pulls it from there runs it. Two runs of one task at once must never be.
+        if task
+            .as_ref()
+            .is_some_and(|task| task.status == Some(TaskStatus::Queued))
+        {
+            announce(&self.abort, AbortReason::StatusChanged);
+            return Ok(false);
+        }
         let change = match may_start(task.as_ref()) {
             MayStart::Yes { force: true } => change.force(),
             MayStart::Yes { force: false } => change,

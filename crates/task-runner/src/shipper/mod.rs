@@ -51,6 +51,18 @@ pub enum ShipError {
     },
 }
 
+impl ShipError {
+    /// Whether the disk is full, or for the moment not to be written to.
+    pub(crate) fn is_lack_of_space(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let source = match self {
+            Self::Cursor(JsonFileError::Io { source, .. }) | Self::Console { source, .. } => source,
+            Self::Cursor(JsonFileError::Json { .. }) => return false,
+        };
+        matches!(source.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+    }
+}
+
 /// How to ship.
 #[derive(Debug, Clone)]
 pub(crate) struct ShipOptions {
@@ -403,6 +415,16 @@ mod tests {
         }
         assert_eq!(pauses, [0, 0, 0, 1000, 1000]);
         assert_eq!(pace.pause(now + interval * 3), Duration::ZERO);
+    }
+
+    #[test]
+    fn only_a_disk_that_refuses_is_waited_for_without_end() {
+        let console = |kind: std::io::ErrorKind| ShipError::Console {
+            folder: "console".to_owned(),
+            source: kind.into(),
+        };
+        assert!(console(std::io::ErrorKind::StorageFull).is_lack_of_space());
+        assert!(!console(std::io::ErrorKind::InvalidData).is_lack_of_space());
     }
 
     #[test]
