@@ -9,6 +9,9 @@ const SUGGESTIONS: usize = 10;
 /// The most objects that the server puts on one page.
 const PAGE: u32 = 500;
 
+/// A server with more queues than fit on these pages does not exist; one that never stops answering might.
+const MOST_PAGES: u32 = 1000;
+
 /// The name that is tried when the server names no default queue.
 const DEFAULT_NAME: &str = "default";
 
@@ -194,7 +197,7 @@ async fn look_up(client: &Client, name: &str) -> Result<QueueId, QueueError> {
     query.name = None;
     query.page_size = Some(PAGE);
     let mut all = Vec::new();
-    for page in 0.. {
+    for page in 0..MOST_PAGES {
         query.page = Some(page);
         let queues = client.queues_get_all(&query).await.map_err(api)?;
         let last = queues.len() < PAGE as usize;

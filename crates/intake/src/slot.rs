@@ -11,8 +11,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clearml_support::fs::create_private_file;
+use clearml_support::fs::{create_private_file, read_limited};
 use clearml_support::lock::FileLock;
+use clearml_support::process::ProcessIdentity;
 use clearml_task_model::WorkerId;
 
 const PREFIX: &str = ".clearmlagent_";
@@ -24,6 +25,8 @@ const PYTHON_LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Slot files are two short lines.
 const MAX_FILE_BYTES: u64 = 4096;
+/// What the kernel lets a command line be.
+const MAX_COMMAND_LINE: u64 = 8 << 20;
 
 /// The register of workers could not be used, or refuses this worker.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +154,7 @@ pub fn instances(folder: &Path) -> Result<Vec<Instance>, SlotError> {
         let Some(pid) = entry.file_name().to_str().and_then(pid_in_name) else {
             continue;
         };
-        if !Path::new(&format!("/proc/{pid}")).exists() {
+        if !Path::new(&format!("/proc/{pid}")).exists() || is_inherited(&entry.path(), pid) {
             let _ = fs::remove_file(entry.path());
             continue;
         }
@@ -162,6 +165,43 @@ pub fn instances(folder: &Path) -> Result<Vec<Instance>, SlotError> {
     }
     found.sort_by(|a, b| a.worker.cmp(&b.worker));
     Ok(found)
+}
+
+/// How much younger than its file a process must be to be somebody else.
+const PID_MARGIN: Duration = Duration::from_secs(5);
+
+/// Whether the process that has the pid now is not the one that wrote the file: pids are given out again,
+/// after a restart of the machine or of a container even to the very agent that looks.
+fn is_inherited(path: &Path, pid: i32) -> bool {
+    let (Some(file), Some(process)) = (file_age(path), process_age(pid)) else {
+        return false;
+    };
+    let me = i32::try_from(std::process::id()) == Ok(pid);
+    // The clock may have been set between, so the age alone never tells that a living agent is none.
+    file > process + PID_MARGIN && (me || !may_be_agent(pid))
+}
+
+fn file_age(path: &Path) -> Option<Duration> {
+    path.symlink_metadata().ok()?.modified().ok()?.elapsed().ok()
+}
+
+fn process_age(pid: i32) -> Option<Duration> {
+    let identity = ProcessIdentity::of(pid).ok()??;
+    // Some containers show the time since their own start; the difference is negative then, and unknown.
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let up = Duration::try_from_secs_f64(uptime.split_whitespace().next()?.parse().ok()?).ok()?;
+    // The kernel counts in hundredths of a second for everybody (`proc_pid_stat(5)`).
+    up.checked_sub(Duration::from_millis(identity.start_ticks.checked_mul(10)?))
+}
+
+/// Whether the command line of a process names an agent, of either kind, or can't be read.
+fn may_be_agent(pid: i32) -> bool {
+    match read_limited(Path::new(&format!("/proc/{pid}/cmdline")), MAX_COMMAND_LINE) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes)
+            .to_ascii_lowercase()
+            .contains("clearml"),
+        Err(e) => e.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 fn pid_in_name(name: &str) -> Option<i32> {
@@ -334,6 +374,31 @@ mod tests {
                 .as_str(),
             "mine"
         );
+    }
+
+    #[test]
+    fn a_file_from_before_the_process_that_has_its_pid_now_takes_nobodys_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(100_000_000);
+        let mut stranger = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        for pid in [stranger.id().cast_signed(), std::process::id().cast_signed()] {
+            plant(folder.path(), pid, "host:0", 0);
+            let file = folder.path().join(format!(".clearmlagent_{pid}_abcd1234.tmp"));
+            File::options()
+                .write(true)
+                .open(&file)
+                .unwrap()
+                .set_modified(long_ago)
+                .unwrap();
+            let slot = take_slot(folder.path(), "host", Some("host:0")).unwrap();
+            assert!(!file.exists());
+            drop(slot);
+        }
+        // A new file of a living process counts, whatever the process is called.
+        plant(folder.path(), stranger.id().cast_signed(), "host:0", 0);
+        assert!(take_slot(folder.path(), "host", Some("host:0")).is_err());
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
     }
 
     #[test]
