@@ -5,6 +5,7 @@
 //! and Python environments with the official packages. Nothing here ships to users.
 
 pub mod bench;
+pub mod conformance;
 pub mod demo;
 pub mod floors;
 pub mod terminal;

@@ -33,6 +33,8 @@ enum Command {
     },
     /// Check the rules about who may import whom.
     Floors,
+    /// Check that every promise in fixtures/conformance names a test that exists.
+    ConformanceRows,
 }
 
 fn main() -> ExitCode {
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
             quick,
         } => xtask::bench::run(against_python, quick),
         Command::Floors => xtask::floors::run(),
+        Command::ConformanceRows => xtask::conformance::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -73,8 +73,6 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     let log_path = workspace::target().join("xtask-test.log");
     let mut log = File::create(&log_path).with_context(|| format!("creating {}", log_path.display()))?;
 
-    terminal::step("Building the agent");
-    workspace::build_agent(false)?;
     terminal::step("Running the tests of the workspace");
     let built = run_tests(filter, &mut tally, &mut log)?;
     if filter.is_none() && built {
@@ -100,7 +98,8 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         tally.failed.len(),
         tally.skipped.len()
     );
-    ensure!(built && tally.failed.is_empty(), "the tests failed");
+    ensure!(tally.failed.is_empty(), "{} test(s) failed", tally.failed.len());
+    ensure!(built, "cargo test failed without naming a test; its messages are above");
     Ok(())
 }
 

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{
-    ConfigArguments, DaemonArguments, ExecuteArguments, ListArguments, ServerArguments, TaskArguments, VERSION_LINE,
+    ConfigArguments, DaemonArguments, ExecuteArguments, ListArguments, ServerArguments, TaskArguments,
+    VERSION_LINE,
 };
 
 pub(crate) async fn daemon(options: DaemonArguments, mut sources: Sources) -> anyhow::Result<i32> {

@@ -97,7 +97,9 @@ fn start_logging(debug: bool) {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(failure::colours())
-        .with_target(debug);
+        .with_target(debug)
+        // A full disk behind stderr must not end the process, which complaining about it there would.
+        .log_internal_errors(false);
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .init();

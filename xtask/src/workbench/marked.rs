@@ -101,10 +101,25 @@ fn proportional_memory(pid: i32) -> Option<u64> {
 }
 
 /// The CPU seconds of a process and of all its children that it has waited for.
+///
+/// The kernel shows these in ticks of 10 ms. An idle process uses less than one, so what its living threads have
+/// used, which is known exactly, counts where it is more.
 #[must_use]
 pub fn cpu_seconds(pid: i32) -> Option<f64> {
     let stat = ProcessStat::read(&pid.to_string())?;
-    Some(stat.ticks(11..15))
+    Some(stat.ticks(11..13).max(threads_cpu_seconds(pid)) + stat.ticks(13..15))
+}
+
+fn threads_cpu_seconds(pid: i32) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let nanoseconds = threads.filter_map(|thread| {
+        let statistics = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        statistics.split(' ').next()?.parse::<u64>().ok()
+    });
+    std::time::Duration::from_nanos(nanoseconds.sum()).as_secs_f64()
 }
 
 /// What proc(5) `stat` says about one process.

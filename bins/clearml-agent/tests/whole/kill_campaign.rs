@@ -81,6 +81,10 @@ fn nothing_is_lost_doubled_or_reordered_under_kill_9() {
         }
     }
 
+    eprintln!(
+        "killed each of three {each} times while {} tasks ran",
+        batch.len()
+    );
     for (index, (task, witness)) in batch.iter().enumerate() {
         check(
             &scene,
