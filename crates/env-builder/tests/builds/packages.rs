@@ -16,6 +16,10 @@ fn script(requirements: &str, diff: &str) -> Value {
     json!({"binary": "python3", "entry_point": "a.py", "diff": diff, "requirements": {"pip": requirements}})
 }
 
+fn made(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}
+
 /// uv from PATH, or installed once for all tests.
 fn uv(test: &str) -> Option<PathBuf> {
     let on_path = std::env::split_paths(&std::env::var_os("PATH")?)
@@ -29,7 +33,6 @@ fn uv(test: &str) -> Option<PathBuf> {
     let _lock = FileLock::acquire(&folder.join("uv.lock"), Duration::from_secs(120)).unwrap();
     let uv = folder.join("uv/bin/uv");
     if !uv.is_file() {
-        let made = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
         let venv = folder.join("uv");
         let installed = made(Command::new("python3").args(["-m", "venv"]).arg(&venv))
             && made(Command::new(venv.join("bin/python")).args(["-m", "pip", "install", "-q", "uv"]));
@@ -127,6 +130,47 @@ fn uv_installs_the_same() {
         "{error}\n{}",
         host.console()
     );
+}
+
+#[test]
+fn uv_in_place_of_pip_works_every_time_and_touches_no_other_environment() {
+    let Some(uv) = uv("uv_in_place_of_pip_works_every_time_and_touches_no_other_environment") else {
+        return;
+    };
+    let mut bench = Bench::new();
+    make_wheel(&bench.path("wheels"), "gamma", "1.5");
+    // The agent itself may live in an environment, and be started from it.
+    let own = bench.path("own");
+    assert!(made(Command::new("python3").args(["-m", "venv"]).arg(&own)));
+    let path = format!("{}:{}", own.join("bin").display(), std::env::var("PATH").unwrap());
+    bench.env("VIRTUAL_ENV", own.to_str().unwrap());
+    bench.env("PATH", path);
+    let freeze = || {
+        let pip = Command::new(own.join("bin/python"))
+            .args(["-m", "pip", "freeze", "--all"])
+            .output()
+            .unwrap();
+        assert!(pip.status.success());
+        String::from_utf8(pip.stdout).unwrap()
+    };
+    let before = freeze();
+    bench.settings.package_manager.uv_replace_pip = true;
+    bench.settings.package_manager.uv_binary = Some(uv);
+    let list = format!(
+        "--no-index\n--find-links {}\ngamma==1.5",
+        bench.path("wheels").display()
+    );
+    for round in 0..2 {
+        let task = script(&list, "import gamma; print(gamma.VERSION)");
+        let (_, host, output) = bench.build_and_run(task);
+        assert_eq!(output, "1.5\n", "round {round}: {}", host.console());
+        assert_eq!(host.reported(), ["gamma==1.5"], "round {round}");
+        assert_eq!(
+            freeze(),
+            before,
+            "round {round}: the agent's own environment has changed"
+        );
+    }
 }
 
 #[test]
