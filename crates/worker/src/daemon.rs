@@ -19,7 +19,7 @@ use clearml_task_runner::{RunDirError, RunOptions, RunStore};
 
 use crate::journal::RunJournal;
 use crate::pull::Queues;
-use crate::serve::Server;
+use crate::serve::{Server, say};
 use crate::stop::Stop;
 
 /// Exit code of a daemon that was ended by a signal, as the Python agent has it.
@@ -179,7 +179,7 @@ fn program(given: Option<PathBuf>) -> Result<PathBuf, DaemonError> {
 }
 
 fn announce(worker: &WorkerId, queues: &[ServedQueue]) {
-    println!("Worker \"{worker}\" - Listening to queues:");
+    say(&format!("Worker \"{worker}\" - Listening to queues:"));
     let mut rows = vec![["id", "name", "tags"].map(str::to_owned)];
     rows.extend(
         queues
@@ -199,14 +199,14 @@ fn announce(worker: &WorkerId, queues: &[ServedQueue]) {
     for (index, row) in rows.iter().enumerate() {
         // Above the titles and below them.
         if index < 2 {
-            println!("{rule}+");
+            say(&format!("{rule}+"));
         }
         let cells: String = row
             .iter()
             .zip(widths)
             .map(|(cell, width)| format!("| {cell:<width$} "))
             .collect();
-        println!("{cells}|");
+        say(&format!("{cells}|"));
     }
-    println!("{rule}+\n");
+    say(&format!("{rule}+\n"));
 }

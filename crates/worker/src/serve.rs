@@ -1,5 +1,6 @@
 //! The loop of the daemon: one task at a time, from the queues to its end.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::journal::{RunJournal, intent_of, pop_phase};
 use crate::pull::{Pulled, Queues, TaskPopper, report};
 use crate::stop::Stop;
-use crate::watch::{Watch, WatchEnd, WatchError};
+use crate::watch::{Watch, WatchEnd, WatchError, tell_to_stop};
 
 /// How many finished runs are kept for people to look at.
 const KEEP_FINISHED: usize = 20;
@@ -22,6 +23,8 @@ const KEEP_FINISHED: usize = 20;
 const POP_PATIENCE: Duration = Duration::from_secs(10);
 /// A machine that can't run a task is left alone for 3 s at first and for a minute at most.
 const TROUBLE_FACTOR: u32 = 6;
+/// How often a runner is told that the daemon has to end.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// On top of the grace period of the task: time for its last lines and its status.
 const REPORT_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -80,13 +83,13 @@ impl Server {
         if self.verbose {
             for (queue, head) in self.queues.ids().iter().zip(heads) {
                 if head.is_none() {
-                    println!("No tasks in queue {queue}");
+                    say(&format!("No tasks in queue {queue}"));
                 }
             }
-            println!(
+            say(&format!(
                 "No tasks in Queues, sleeping for {:.1} seconds",
                 self.poll.as_secs_f64()
-            );
+            ));
         }
         let _elapsed_or_stopped = timeout(self.poll, self.stop.wait()).await;
     }
@@ -113,12 +116,19 @@ impl Server {
 
     async fn finish_earlier(&mut self, run: RunDir) -> Result<(), WatchError> {
         let record = run.record()?;
-        if record.identity.worker != self.worker || record.phase.is_final() {
+        if record.identity.worker != self.worker {
             return Ok(());
+        }
+        if record.phase.is_final() {
+            // Its runner may have died before it removed secrets and environment.
+            return Ok(run.clean()?);
         }
         match pop_phase(&run, &record) {
             None => {
-                println!("Continuing task '{}' ({:?})", record.identity.task, record.phase);
+                say(&format!(
+                    "Continuing task '{}' ({:?})",
+                    record.identity.task, record.phase
+                ));
                 self.run_in_hand(run).await
             }
             Some(phase) => {
@@ -196,16 +206,10 @@ impl Server {
     /// that another worker gets the task.
     async fn could_not_run(&mut self, intent: Intent, error: &WatchError) {
         tracing::error!("task {} can't be run here: {error}", intent.task);
-        let phase = self
-            .journal()
-            .run(&intent)
-            .and_then(|run| run.record())
-            .map(|record| record.phase);
-        match phase {
-            Ok(phase) if phase >= Phase::Launching => {
-                tracing::error!("its program may be running; the next daemon of this worker looks after it");
-            }
-            _ => self.give_back(intent).await,
+        if is_untouched(self.journal().run(&intent)) {
+            self.give_back(intent).await;
+        } else {
+            tracing::error!("its program may be running; the next daemon of this worker looks after it");
         }
         let pause = self.trouble.failed() * TROUBLE_FACTOR;
         tracing::warn!("not pulling tasks for {pause:?}");
@@ -244,7 +248,7 @@ impl Server {
         if !run.has_inputs() {
             self.write_inputs(&run)?;
         }
-        println!("Running task '{task}'");
+        say(&format!("Running task '{task}'"));
         self.reporter.set(Activity {
             task: Some(task.clone()),
             queue: record.identity.queue.clone(),
@@ -270,15 +274,18 @@ impl Server {
             return Ok(None);
         }
         let grace = Duration::try_from_secs_f64(self.settings.agent.abort_grace_sec).unwrap_or_default();
-        let task = watch.task()?;
-        println!("Stopping task '{task}'");
-        if !watch.tell_to_stop() {
-            tracing::warn!(
-                "task {task}: no runner to tell; the next daemon of this worker continues with it"
-            );
-        }
+        say(&format!("Stopping task '{}'", watch.task()?));
+        let run = watch.run().clone();
+        // Again and again: the runner may have died just now, and its successor has to hear it as well.
+        let telling = async {
+            loop {
+                tell_to_stop(&run);
+                sleep(TELL_EVERY).await;
+            }
+        };
         tokio::select! {
             end = Box::pin(watch.until_done(&self.client, || true)) => end.map(Some),
+            () = telling => Ok(None),
             () = sleep(grace + REPORT_PATIENCE) => Ok(None),
             () = self.stop.wait_for_hurry() => Ok(None),
         }
@@ -298,14 +305,68 @@ impl Server {
     }
 }
 
+/// Whether a claimed run can be given back: its program has not started, and nobody is about to start it.
+/// What can't be found out counts as touched, because a task that runs twice is worse than one that waits.
+fn is_untouched(run: Result<RunDir, RunDirError>) -> bool {
+    let run = match run {
+        Ok(run) => run,
+        Err(RunDirError::File(e)) => return e.is_not_found(),
+        Err(_) => return false,
+    };
+    // In this order: without a runner, nobody changes the record any more.
+    !run.runner_alive() && run.record().is_ok_and(|record| record.phase < Phase::Launching)
+}
+
+/// Says something to whoever sits at the terminal or reads the log. A terminal that has gone away, or a
+/// disk that is full, must not end the daemon.
+pub(crate) fn say(text: &str) {
+    let _unwritable = writeln!(io::stdout(), "{text}");
+}
+
 fn announce_end(task: &TaskId, end: Option<WatchEnd>) {
     match end {
-        Some(WatchEnd::Done(Some(code))) => println!("DONE: Running task '{task}', exit status {code}"),
-        Some(WatchEnd::Done(None)) => println!("DONE: Running task '{task}' (not started or aborted)"),
-        Some(WatchEnd::GivenUp) => println!("DONE: Running task '{task}' (infrastructure failure)"),
+        Some(WatchEnd::Done(Some(code))) => say(&format!("DONE: Running task '{task}', exit status {code}")),
+        Some(WatchEnd::Done(None)) => say(&format!("DONE: Running task '{task}' (not started or aborted)")),
+        Some(WatchEnd::GivenUp) => say(&format!("DONE: Running task '{task}' (infrastructure failure)")),
         Some(WatchEnd::LeftForLater) => {
-            println!("Task '{task}' was stopped; the rest of its report follows when the agent runs again");
+            say(&format!(
+                "Task '{task}' was stopped; the rest of its report follows when the agent runs again"
+            ));
         }
-        None => println!("Task '{task}' goes on without the daemon; start the agent again to adopt it"),
+        None => say(&format!(
+            "Task '{task}' goes on without the daemon; start the agent again to adopt it"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clearml_support::lock::FileLock;
+    use clearml_task_runner::NewRun;
+
+    use super::*;
+
+    #[test]
+    fn only_a_run_that_nobody_can_have_started_is_given_back() {
+        let state = tempfile::tempdir().unwrap();
+        let store = RunStore::open(state.path()).unwrap();
+        let new = NewRun {
+            task: TaskId::new("t"),
+            queue: None,
+            worker: WorkerId::new("w"),
+        };
+        let run = store.create(new).unwrap();
+        let open = || RunDir::open(run.path());
+        run.set_phase(Phase::Preparing).unwrap();
+        assert!(is_untouched(open()));
+        let runner = FileLock::try_acquire(&run.path().join("runner.lock")).unwrap();
+        assert!(!is_untouched(open()), "a runner is about to start it");
+        drop(runner);
+        run.set_phase(Phase::Launching).unwrap();
+        assert!(!is_untouched(open()));
+        std::fs::write(run.path().join("run.json"), "{").unwrap();
+        assert!(!is_untouched(open()), "nothing is known");
+        run.remove().unwrap();
+        assert!(is_untouched(open()), "it was never written");
     }
 }

@@ -64,6 +64,10 @@ impl Watch {
         }
     }
 
+    pub(crate) fn run(&self) -> &RunDir {
+        &self.run
+    }
+
     pub(crate) fn task(&self) -> Result<TaskId, RunDirError> {
         Ok(self.run.record()?.identity.task)
     }
@@ -149,19 +153,6 @@ impl Watch {
         Ok(())
     }
 
-    /// Tells the runner to stop the task. `false` when there is none.
-    pub(crate) fn tell_to_stop(&self) -> bool {
-        let runner = self.run.record().ok().and_then(|record| record.runner);
-        match runner.map(|runner| runner.signal(Signal::TERM)) {
-            Some(Ok(told)) => told,
-            Some(Err(e)) => {
-                tracing::warn!("telling the runner of {} to stop: {e}", self.run.path().display());
-                false
-            }
-            None => false,
-        }
-    }
-
     /// Nobody can look after this run: ends what may still run of it, and says so to the server.
     async fn give_up(&self, client: &Client, record: &RunRecord) -> Result<(), WatchError> {
         let reason = format!(
@@ -194,6 +185,14 @@ impl Watch {
             Phase::Done
         })?;
         Ok(())
+    }
+}
+
+/// Tells the present runner, if there is one, to stop the task. Telling it twice does no harm.
+pub(crate) fn tell_to_stop(run: &RunDir) {
+    let runner = run.record().ok().and_then(|record| record.runner);
+    if let Some(Err(e)) = runner.map(|runner| runner.signal(Signal::TERM)) {
+        tracing::warn!("telling the runner of {} to stop: {e}", run.path().display());
     }
 }
 
