@@ -8,7 +8,7 @@ use clearml_env_builder as env_builder;
 use clearml_env_builder::{BuildRequest, PreparedEnvironment};
 use clearml_support::command::CancelToken;
 use clearml_support::time::now_ms;
-use clearml_task_model::{Task, TaskId, TaskStatus};
+use clearml_task_model::{Task, TaskStatus};
 use serde_json::{Map, Value};
 
 use super::abort::{Interpreter, Meaning, announce};
@@ -19,6 +19,9 @@ use super::{Runner, RunnerError, patiently};
 use crate::console::{Level, Tag};
 use crate::phase::Phase;
 use crate::record::{AbortReason, Failure, Launch, Mark, SCHEMA};
+
+/// Where a task's `runtime` names the host that runs it, as the Python agent writes it.
+const HOST_KEY: &str = "_exec_agent_hostname";
 
 /// How the preparation ended.
 pub(super) enum Prepared {
@@ -86,7 +89,7 @@ impl Runner {
                 )));
             }
         };
-        self.remember_host(id).await;
+        self.remember_host(&task).await;
         let changed_by = format!("Changed by clearml-agent {}", self.identity.worker);
         let first = StatusChange::default().message("launch by agent");
         let second = StatusChange::reason("worker started execution").message(&*changed_by);
@@ -125,15 +128,16 @@ impl Runner {
         Ok(Prepared::Ready)
     }
 
-    async fn remember_host(&self, task: &TaskId) {
-        let add: Map<String, Value> = [(
-            "_exec_agent_hostname".to_owned(),
-            Value::from(self.settings.host_name.as_str()),
-        )]
-        .into_iter()
-        .collect();
-        if let Err(e) = self.client.tasks_edit_runtime(task, add, &[]).await {
-            tracing::warn!("noting the host name in task {task}: {e}");
+    /// Notes this host in the task, unless the daemon has done so with its mark.
+    async fn remember_host(&self, task: &Task) {
+        let host = Value::from(self.settings.host_name.as_str());
+        if task.runtime.get(HOST_KEY) == Some(&host) {
+            return;
+        }
+        let id = &self.identity.task;
+        let add: Map<String, Value> = [(HOST_KEY.to_owned(), host)].into_iter().collect();
+        if let Err(e) = self.client.tasks_edit_runtime(id, add, &[]).await {
+            tracing::warn!("noting the host name in task {id}: {e}");
         }
     }
 

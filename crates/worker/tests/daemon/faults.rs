@@ -149,6 +149,41 @@ async fn a_busy_daemon_ends_with_its_task_although_the_server_is_away() {
 }
 
 #[tokio::test]
+async fn the_last_lines_are_sent_before_the_daemon_ends() {
+    let scene = Scene::start().await;
+    let mut daemon = scene.daemon(&["work"]).await;
+    // Many lines right before the end, and more because of it.
+    let script = "trap 'echo last words; exit 0' TERM\n\
+                  for i in $(seq 1 2000); do echo line $i; done\n\
+                  touch ../up; while :; do sleep 0.05; done";
+    let script = script.replace("../up", scene.folder().join("up").to_str().unwrap());
+    let task = scene.enqueued_script(&scene.queue, "talkative", &script).await;
+    let up = scene.folder().join("up");
+    eventually("the task runs", || up.exists()).await;
+    daemon.terminate();
+    let status = daemon.end_within(BOUND).await;
+    assert_eq!(status.code(), Some(254), "{}", daemon.output());
+    let ended = scene.task(&task).await;
+    assert_eq!(ended.status.unwrap().as_str(), "stopped");
+    let mut text = String::new();
+    let mut from = 0;
+    loop {
+        let page = scene
+            .client
+            .events_get_task_log(&task, Some(from), false, 2000)
+            .await;
+        let events = page.unwrap().events;
+        let Some(last) = events.last() else { break };
+        from = last.timestamp;
+        text.extend(events.iter().map(|event| event.msg.as_str()));
+    }
+    let lines = text.lines().filter(|line| line.starts_with("line ")).count();
+    assert_eq!(lines, 2000);
+    let (_, end) = text.split_once("line 2000\n").unwrap();
+    assert!(end.contains("last words\n"), "{end}");
+}
+
+#[tokio::test]
 async fn a_daemon_told_to_wait_comes_up_before_its_server() {
     let mut scene = Scene::start().await;
     scene.stop_server().await;

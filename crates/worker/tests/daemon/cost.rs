@@ -1,0 +1,123 @@
+//! What a task costs the server, and how soon people know what it does.
+
+use std::time::{Duration, Instant};
+
+use clearml_api_client::StatusChange;
+use clearml_task_model::TaskId;
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::scene::{PATIENCE, Scene};
+
+/// Twice the poll intervals of the scene at most, plus what a busy machine needs.
+const SOON: Duration = Duration::from_secs(2);
+
+async fn console(scene: &Scene, task: &TaskId) -> String {
+    let log = scene.client.events_get_task_log(task, Some(0), false, 2000).await;
+    log.unwrap()
+        .events
+        .iter()
+        .map(|event| event.msg.as_str())
+        .collect()
+}
+
+async fn shows(scene: &Scene, task: &TaskId, text: &str) -> Instant {
+    let deadline = Instant::now() + PATIENCE;
+    while !console(scene, task).await.contains(text) {
+        assert!(Instant::now() < deadline, "{text:?} does not arrive");
+        sleep(Duration::from_millis(20)).await;
+    }
+    Instant::now()
+}
+
+#[tokio::test]
+async fn a_short_task_costs_few_requests() {
+    let scene = Scene::start().await;
+    let daemon = scene.daemon(&["work"]).await;
+    // The first task also pays for what is done once.
+    let first = scene.enqueued(&scene.queue, "first").await;
+    scene.completes_once(&first, "first", &daemon).await;
+    let task = scene.draft("short", "").await;
+    sleep(Duration::from_millis(500)).await;
+    scene.forget_calls().await;
+    let change = StatusChange::default();
+    scene
+        .client
+        .tasks_enqueue(&task, &scene.queue, &change)
+        .await
+        .unwrap();
+    // Looking from outside would count as well.
+    daemon.says(&format!("DONE: Running task '{task}'")).await;
+    let mut calls = scene.calls().await;
+    // Looks at the queues go on by the clock, and the enqueueing was ours.
+    calls.remove("queues.get_all");
+    calls.remove("tasks.enqueue");
+    let sum: u64 = calls.values().sum();
+    // Six of them are status calls and reads of the status that other ClearML tools know and rely on.
+    assert!(sum <= 21, "{sum} requests: {calls:?}");
+    scene.completes_once(&task, "short", &daemon).await;
+}
+
+#[tokio::test]
+async fn lines_ends_and_aborts_are_known_soon() {
+    let scene = Scene::start().await;
+    let daemon = scene.daemon(&["work"]).await;
+    let stamps = scene.folder().join("stamps");
+    let script = format!(
+        "for i in 1 2 3; do sleep 1.3; touch {0}-$i; echo mark $i; done; sleep 1; touch {0}-end",
+        stamps.display()
+    );
+    let task = scene.enqueued_script(&scene.queue, "marks", &script).await;
+    let since = |name: &str| {
+        let path = format!("{}-{name}", stamps.display());
+        let written = std::fs::metadata(path).unwrap().modified().unwrap();
+        written.elapsed().unwrap()
+    };
+    for i in ["1", "2", "3"] {
+        shows(&scene, &task, &format!("mark {i}\n")).await;
+        assert!(since(i) < SOON, "line {i} took {:?}", since(i));
+    }
+    scene.completes_once(&task, "marks", &daemon).await;
+    assert!(since("end") < SOON, "the end took {:?}", since("end"));
+
+    let task = scene
+        .enqueued_script(&scene.queue, "endless", "echo up; exec sleep 1000")
+        .await;
+    shows(&scene, &task, "up\n").await;
+    let told = Instant::now();
+    scene
+        .client
+        .tasks_stop(&task, &StatusChange::default())
+        .await
+        .unwrap();
+    let ended = scene.ended(&task, &daemon).await;
+    assert_eq!(ended.status.unwrap().as_str(), "stopped");
+    assert!(told.elapsed() < SOON, "the abort took {:?}", told.elapsed());
+}
+
+#[tokio::test]
+async fn a_busy_agent_neither_hammers_a_server_in_trouble_nor_stays_away_afterwards() {
+    let scene = Scene::start().await;
+    let daemon = scene.daemon(&["work"]).await;
+    let script = "for i in $(seq 1 120); do echo line $i; sleep 0.1; done";
+    let task = scene.enqueued_script(&scene.queue, "chatty", script).await;
+    shows(&scene, &task, "line 5\n").await;
+    scene
+        .fault(json!({"endpoint": "*", "kind": "status", "status": 503, "count": -1}))
+        .await;
+    scene.forget_calls().await;
+    sleep(Duration::from_secs(8)).await;
+    let calls = scene.calls().await;
+    let sum: u64 = calls.values().sum();
+    // Console, status of the task, report of the worker: each steps back by itself.
+    assert!((3..=40).contains(&sum), "{calls:?}\n{}", daemon.output());
+    scene.clear_faults().await;
+    let back = shows(&scene, &task, "line 60\n");
+    let waited = tokio::time::timeout(Duration::from_secs(15), back).await;
+    assert!(waited.is_ok(), "the console stays away:\n{}", daemon.output());
+    scene.completes_once(&task, "chatty", &daemon).await;
+    let text = console(&scene, &task).await;
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("line ")).collect();
+    let expected: Vec<String> = (1..=120).map(|n| format!("line {n}")).collect();
+    assert_eq!(lines, expected);
+}
