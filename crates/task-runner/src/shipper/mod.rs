@@ -101,6 +101,8 @@ pub(crate) struct Shipper {
     closed: channel::Receiver<Closed>,
     watch: FolderWatch,
     pace: Pace,
+    agent_held: Held,
+    output_held: Held,
 }
 
 /// Lets a few batches go at once after a quiet time, so that first lines are seen immediately, and one
@@ -132,6 +134,25 @@ impl Pace {
     }
 }
 
+/// How long the oldest unsent byte of a channel has been waiting, by a clock that nobody can set: the
+/// times of the records are those of a clock that may have been set back.
+#[derive(Default)]
+struct Held(Option<(u64, Instant)>);
+
+impl Held {
+    /// Notes where the oldest unsent byte is; `None` when there is none.
+    fn note(&mut self, position: Option<u64>, now: Instant) {
+        if self.0.map(|(known, _)| known) != position {
+            self.0 = position.map(|position| (position, now));
+        }
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        self.0
+            .map_or(Duration::ZERO, |(_, since)| now.duration_since(since))
+    }
+}
+
 struct Batch {
     channel: Channel,
     rendered: Rendered,
@@ -159,6 +180,8 @@ impl Shipper {
             unsaved: false,
             closed,
             pace: Pace::new(options.flush_interval),
+            agent_held: Held::default(),
+            output_held: Held::default(),
             options,
         })
     }
@@ -203,11 +226,17 @@ impl Shipper {
     }
 
     fn fill(&mut self) -> Result<(), ShipError> {
-        for reader in [&mut self.agent, &mut self.output] {
+        let channels = [
+            (&mut self.agent, &mut self.agent_held),
+            (&mut self.output, &mut self.output_held),
+        ];
+        for (reader, held) in channels {
             reader.fill(WINDOW).map_err(|source| ShipError::Console {
                 folder: self.run.console_dir().display().to_string(),
                 source,
             })?;
+            let waiting = !reader.window().is_empty();
+            held.note(waiting.then(|| reader.position()), Instant::now());
         }
         Ok(())
     }
@@ -256,16 +285,21 @@ impl Shipper {
         [(first, until), (second, i64::MAX)]
             .into_iter()
             .find_map(|(channel, until)| {
-                let is_closed = match channel {
-                    Channel::Agent => closed.agent,
-                    Channel::Task => closed.task,
+                let (is_closed, held) = match channel {
+                    Channel::Agent => (closed.agent, &self.agent_held),
+                    Channel::Task => (closed.task, &self.output_held),
                 };
-                let age = i64::try_from(self.options.partial_max_age.as_millis()).unwrap_or(i64::MAX);
+                let longest = self.options.partial_max_age;
+                let age = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
                 let tail = if is_closed {
                     Tail::End
+                } else if held.age(Instant::now()) >= longest {
+                    Tail::Flush {
+                        older_than_ms: i64::MAX,
+                    }
                 } else {
                     Tail::Flush {
-                        older_than_ms: now_ms() - age,
+                        older_than_ms: now_ms().saturating_sub(age),
                     }
                 };
                 let reader = self.reader(channel);
@@ -415,6 +449,19 @@ mod tests {
         }
         assert_eq!(pauses, [0, 0, 0, 1000, 1000]);
         assert_eq!(pace.pause(now + interval * 3), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_unfinished_line_ages_whatever_the_clock_on_the_wall_does() {
+        let (mut held, start) = (Held::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        held.note(None, at(0));
+        assert_eq!(held.age(at(60)), Duration::ZERO, "nothing waits");
+        held.note(Some(7), at(60));
+        held.note(Some(7), at(64));
+        assert_eq!(held.age(at(65)), Duration::from_secs(5));
+        held.note(Some(9), at(65));
+        assert_eq!(held.age(at(65)), Duration::ZERO, "the line was sent");
     }
 
     #[test]
