@@ -10,3 +10,4 @@ mod faults;
 mod queues;
 mod runs;
 mod scene;
+mod surroundings;
