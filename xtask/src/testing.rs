@@ -99,7 +99,10 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         tally.skipped.len()
     );
     ensure!(tally.failed.is_empty(), "{} test(s) failed", tally.failed.len());
-    ensure!(built, "cargo test failed without naming a test; its messages are above");
+    ensure!(
+        built,
+        "cargo test failed without naming a test; its messages are above"
+    );
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: what a user pays for the agent, measured on whole processes.
 //!
 //! With `--against-python`, the official Python agent runs beside this one, on the same embedded server, with the
-//! same configuration and the defaults of both; the repetitions alternate. [`measure`] says how each figure is
+//! same configuration and the defaults of both; the repetitions alternate. `measure.rs` says how each figure is
 //! taken. The result is printed, and written to `target/bench/issue-2.json`.
 
 mod measure;
