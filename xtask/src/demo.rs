@@ -14,7 +14,7 @@ use clearml_task_runner::RunStore;
 use serde_json::{Value, json};
 
 use crate::terminal::{bold, dim, duration, green, note, red, step};
-use crate::workbench::{Agent, AgentOptions, Api, LocalServer, PythonEnvironment};
+use crate::workbench::{Agent, AgentOptions, Api, LocalServer, PythonEnvironment, Scalar};
 use crate::workspace;
 
 const QUEUE: &str = "demo";
@@ -293,7 +293,12 @@ fn print_timeline(state: &Path, task: &str, enqueued: Duration) -> Result<()> {
 fn print_scalars(api: &Api, task: &str) -> Result<()> {
     let scalars = api.scalars(task)?;
     ensure!(!scalars.is_empty(), "the task has reported no scalars");
-    for (metric, variant, points) in scalars {
+    for Scalar {
+        metric,
+        variant,
+        points,
+    } in scalars
+    {
         let (Some((_, first)), Some((x, last))) = (points.first(), points.last()) else {
             continue;
         };

@@ -69,6 +69,17 @@ impl TaskSpec {
     }
 }
 
+/// One reported curve.
+#[derive(Clone, Debug)]
+pub struct Scalar {
+    /// The plot it belongs to.
+    pub metric: String,
+    /// Its name in the plot.
+    pub variant: String,
+    /// Iteration and value.
+    pub points: Vec<(f64, f64)>,
+}
+
 impl Api {
     /// Logs in with the credentials of a client configuration file.
     ///
@@ -265,12 +276,12 @@ impl Api {
         Ok((events, last))
     }
 
-    /// The reported scalars: metric, variant, and its points as pairs of x and y.
+    /// The reported scalars.
     ///
     /// # Errors
     ///
     /// When the server refuses.
-    pub fn scalars(&self, task: &str) -> Result<Vec<(String, String, Vec<(f64, f64)>)>> {
+    pub fn scalars(&self, task: &str) -> Result<Vec<Scalar>> {
         let reply = self.call(
             "events.scalar_metrics_iter_histogram",
             json!({"task": task, "key": "iter"}),
@@ -287,7 +298,11 @@ impl Api {
                         .collect()
                 };
                 let points = numbers("x").into_iter().zip(numbers("y")).collect();
-                scalars.push((metric.clone(), variant.clone(), points));
+                scalars.push(Scalar {
+                    metric: metric.clone(),
+                    variant: variant.clone(),
+                    points,
+                });
             }
         }
         Ok(scalars)

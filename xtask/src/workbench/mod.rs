@@ -7,7 +7,7 @@ mod python;
 mod server;
 
 pub use agent::{Agent, AgentKind, AgentOptions};
-pub use api::{Api, TaskSpec};
+pub use api::{Api, Scalar, TaskSpec};
 pub(crate) use marked::ProcessStat;
 pub use marked::{Mark, cpu_seconds};
 pub use python::PythonEnvironment;

@@ -223,9 +223,9 @@ fn hyperparameters_changed_on_the_server_reach_code_that_uses_the_sdk() {
     let scalars = scene.api.scalars(&task).unwrap();
     let loss = scalars
         .iter()
-        .find(|(metric, variant, _)| metric == "loss" && variant == "train")
+        .find(|scalar| scalar.metric == "loss" && scalar.variant == "train")
         .unwrap();
-    assert_eq!(loss.2, [(1.0, 0.75)]);
+    assert_eq!(loss.points, [(1.0, 0.75)]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The built executable as a user meets it: with its own server, real git, pip and Python, and the official
 //! packages. One program, so that it is linked once.
 
+#![expect(clippy::unwrap_used, reason = "a test whose scene cannot be set has failed")]
+
 mod bad_tasks;
 mod command_line;
 mod journey;
