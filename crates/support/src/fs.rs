@@ -74,6 +74,16 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Makes everything durable that was written to the file system of a folder. For trees of many files,
+/// where one by one would take long.
+///
+/// # Errors
+///
+/// When the folder can't be opened or the file system refuses.
+pub fn sync_filesystem(folder: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(folder)?)?)
+}
+
 fn parent(path: &Path) -> io::Result<&Path> {
     match path.parent() {
         Some(p) if p.as_os_str().is_empty() => Ok(Path::new(".")),

@@ -191,6 +191,16 @@ impl CachedClone<'_> {
         {
             return Ok(commit);
         }
+        match self.set_address(place) {
+            // Nothing was asked of the server yet: the clone itself is damaged, by a power failure perhaps.
+            Err(GitError::Failed { .. }) => {
+                self.context
+                    .warn("the cached clone is damaged: the repository is cloned anew");
+                self.clone_anew(place)?;
+                return self.find_or_ask(place);
+            }
+            result => result?,
+        }
         match self.fetch(place) {
             Err(GitError::Failed { .. }) if settings.clone_on_pull_fail => {
                 self.context
@@ -232,15 +242,17 @@ impl CachedClone<'_> {
         Ok(())
     }
 
-    fn fetch(&self, place: &Place) -> Result<(), GitError> {
-        // Credentials or protocol may have changed since the clone was made.
+    /// Credentials or protocol may have changed since the clone was made.
+    fn set_address(&self, place: &Place) -> Result<(), GitError> {
         let set_url = self
             .git
             .command(&place.clone)
             .args(["remote", "set-url", "--", "origin"])
             .arg(&self.access.url);
-        self.git
-            .run("setting the address of the cached clone", &set_url)?;
+        self.git.run("setting the address of the cached clone", &set_url)
+    }
+
+    fn fetch(&self, place: &Place) -> Result<(), GitError> {
         // `--force`: a tag that was moved on the server must not end the task.
         let fetch = self
             .git

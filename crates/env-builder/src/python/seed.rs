@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clearml_support::fs::create_private_dir;
+use clearml_support::fs::{create_private_dir, sync_filesystem};
 use clearml_support::id::hex32;
 
 use crate::code::transfer::link_or_copy;
@@ -70,6 +70,8 @@ fn unpacked(context: &Context<'_>, venv: &Venv, wheel: &Path, stem: &str) -> Res
     let installer = info.join("INSTALLER");
     fs::write(&installer, "pip\n").map_err(at("writing", &installer))?;
     make_read_only(&staging)?;
+    // Once per interpreter. Under its final name it is trusted for ever, also after a power failure.
+    sync_filesystem(&staging).map_err(at("writing", &staging))?;
     match fs::rename(&staging, &target) {
         // Somebody else was faster; theirs is as good.
         Err(_) if target.join("pip/__main__.py").is_file() => {

@@ -108,8 +108,9 @@ pub(crate) fn complete(
         .into_iter()
         .flatten();
     for (name, parameter) in own {
-        // A name with '=' or a zero byte can't be in an environment.
-        if !name.is_empty() && !name.contains(['=', '\0']) {
+        // A name with '=' or a zero byte can't be in an environment. The name of the run is how processes
+        // are recognised that would get away otherwise.
+        if !name.is_empty() && !name.contains(['=', '\0']) && name != RUN_ID {
             let value = parameter.value.clone().unwrap_or_default().replace('\0', "");
             variables.insert(name.into(), value.into());
         }
@@ -234,7 +235,8 @@ mod tests {
         );
         let prepared = [("PATH".into(), Some("/venv/bin".into())), ("A".into(), None)];
         let task: Task = serde_json::from_value(json!({"hyperparams": {"Environment": {
-            "B": {"section": "Environment", "name": "B", "value": "task"}, "bad=name": {"value": "x"}
+            "B": {"section": "Environment", "name": "B", "value": "task"}, "bad=name": {"value": "x"},
+            "CLEARML_AGENT_RUN_ID": {"value": "another"}
         }}}))
         .unwrap();
         let got = complete(variables, &prepared, Some(&task));
@@ -247,6 +249,7 @@ mod tests {
             (find("PATH"), find("A"), find("B")),
             (Some("/venv/bin"), None, Some("task"))
         );
+        assert_eq!(find(RUN_ID), Some("r1"));
         assert!(got.iter().all(|(k, _)| !k.0.to_str().unwrap().contains('=')));
     }
 
