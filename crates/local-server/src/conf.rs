@@ -15,7 +15,10 @@ pub(crate) fn render(api_url: &str, files_url: &str, access_key: &str, secret_ke
                  \"access_key\" = \"{access_key}\"\n        \
                  \"secret_key\" = \"{}\"\n    \
              }}\n\
-         }}\n",
+         }}\n\
+         # The SDK reports from a thread, not from a process that it forks while it looks at the repository: with\n\
+         # SDK 2.1 on a busy machine, that fork can hold up `Task.init` for five minutes.\n\
+         sdk {{ development {{ report_use_subprocess: false }} }}\n",
         secret_key.expose()
     )
 }
