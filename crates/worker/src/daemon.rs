@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clearml_agent_config::{ConfigError, Settings};
+use clearml_agent_config::{ConfigError, InitialConnect, Settings};
 use clearml_api_client::{ApiError, Client};
 use clearml_intake::schedule::Backoff;
 use clearml_intake::slot::register_folder;
@@ -84,6 +84,19 @@ pub enum DaemonError {
     },
 }
 
+impl DaemonError {
+    /// Whether the server may answer differently in a moment.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Api(e) => e.is_transient(),
+            Self::Queue(QueueError::Api { source, .. } | QueueError::Create { source, .. }) => {
+                source.is_transient()
+            }
+            _ => false,
+        }
+    }
+}
+
 fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
     let doing = doing.into();
     move |source| DaemonError::System { doing, source }
@@ -100,12 +113,8 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
         tracing::warn!("{warning}");
     }
     let client = Client::new(client_options(&options.settings)?)?;
-    let starting = async {
-        client.login().await?;
-        Ok::<_, DaemonError>(resolve_queues(&client, &options.queues, options.create_queue).await?)
-    };
     let queues = tokio::select! {
-        queues = starting => queues?,
+        queues = find_queues(&client, &options) => queues?,
         () = stop.wait() => return Ok(EXIT_SIGNAL),
     };
 
@@ -151,6 +160,32 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
     server.reporter.stop(UNREGISTER_LIMIT).await;
     drop(slot);
     Ok(EXIT_SIGNAL)
+}
+
+/// Logs in and finds the queues. After a boot the server may come up later than we do, so unless the
+/// number of attempts was set, its absence is waited out; a server that refuses us is an error at once.
+async fn find_queues(client: &Client, options: &DaemonOptions) -> Result<Vec<ServedQueue>, DaemonError> {
+    let patient = options.settings.api.initial_connect == InitialConnect::Default;
+    let mut backoff = Backoff::default();
+    loop {
+        let attempt = async {
+            client.login().await?;
+            Ok::<_, DaemonError>(resolve_queues(client, &options.queues, options.create_queue).await?)
+        };
+        let first = !backoff.is_failing();
+        match Box::pin(attempt).await {
+            Err(e) if patient && e.is_transient() => {
+                let pause = backoff.failed();
+                if first {
+                    tracing::warn!(
+                        "{e}; waiting for the server (CLEARML_AGENT_INITIAL_CONNECT_RETRY_OVERRIDE=<attempts> limits that)"
+                    );
+                }
+                tokio::time::sleep(pause).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Runs of a worker id are adopted by whoever has its lock, so two daemons must never share one.

@@ -132,13 +132,16 @@ fn refused_credentials_are_explained_and_not_shown() {
 }
 
 #[test]
-fn a_server_that_is_away_at_the_start_ends_the_command() {
+fn a_server_that_is_away_at_the_start_ends_a_command_that_shall_not_wait() {
     let folder = tempfile::tempdir().unwrap();
     let config = "api { api_server: \"http://127.0.0.1:1\", credentials { access_key: a, secret_key: b } }\n";
     let started = Instant::now();
-    let (code, _, stderr) = finish(alone(&folder, config).command(&["daemon", "--queue", "q"]));
-    assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("http://127.0.0.1:1"), "{stderr}");
+    let hasty = alone(&folder, config).variable("CLEARML_AGENT_INITIAL_CONNECT_RETRY_OVERRIDE", "1");
+    for arguments in [&["daemon", "--queue", "q"][..], &["list"]] {
+        let (code, _, stderr) = finish(hasty.command(arguments));
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains("http://127.0.0.1:1"), "{stderr}");
+    }
     assert!(started.elapsed() < Duration::from_secs(60));
 }
 

@@ -184,14 +184,13 @@ async fn the_last_lines_are_sent_before_the_daemon_ends() {
 }
 
 #[tokio::test]
-async fn a_daemon_told_to_wait_comes_up_before_its_server() {
+async fn a_daemon_comes_up_before_its_server() {
     let mut scene = Scene::start().await;
     scene.stop_server().await;
-    let patient = [("CLEARML_AGENT_INITIAL_CONNECT_RETRY_OVERRIDE", "0")];
-    let daemon = scene.daemon_with(WORKER, &["work"], &patient);
-    let mut impatient = scene.daemon_with("other:0", &["work"], &patient);
-    daemon.says("trouble").await;
-    impatient.says("trouble").await;
+    let daemon = scene.daemon_with(WORKER, &["work"], &[]);
+    let mut impatient = scene.daemon_with("other:0", &["work"], &[]);
+    daemon.says("waiting for the server").await;
+    impatient.says("waiting for the server").await;
     impatient.terminate();
     assert_eq!(impatient.end_within(BOUND).await.code(), Some(254));
     sleep(Duration::from_secs(2)).await;
@@ -200,6 +199,9 @@ async fn a_daemon_told_to_wait_comes_up_before_its_server() {
     scene.start_server().await;
     scene
         .fault(json!({"endpoint": "auth.login", "kind": "status", "status": 500, "count": 2}))
+        .await;
+    scene
+        .fault(json!({"endpoint": "queues.get_all", "kind": "status", "status": 500, "count": 1}))
         .await;
     daemon.says("Listening to queues").await;
     assert!(scene.calls_of("auth.login").await >= 3);
