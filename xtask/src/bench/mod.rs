@@ -2,7 +2,7 @@
 //!
 //! With `--against-python`, the official Python agent runs beside this one, on the same embedded server, with the
 //! same configuration and the defaults of both; the repetitions alternate. `measure.rs` says how each figure is
-//! taken. The result is printed, and written to `target/bench/issue-2.json`.
+//! taken. The result is printed, and written to `target/bench/agents.json`.
 
 mod measure;
 mod report;
@@ -138,7 +138,7 @@ pub fn run(against_python: bool, quick: bool) -> Result<()> {
         daemon.stop()?;
     }
     report::print(&figures);
-    let file = scratch.join("issue-2.json");
+    let file = scratch.join("agents.json");
     report::write(&figures, quick, &file)?;
     println!("written to {}", file.display());
     Ok(())
