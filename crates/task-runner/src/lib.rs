@@ -63,4 +63,4 @@ pub use run_dir::{NewRun, RunDir, RunDirError, RunStore};
 pub use runner::{RunnerError, RunnerExit, RunnerOptions, run, run_with};
 pub use shim::shim_main;
 pub use shipper::ShipError;
-pub use spawn::{spawn_runner, spawn_shim};
+pub use spawn::{spawn_runner, spawn_shim, this_program};

@@ -2,11 +2,23 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::run_dir::RunDir;
+
+/// A path that starts this very program: that of its file, by which people know it, or, when an upgrade
+/// has replaced or removed the file meanwhile, the kernel's link to what is running.
+#[must_use]
+pub fn this_program() -> PathBuf {
+    let link = PathBuf::from("/proc/self/exe");
+    let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    match std::env::current_exe() {
+        Ok(path) if identity(&path).is_some() && identity(&path) == identity(&link) => path,
+        _ => link,
+    }
+}
 
 /// Starts `exe runner --run DIR` for a run whose inputs are written. The runner leaves the caller's
 /// session by itself, so the caller may end without harm to it; a caller that stays should wait for

@@ -15,7 +15,7 @@ use clearml_support::fs::{create_private_dir, safe_file_name};
 use clearml_support::lock::FileLock;
 use clearml_task_model::WorkerId;
 use clearml_task_runner::settings::{client_options, host_name};
-use clearml_task_runner::{RunDirError, RunOptions, RunStore};
+use clearml_task_runner::{RunDirError, RunOptions, RunStore, this_program};
 
 use crate::journal::RunJournal;
 use crate::pull::Queues;
@@ -143,7 +143,7 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
         queues: Queues::new(ids, options.order_fairness),
         reporter,
         stop,
-        program: program(options.program)?,
+        program: options.program.unwrap_or_else(this_program),
         options: RunOptions {
             worker_tags: agent.worker_tags.clone(),
             ..options.run
@@ -196,21 +196,6 @@ fn lock_worker(state: &Path, worker: &WorkerId) -> Result<FileLock, DaemonError>
     FileLock::try_acquire(&path)
         .map_err(system(format!("locking {}", path.display())))?
         .ok_or_else(|| DaemonError::SameWorker(worker.clone()))
-}
-
-/// The file may be replaced by an upgrade while we run; the link of the kernel still leads to us.
-fn program(given: Option<PathBuf>) -> Result<PathBuf, DaemonError> {
-    match given {
-        Some(program) => Ok(program),
-        None => {
-            let link = PathBuf::from("/proc/self/exe");
-            if link.exists() {
-                Ok(link)
-            } else {
-                std::env::current_exe().map_err(system("finding this program"))
-            }
-        }
-    }
 }
 
 fn announce(worker: &WorkerId, queues: &[ServedQueue]) {

@@ -124,10 +124,9 @@ pub struct RunnerOptions {
 
 impl Default for RunnerOptions {
     fn default() -> Self {
-        // This very program, even if its file has been replaced meanwhile.
         Self {
             detach: true,
-            shim_program: PathBuf::from("/proc/self/exe"),
+            shim_program: crate::spawn::this_program(),
             reader: None,
         }
     }
