@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -144,15 +144,9 @@ fn run_examples(tally: &mut Tally) -> Result<()> {
             .filter(|target| target.kind.contains(&TargetKind::Example))
         {
             let name = format!("{} example {}", package.name, example.name);
-            let output = workspace::cargo()
-                .args([
-                    "run",
-                    "--quiet",
-                    "--package",
-                    package.name.as_str(),
-                    "--example",
-                    &example.name,
-                ])
+            // Built with the tests; `cargo run` would build it again with the features of its package alone.
+            let output = Command::new(workspace::target().join("debug/examples").join(&example.name))
+                .current_dir(workspace::root())
                 .stdin(Stdio::null())
                 .output()
                 .with_context(|| format!("starting {name}"))?;
