@@ -41,7 +41,7 @@ use setup::Prepared;
 
 /// How long a runner that was told to end tries to deliver the rest of the console and the status. What
 /// it can't deliver in that time is delivered by the next runner.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// Space for the agent's own lines.
 const AGENT_CONSOLE: Limits = Limits {
     segment_bytes: 8 << 20,

@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use crate::scene::{PATIENCE, Scene};
 
-/// Twice the poll intervals of the scene at most, plus what a busy machine needs.
-const SOON: Duration = Duration::from_secs(2);
+/// Less than the five seconds of an agent that does everything by one clock, with room for a busy machine.
+const SOON: Duration = Duration::from_secs(4);
 
 async fn console(scene: &Scene, task: &TaskId) -> String {
     let log = scene.client.events_get_task_log(task, Some(0), false, 2000).await;
@@ -53,8 +53,9 @@ async fn a_short_task_costs_few_requests() {
     calls.remove("queues.get_all");
     calls.remove("tasks.enqueue");
     let sum: u64 = calls.values().sum();
-    // Six of them are status calls and reads of the status that other ClearML tools know and rely on.
-    assert!(sum <= 21, "{sum} requests: {calls:?}");
+    // About twenty on an idle machine, six of them status calls that other ClearML tools rely on; looks at the
+    // status go on by the clock, so a busy machine adds some.
+    assert!(sum <= 30, "{sum} requests: {calls:?}");
     scene.completes_once(&task, "short", &daemon).await;
 }
 
