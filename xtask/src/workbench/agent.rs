@@ -60,7 +60,7 @@ impl AgentOptions {
         // Agents of other tests, or of this machine, must not take part in the choice of the worker's slot: it
         // names the worker, and a daemon continues only what its own worker has begun.
         let register = self.home.join("tmp");
-        if std::fs::create_dir_all(&register).is_ok() {
+        if fs::create_dir_all(&register).is_ok() {
             command.env("TMPDIR", register);
         }
         command
