@@ -100,12 +100,18 @@ pub fn boot_id() -> io::Result<String> {
 ///
 /// When the process leads a process group of an older session.
 pub fn detach_session() -> io::Result<()> {
-    let me = rustix::process::getpid();
-    if rustix::process::getsid(None)? == me {
-        return Ok(());
+    match rustix::process::setsid() {
+        Ok(_) => Ok(()),
+        // From /proc and not by getsid(2), which says 0, no valid id, where the session began outside of
+        // the container that this process runs in.
+        Err(rustix::io::Errno::PERM) if leads_its_session()? => Ok(()),
+        Err(e) => Err(e.into()),
     }
-    rustix::process::setsid()?;
-    Ok(())
+}
+
+fn leads_its_session() -> io::Result<bool> {
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    Ok(Stat::read(me)?.is_some_and(|stat| stat.session == me))
 }
 
 /// All living processes that descend from `pid`, nearest first, `pid` itself excluded. A process

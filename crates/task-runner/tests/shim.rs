@@ -3,7 +3,9 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clearml_support::process::ProcessIdentity;
@@ -25,6 +27,33 @@ fn exit_codes_and_signals_are_told_apart() {
         let setup = Setup::new(script);
         assert_eq!(setup.run_to_end().code(), Some(expected), "{script}");
     }
+}
+
+#[test]
+fn a_session_that_began_outside_of_the_container_is_no_obstacle() {
+    let setup = Setup::new("exit 7");
+    setup.run.write_launch(&setup.launch).unwrap();
+    // What a container is to a process that was put into it without a session of its own.
+    let inside = |arguments: &[&OsStr]| {
+        let flags = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+        Command::new("unshare").args(flags).args(arguments).output()
+    };
+    if !inside(&["true".as_ref()]).is_ok_and(|output| output.status.success()) {
+        eprintln!(
+            "SKIPPED a_session_that_began_outside_of_the_container_is_no_obstacle: \
+             this machine permits no process namespaces"
+        );
+        return;
+    }
+    let program = common::program();
+    let shim = inside(&[
+        program.as_ref(),
+        "shim".as_ref(),
+        "--run".as_ref(),
+        setup.run.path().as_ref(),
+    ]);
+    let verdict = setup.run.verdict().unwrap();
+    assert_eq!(verdict.and_then(|verdict| verdict.code()), Some(7), "{shim:?}");
 }
 
 #[test]
@@ -230,7 +259,7 @@ fn a_missing_launch_file_is_an_error_and_not_a_claim() {
 fn a_full_disk_takes_neither_the_program_nor_its_exit_code_with_it() {
     let setup = Setup::new("for i in $(seq 2000); do printf '%1000s' a; done; exit 6");
     let console = setup.run.console_dir();
-    let mount = std::process::Command::new("mount")
+    let mount = Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=256k", "none"])
         .arg(&console)
         .output();
@@ -242,7 +271,7 @@ fn a_full_disk_takes_neither_the_program_nor_its_exit_code_with_it() {
     }
     let verdict = setup.run_to_end();
     let kept = kept_bytes(&setup.run).len() as u64;
-    let unmount = std::process::Command::new("umount").arg(&console).status();
+    let unmount = Command::new("umount").arg(&console).status();
     assert!(unmount.is_ok_and(|status| status.success()));
     assert_eq!(verdict.code(), Some(6));
     assert!(kept > 100_000, "{kept}");
