@@ -1,11 +1,13 @@
 //! The command line. Option names and their meaning are those of the official agent.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clearml_agent_config::Sources;
+use clearml_task_runner::RunOptions;
 use serde_json::Value;
+
+use crate::commands::{ConfigArguments, DaemonArguments, ExecuteArguments, ListArguments, ServerArguments};
 
 /// What `--version` prints.
 pub(crate) const VERSION_LINE: &str = concat!("CLEARML-AGENT version ", env!("CARGO_PKG_VERSION"));
@@ -86,6 +88,15 @@ pub(crate) struct TaskArguments {
 }
 
 impl TaskArguments {
+    /// What a task gets from the command line, whichever way it is started.
+    pub(crate) fn run_options(&self) -> RunOptions {
+        RunOptions {
+            optimization: self.optimization,
+            log_level: Some(self.log_level.name()),
+            ..RunOptions::default()
+        }
+    }
+
     /// The configuration keys that these options override.
     pub(crate) fn overrides(&self) -> Vec<(String, Value, String)> {
         let git = [
@@ -123,93 +134,6 @@ impl LogLevel {
             .map(|value| value.get_name().to_owned())
             .unwrap_or_default()
     }
-}
-
-#[derive(Args)]
-pub(crate) struct DaemonArguments {
-    /// Queues to poll, by name or id, the most important one first. Without it, the server's default queue.
-    #[arg(long, num_args = 1.., value_name = "QUEUE")]
-    pub(crate) queue: Vec<String>,
-    /// Keep the output on the terminal and say what happens while idle.
-    #[arg(long)]
-    pub(crate) foreground: bool,
-    /// Create queues that do not exist.
-    #[arg(long)]
-    pub(crate) create_queue: bool,
-    /// Take one task of each queue in turn instead of starting with the first queue every time.
-    #[arg(long)]
-    pub(crate) order_fairness: bool,
-    /// Seconds between polls, at least 5.
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) polling_interval: Option<u64>,
-    #[command(flatten)]
-    pub(crate) task: TaskArguments,
-}
-
-#[derive(Args)]
-pub(crate) struct ExecuteArguments {
-    /// The task, by id or name.
-    #[arg(long, value_name = "TASK")]
-    pub(crate) id: String,
-    /// Run a clone of the task.
-    #[arg(long)]
-    pub(crate) clone: bool,
-    /// Report nothing: no console, no status. For a process started by an outer agent.
-    #[arg(long, conflicts_with = "full_monitoring")]
-    pub(crate) disable_monitoring: bool,
-    /// Behave like a daemon for this one task: register, ship the whole console, watch for aborts.
-    #[arg(long)]
-    pub(crate) full_monitoring: bool,
-    /// Fail unless the task is waiting in a queue.
-    #[arg(long)]
-    pub(crate) require_queue: bool,
-    /// Write the task's output to this file as well.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) log_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) task: TaskArguments,
-}
-
-#[derive(Args)]
-pub(crate) struct ServerArguments {
-    /// The folder that holds the database, the files and the client configuration; created if missing.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// The address to listen on.
-    #[arg(long, default_value = "127.0.0.1")]
-    pub(crate) host: IpAddr,
-    /// The port of the API; 0 takes any free one.
-    #[arg(long, default_value_t = 8008)]
-    pub(crate) port: u16,
-    /// The port of the file server; 0 takes any free one.
-    #[arg(long, default_value_t = 8081)]
-    pub(crate) files_port: u16,
-    /// Listen on an address that other machines can reach. The connection is not encrypted.
-    #[arg(long)]
-    pub(crate) allow_remote: bool,
-    /// A further name by which clients reach this server; requests under other names are refused.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) allowed_host: Vec<String>,
-    /// Let clients switch faults on, to see how they cope.
-    #[arg(long, hide = true)]
-    pub(crate) faults: bool,
-}
-
-#[derive(Args)]
-pub(crate) struct ListArguments {
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Args)]
-pub(crate) struct ConfigArguments {
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Say after each value which file, variable or option set it.
-    #[arg(long, conflicts_with = "json")]
-    pub(crate) origins: bool,
 }
 
 /// The sources of configuration that the global options decide.

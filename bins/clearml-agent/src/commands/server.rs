@@ -1,0 +1,74 @@
+//! `server`: the embedded ClearML-compatible server.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use clearml_local_server::{Server, ServerError, ServerOptions};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Args)]
+pub(crate) struct ServerArguments {
+    /// The folder that holds the database, the files and the client configuration; created if missing.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// The port of the API; 0 takes any free one.
+    #[arg(long, default_value_t = 8008)]
+    port: u16,
+    /// The port of the file server; 0 takes any free one.
+    #[arg(long, default_value_t = 8081)]
+    files_port: u16,
+    /// Listen on an address that other machines can reach. The connection is not encrypted.
+    #[arg(long)]
+    allow_remote: bool,
+    /// A further name by which clients reach this server; requests under other names are refused.
+    #[arg(long, value_name = "NAME")]
+    allowed_host: Vec<String>,
+    /// Let clients switch faults on, to see how they cope.
+    #[arg(long, hide = true)]
+    faults: bool,
+}
+
+pub(crate) async fn server(options: ServerArguments) -> anyhow::Result<i32> {
+    // Installed before the server is announced, so that nobody can stop it too early to be graceful.
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let server = Server::start(ServerOptions {
+        host: options.host,
+        port: options.port,
+        files_port: options.files_port,
+        faults: options.faults,
+        allow_remote: options.allow_remote,
+        allowed_hosts: options.allowed_host,
+        ..ServerOptions::new(options.data)
+    })
+    .await
+    .map_err(|error| match error {
+        ServerError::NotLoopback(_) => anyhow::Error::new(error).context("--host needs --allow-remote"),
+        other => other.into(),
+    })?;
+    print_usage(&server);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    server.shutdown().await;
+    Ok(0)
+}
+
+fn print_usage(server: &Server) {
+    let config = server.config_path().display();
+    println!("ClearML API server   {}", server.api_url());
+    println!("ClearML file server  {}", server.files_url());
+    println!();
+    println!("The credentials are in {config}. To use this server from any ClearML client:");
+    println!();
+    println!("    export CLEARML_CONFIG_FILE={config}");
+    println!("    clearml-agent daemon --queue default --create-queue --foreground");
+    println!();
+    println!("Ctrl-C stops the server; its data stay.");
+}
