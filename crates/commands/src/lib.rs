@@ -1,0 +1,1 @@
+//! The ClearML agent's commands that are not a service: init, doctor.

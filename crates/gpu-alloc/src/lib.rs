@@ -1,0 +1,1 @@
+//! Placing ClearML tasks on GPUs: what a request for GPUs may say.
