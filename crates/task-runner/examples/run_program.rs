@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         queue: None,
         worker: WorkerId::new("example:0"),
     };
-    let run = RunStore::open(state.path())?.create(new)?;
+    let (run, _keeper) = RunStore::open(state.path())?.create(new)?;
     run.write_launch(&Launch {
         schema: SCHEMA,
         argv: vec![

@@ -102,7 +102,7 @@ async fn demonstrate() -> Result<(), Box<dyn Error>> {
         queue: None,
         worker: WorkerId::new("example:0"),
     };
-    let run = RunStore::open(&folder.path().join("state"))?.create(new)?;
+    let (run, _keeper) = RunStore::open(&folder.path().join("state"))?.create(new)?;
     run.write_inputs(
         &settings.effective_json(),
         &RunInputs::from_process(RunOptions::default()),

@@ -59,7 +59,7 @@ pub mod umask;
 pub use execute::{ExecuteError, ExecuteOptions, execute};
 pub use phase::Phase;
 pub use record::{RunInputs, RunOptions, RunRecord, Timeline};
-pub use run_dir::{NewRun, RunDir, RunDirError, RunStore};
+pub use run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};
 pub use runner::{RunnerError, RunnerExit, RunnerOptions, run, run_with};
 pub use shim::shim_main;
 pub use shipper::ShipError;

@@ -58,6 +58,9 @@ pub struct RunRecord {
     pub run_id: String,
     /// The boot in which the run was created.
     pub boot_id: String,
+    /// The host on which it was created: several may share the folder.
+    #[serde(default)]
+    pub host: String,
     /// The version of the agent that created the run.
     pub agent_version: String,
     /// What is being run.

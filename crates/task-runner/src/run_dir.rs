@@ -22,6 +22,7 @@ use crate::record::{
     AbortIntent, Identity, Launch, Mark, RunInputs, RunRecord, SCHEMA, ShimClaim, Timeline, Verdict,
     Versioned,
 };
+use crate::settings::host_name;
 
 /// A run directory could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,13 @@ pub struct NewRun {
     pub worker: WorkerId,
 }
 
+/// Whoever holds this looks after a run: replaces its runner, and brings its pop to an end. The hold ends
+/// with the process, so that another daemon can take the run over.
+#[derive(Debug)]
+pub struct Keeper {
+    _lock: FileLock,
+}
+
 /// All runs of this machine's agent, finished and unfinished.
 #[derive(Debug, Clone)]
 pub struct RunStore {
@@ -93,16 +101,17 @@ impl RunStore {
     }
 
     /// Writes down the intent to run a task. When this returns, the run is on the disk in phase
-    /// [`Phase::Popping`].
+    /// [`Phase::Popping`], and the caller is its keeper.
     ///
     /// # Errors
     ///
     /// When the file system refuses; then there is no trace of the run.
-    pub fn create(&self, new: NewRun) -> Result<RunDir, RunDirError> {
+    pub fn create(&self, new: NewRun) -> Result<(RunDir, Keeper), RunDirError> {
         let run_id = clearml_support::id::hex32();
         let record = RunRecord {
             schema: SCHEMA,
             boot_id: boot_id().map_err(io_error("reading the boot id for", &self.root))?,
+            host: host_name(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             identity: Identity {
                 task: new.task,
@@ -124,12 +133,17 @@ impl RunStore {
         let console = temp.console_dir();
         fs::create_private_dir(&console).map_err(io_error("creating folder", &console))?;
         temp.write(RUN, &record)?;
+        // Held from before the run can be seen, so that nobody takes it for one whose keeper has died.
+        let lock = temp.keeper_path();
+        let lock = FileLock::try_acquire(&lock)
+            .and_then(|held| held.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock)))
+            .map_err(io_error("locking", &lock))?;
         let run = RunDir {
             path: self.root.join(run_id),
         };
         std::fs::rename(&temp.path, &run.path).map_err(io_error("creating folder", &run.path))?;
         fs::sync_folder(&self.root).map_err(io_error("synchronising folder", &self.root))?;
-        Ok(run)
+        Ok((run, Keeper { _lock: lock }))
     }
 
     /// All runs, oldest first. A folder whose record can't be read is reported and skipped.
@@ -410,6 +424,21 @@ impl RunDir {
     pub fn runner_alive(&self) -> bool {
         // An error means that nothing is known; a second runner would find out safely.
         matches!(FileLock::try_acquire(&self.lock_path()), Ok(None))
+    }
+
+    /// Becomes the keeper of the run. `None` when somebody else is.
+    ///
+    /// # Errors
+    ///
+    /// When the file system refuses, or has no locks.
+    pub fn keep(&self) -> Result<Option<Keeper>, RunDirError> {
+        let path = self.keeper_path();
+        let lock = FileLock::try_acquire(&path).map_err(io_error("locking", &path))?;
+        Ok(lock.map(|lock| Keeper { _lock: lock }))
+    }
+
+    fn keeper_path(&self) -> PathBuf {
+        self.path.join("keeper.lock")
     }
 
     /// Takes the run in hand. `None` when another runner has it.

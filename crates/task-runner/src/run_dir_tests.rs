@@ -17,7 +17,7 @@ fn new_run() -> NewRun {
 fn a_new_run_is_complete_private_and_found_again() {
     let state = tempfile::tempdir().unwrap();
     let store = RunStore::open(state.path()).unwrap();
-    let run = store.create(new_run()).unwrap();
+    let run = store.create(new_run()).unwrap().0;
     assert_eq!(run.path().metadata().unwrap().permissions().mode() & 0o777, 0o700);
     let listed = RunStore::open(state.path()).unwrap().list().unwrap();
     assert_eq!(listed.len(), 1);
@@ -58,7 +58,7 @@ fn what_somebody_died_over_is_swept_away_and_what_is_being_made_is_not() {
 #[test]
 fn phases_are_kept_and_never_go_back() {
     let state = tempfile::tempdir().unwrap();
-    let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap();
+    let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap().0;
     run.set_phase(Phase::Launching).unwrap();
     assert!(matches!(
         run.set_phase(Phase::Popped),
@@ -73,7 +73,7 @@ fn phases_are_kept_and_never_go_back() {
 #[test]
 fn a_file_of_a_newer_agent_is_refused_not_guessed() {
     let state = tempfile::tempdir().unwrap();
-    let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap();
+    let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap().0;
     run.update(|record| record.schema = SCHEMA + 1).unwrap();
     let error = run.record().unwrap_err().to_string();
     assert!(error.contains("format version 2"), "{error}");
@@ -83,7 +83,7 @@ fn a_file_of_a_newer_agent_is_refused_not_guessed() {
 fn cleaning_removes_secrets_and_keeps_the_record() {
     let state = tempfile::tempdir().unwrap();
     let store = RunStore::open(state.path()).unwrap();
-    let run = store.create(new_run()).unwrap();
+    let run = store.create(new_run()).unwrap().0;
     run.write_inputs(
         &serde_json::json!({"k": "v"}),
         &RunInputs::from_process(RunOptions::default()),
@@ -107,7 +107,7 @@ fn cleaning_removes_secrets_and_keeps_the_record() {
 #[test]
 fn only_one_runner_has_a_run_in_hand() {
     let state = tempfile::tempdir().unwrap();
-    let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap();
+    let run = RunStore::open(state.path()).unwrap().create(new_run()).unwrap().0;
     assert!(!run.runner_alive());
     let lock = run.lock().unwrap().unwrap();
     assert!(run.runner_alive());

@@ -11,12 +11,13 @@ use clearml_intake::slot::register_folder;
 use clearml_intake::{
     ApiQueueServer, Popper, QueueError, Reporter, ServedQueue, SlotError, Timing, resolve_queues, take_slot,
 };
-use clearml_support::fs::{create_private_dir, safe_file_name};
+use clearml_support::fs::create_private_dir;
 use clearml_support::lock::FileLock;
 use clearml_task_model::WorkerId;
 use clearml_task_runner::settings::{client_options, host_name};
 use clearml_task_runner::{RunDirError, RunOptions, RunStore, this_program};
 
+use crate::adopt::{Orphans, worker_lock};
 use crate::journal::RunJournal;
 use crate::pull::Queues;
 use crate::serve::{Server, say};
@@ -153,6 +154,7 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
             .queue_interval(options.polling_interval.map(|seconds| seconds as f64)),
         verbose: options.foreground,
         trouble: Backoff::default(),
+        orphans: Orphans::new(Duration::try_from_secs_f64(agent.adopt_after_sec).unwrap_or(Duration::MAX)),
         settings: options.settings.clone(),
         client,
     };
@@ -190,9 +192,9 @@ async fn find_queues(client: &Client, options: &DaemonOptions) -> Result<Vec<Ser
 
 /// Runs of a worker id are adopted by whoever has its lock, so two daemons must never share one.
 fn lock_worker(state: &Path, worker: &WorkerId) -> Result<FileLock, DaemonError> {
-    let folder = state.join("workers");
-    create_private_dir(&folder).map_err(system(format!("creating folder {}", folder.display())))?;
-    let path = folder.join(format!("{}.lock", safe_file_name(worker.as_str())));
+    let path = worker_lock(state, worker);
+    let folder = path.parent().unwrap_or(state);
+    create_private_dir(folder).map_err(system(format!("creating folder {}", folder.display())))?;
     FileLock::try_acquire(&path)
         .map_err(system(format!("locking {}", path.display())))?
         .ok_or_else(|| DaemonError::SameWorker(worker.clone()))

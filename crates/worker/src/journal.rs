@@ -4,14 +4,16 @@
 //! like before. A run without that file was never followed by a pop: the file is written before
 //! [`Journal::begin`] returns, and the pop is sent after that.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clearml_intake::pop::{Before, Intent, Phase as PopPhase};
 use clearml_intake::popper::Journal;
 use clearml_support::fs::{JsonFileError, read_json, write_json_atomic};
 use clearml_task_model::{QueueId, TaskId, WorkerId};
-use clearml_task_runner::{NewRun, Phase, RunDir, RunDirError, RunRecord, RunStore};
+use clearml_task_runner::{Keeper, NewRun, Phase, RunDir, RunDirError, RunRecord, RunStore};
 use serde::{Deserialize, Serialize};
 
 const SCHEMA: u32 = 1;
@@ -40,11 +42,37 @@ pub(crate) struct RunJournal {
     store: RunStore,
     runs: PathBuf,
     worker: WorkerId,
+    /// The runs that this daemon looks after, by their folders.
+    kept: Arc<Mutex<HashMap<PathBuf, Keeper>>>,
 }
 
 impl RunJournal {
     pub(crate) fn new(store: RunStore, runs: PathBuf, worker: WorkerId) -> Self {
-        Self { store, runs, worker }
+        Self {
+            store,
+            runs,
+            worker,
+            kept: Arc::default(),
+        }
+    }
+
+    fn kept<T>(&self, change: impl FnOnce(&mut HashMap<PathBuf, Keeper>) -> T) -> T {
+        change(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes this daemon the one that looks after the run. `false` when another one does.
+    pub(crate) fn keep(&self, run: &RunDir) -> Result<bool, RunDirError> {
+        let keeper = run.keep()?;
+        let is_ours = keeper.is_some();
+        if let Some(keeper) = keeper {
+            self.kept(|kept| kept.insert(run.path().to_owned(), keeper));
+        }
+        Ok(is_ours)
+    }
+
+    /// Leaves all runs to whoever wants to look after them. To be called when none is in hand.
+    pub(crate) fn let_go(&self) {
+        self.kept(HashMap::clear);
     }
 
     /// The run that an intent stands for.
@@ -70,7 +98,7 @@ impl Journal for RunJournal {
     type Error = JournalError;
 
     fn begin(&self, task: &TaskId, queue: &QueueId, before: &Before) -> Result<Intent, JournalError> {
-        let run = self.store.create(NewRun {
+        let (run, keeper) = self.store.create(NewRun {
             task: task.clone(),
             queue: Some(queue.clone()),
             worker: self.worker.clone(),
@@ -91,6 +119,7 @@ impl Journal for RunJournal {
             run.remove()?;
             return Err(e.into());
         }
+        self.kept(|kept| kept.insert(run.path().to_owned(), keeper));
         Ok(file.intent)
     }
 

@@ -5,7 +5,8 @@
 //! run directories ([`clearml_task_runner::RunStore`]), which are also the journal of the pop protocol
 //! (`journal`). Each task is looked after by a runner, a process of its own that outlives the daemon;
 //! the daemon watches it and replaces it when it dies (`watch`). So a daemon that is killed at any moment
-//! is continued by the next one of the same worker id, with no task lost or run twice.
+//! is continued by the next one of the same worker id, with no task lost or run twice. If that one does not
+//! come back, another daemon of the machine takes its tasks over (`adopt`).
 //!
 //! One pass over the queues is one request, however many queues there are (`pull`). The loop never ends
 //! because of an error: what fails is reported once, left alone for a while, and tried again (`serve`).
@@ -13,6 +14,7 @@
 //! Not here: what happens inside a run (`clearml-task-runner`), and everything that other consumers of
 //! queues need as well (`clearml-intake`).
 
+mod adopt;
 mod daemon;
 mod journal;
 mod pull;

@@ -12,6 +12,7 @@ use clearml_task_model::{TaskId, WorkerId};
 use clearml_task_runner::{Phase, RunDir, RunDirError, RunInputs, RunOptions, RunStore};
 use tokio::time::{sleep, timeout};
 
+use crate::adopt::Orphans;
 use crate::journal::{RunJournal, intent_of, pop_phase};
 use crate::pull::{Pulled, Queues, TaskPopper, report};
 use crate::stop::Stop;
@@ -27,6 +28,8 @@ const TROUBLE_FACTOR: u32 = 6;
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// On top of the grace period of the task: time for its last lines and its status.
 const REPORT_PATIENCE: Duration = Duration::from_secs(30);
+/// How often to look whether an own task that another daemon looks after has ended.
+const KEPT_POLL: Duration = Duration::from_secs(1);
 
 /// Everything the loop works with.
 pub(crate) struct Server {
@@ -44,6 +47,7 @@ pub(crate) struct Server {
     pub(crate) verbose: bool,
     /// Faults of this machine in a row.
     pub(crate) trouble: Backoff,
+    pub(crate) orphans: Orphans,
 }
 
 impl Server {
@@ -51,6 +55,8 @@ impl Server {
     pub(crate) async fn serve(&mut self) {
         self.finish_earlier_runs().await;
         while !self.stop.requested() {
+            self.journal().let_go();
+            self.adopt_orphans().await;
             let stop = self.stop.clone();
             let heads = tokio::select! {
                 heads = self.queues.heads(&self.client) => heads,
@@ -107,21 +113,75 @@ impl Server {
             if self.stop.requested() {
                 return;
             }
-            if let Err(e) = self.finish_earlier(run).await {
+            let is_own = run
+                .record()
+                .is_ok_and(|record| record.identity.worker == self.worker);
+            if is_own && let Err(e) = self.finish_own(run).await {
                 tracing::error!("{e}");
             }
         }
         self.prune();
     }
 
-    async fn finish_earlier(&mut self, run: RunDir) -> Result<(), WatchError> {
-        let record = run.record()?;
-        if record.identity.worker != self.worker {
-            return Ok(());
+    /// Continues a run of this worker id. One that another daemon has taken over occupies this worker
+    /// until it ends, as if it had never been away.
+    async fn finish_own(&mut self, run: RunDir) -> Result<(), WatchError> {
+        let mut told = false;
+        while !self.journal().keep(&run)? {
+            let record = run.record()?;
+            if record.phase.is_final() {
+                return Ok(());
+            }
+            if !std::mem::replace(&mut told, true) {
+                say(&format!(
+                    "Task '{}' is looked after by another agent of this machine; waiting for its end",
+                    record.identity.task
+                ));
+            }
+            if timeout(KEPT_POLL, self.stop.wait()).await.is_ok() {
+                return Ok(());
+            }
         }
+        self.finish_kept(run).await
+    }
+
+    /// Takes over what daemons have left that did not come back.
+    async fn adopt_orphans(&mut self) {
+        let runs = self
+            .orphans
+            .due(&self.store, &self.settings.agent.state_dir, &self.worker);
+        let runs = runs.unwrap_or_else(|e| {
+            tracing::warn!("{e}; can't look for runs that nobody looks after");
+            Vec::new()
+        });
+        for run in runs {
+            if self.stop.requested() {
+                return;
+            }
+            let result = match self.journal().keep(&run) {
+                Ok(true) => self.finish_kept(run).await,
+                // Its own daemon, or a third one, was faster.
+                Ok(false) => Ok(()),
+                Err(e) => Err(e.into()),
+            };
+            if let Err(e) = result {
+                tracing::error!("{e}");
+            }
+        }
+    }
+
+    /// Brings a run to its end that this daemon has become the keeper of.
+    async fn finish_kept(&mut self, run: RunDir) -> Result<(), WatchError> {
+        let record = run.record()?;
         if record.phase.is_final() {
             // Its runner may have died before it removed secrets and environment.
             return Ok(run.clean()?);
+        }
+        if record.identity.worker != self.worker {
+            say(&format!(
+                "Taking over task '{}' of worker {}",
+                record.identity.task, record.identity.worker
+            ));
         }
         match pop_phase(&run, &record) {
             None => {
@@ -136,12 +196,18 @@ impl Server {
                     Ok(Some(intent)) => self.settle(intent, phase).await,
                     // The pop is sent after the intent is complete on the disk: this one never was.
                     Ok(None) if phase == PopPhase::Popping => run.remove()?,
-                    Ok(None) => tracing::error!(
-                        "{} has lost its pop.json; it is left where it is, and task {} as well",
-                        run.path().display(),
-                        record.identity.task
-                    ),
-                    Err(e) => tracing::error!("{e}; it is left where it is"),
+                    Ok(None) => {
+                        self.orphans.leave(&run);
+                        tracing::error!(
+                            "{} has lost its pop.json; it is left where it is, and task {} as well",
+                            run.path().display(),
+                            record.identity.task
+                        );
+                    }
+                    Err(e) => {
+                        self.orphans.leave(&run);
+                        tracing::error!("{e}; it is left where it is");
+                    }
                 }
                 Ok(())
             }
@@ -209,7 +275,7 @@ impl Server {
         if is_untouched(self.journal().run(&intent)) {
             self.give_back(intent).await;
         } else {
-            tracing::error!("its program may be running; the next daemon of this worker looks after it");
+            tracing::error!("its program may be running; it is looked after again in a while");
         }
         let pause = self.trouble.failed() * TROUBLE_FACTOR;
         tracing::warn!("not pulling tasks for {pause:?}");
@@ -355,7 +421,7 @@ mod tests {
             queue: None,
             worker: WorkerId::new("w"),
         };
-        let run = store.create(new).unwrap();
+        let (run, _keeper) = store.create(new).unwrap();
         let open = || RunDir::open(run.path());
         run.set_phase(Phase::Preparing).unwrap();
         assert!(is_untouched(open()));

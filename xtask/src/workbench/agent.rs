@@ -57,12 +57,6 @@ impl AgentOptions {
             .env_remove("VIRTUAL_ENV")
             .env_remove("PYTHONPATH")
             .env_remove("PYTHONHOME");
-        // Agents of other tests, or of this machine, must not take part in the choice of the worker's slot: it
-        // names the worker, and a daemon continues only what its own worker has begun.
-        let register = self.home.join("tmp");
-        if fs::create_dir_all(&register).is_ok() {
-            command.env("TMPDIR", register);
-        }
         command
             .args(arguments)
             .env("HOME", &self.home)

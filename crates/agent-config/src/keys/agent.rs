@@ -98,6 +98,12 @@ pub(super) const KEYS: &[Declaration] = &[
         "What stopping the daemon does to running tasks: stop them, or leave them to be adopted by the next daemon.",
     ),
     key(
+        "agent.adopt_after_sec",
+        Kind::Number(0.0),
+        Internal("30"),
+        "Seconds for which nobody has looked after a task of this machine, because its daemon has died, until another daemon does.",
+    ),
+    key(
         "agent.abort_grace_sec",
         Kind::Number(0.0),
         Internal("10"),

@@ -184,6 +184,8 @@ pub struct AgentSettings {
     pub abort_callback_max_timeout: f64,
     /// `agent.abort_grace_sec`.
     pub abort_grace_sec: f64,
+    /// `agent.adopt_after_sec`.
+    pub adopt_after_sec: f64,
     /// `agent.enable_task_env`.
     pub enable_task_env: bool,
     /// `agent.apply_environment`.
@@ -247,6 +249,7 @@ impl AgentSettings {
             suppress_carriage_return: reader.flag("agent.suppress_carriage_return"),
             abort_callback_max_timeout: reader.number("agent.abort_callback_max_timeout"),
             abort_grace_sec: reader.number("agent.abort_grace_sec"),
+            adopt_after_sec: reader.number("agent.adopt_after_sec"),
             enable_task_env: reader.flag("agent.enable_task_env"),
             apply_environment: reader.flag("agent.apply_environment"),
             apply_files: reader.flag("agent.apply_files"),

@@ -241,7 +241,7 @@ async fn monitored(
         })?;
     }
     let store = RunStore::open(&options.settings.agent.state_dir)?;
-    let run = store.create(NewRun {
+    let (run, _keeper) = store.create(NewRun {
         task: id.clone(),
         queue: None,
         worker: worker.clone(),

@@ -63,7 +63,7 @@ impl Setup {
             queue: None,
             worker: WorkerId::new("worker"),
         };
-        let run = RunStore::open(state.path()).unwrap().create(new).unwrap();
+        let (run, _) = RunStore::open(state.path()).unwrap().create(new).unwrap();
         let mut launch = launch_of(script);
         launch.cwd = state.path().join("work");
         std::fs::create_dir(&launch.cwd).unwrap();

@@ -159,7 +159,7 @@ impl World {
             queue: None,
             worker: WorkerId::new(WORKER),
         };
-        let run = self.store.create(new).unwrap();
+        let (run, _) = self.store.create(new).unwrap();
         let inputs = RunInputs::from_process(RunOptions::default());
         run.write_inputs(&self.settings.effective_json(), &inputs)
             .unwrap();

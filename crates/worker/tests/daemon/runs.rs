@@ -10,7 +10,7 @@ use clearml_task_runner::{NewRun, Phase, RunDir};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::scene::{Scene, WORKER};
+use crate::scene::{Scene, WORKER, eventually};
 
 fn new_run(scene: &Scene, task: &TaskId, worker: &str) -> RunDir {
     let new = NewRun {
@@ -18,7 +18,7 @@ fn new_run(scene: &Scene, task: &TaskId, worker: &str) -> RunDir {
         queue: Some(scene.queue.clone()),
         worker: WorkerId::new(worker),
     };
-    scene.runs().create(new).unwrap()
+    scene.runs().create(new).unwrap().0
 }
 
 /// The run of a task as a daemon leaves it that is killed right after it has come to `phase`.
@@ -82,7 +82,7 @@ async fn a_pop_is_continued_from_wherever_it_was_interrupted() {
 }
 
 #[tokio::test]
-async fn only_own_runs_are_touched_and_one_without_a_pop_is_removed() {
+async fn only_own_runs_are_touched_at_once_and_one_without_a_pop_is_removed() {
     let scene = Scene::start().await;
     let (task, foreign) = left_at(&scene, "foreign", "somebody:1", Phase::Claimed).await;
     let foreign_new = new_run(&scene, &TaskId::new("t"), "somebody:1");
@@ -100,6 +100,62 @@ async fn only_own_runs_are_touched_and_one_without_a_pop_is_removed() {
     );
     assert_eq!(scene.executions("foreign"), 0);
     assert_eq!(scene.task(&task).await.status.unwrap().as_str(), "in_progress");
+}
+
+const ADOPT_SOON: (&str, &str) = ("CLEARML_AGENT__AGENT__ADOPT_AFTER_SEC", "1");
+
+#[tokio::test]
+async fn what_a_daemon_has_left_that_does_not_come_back_is_taken_over() {
+    let scene = Scene::start().await;
+    let mut left = Vec::new();
+    for (name, phase) in [("claimed", Phase::Claimed), ("popped", Phase::Popped)] {
+        left.push((name, left_at(&scene, name, "gone:0", phase).await.0));
+    }
+    let (task, elsewhere) = left_at(&scene, "elsewhere", "gone:0", Phase::Claimed).await;
+    elsewhere
+        .update(|record| record.host = "another host".into())
+        .unwrap();
+    let first = scene.daemon(&["work"]).await;
+    let running = scene.enqueued_script(&scene.queue, "running", "sleep 4").await;
+    first.says("Running task").await;
+    eventually("the program runs", || scene.executions("running") == 1).await;
+    drop(first);
+
+    let second = scene.daemon_with("second:0", &["work"], &[ADOPT_SOON]);
+    second.says("Taking over task").await;
+    for (name, task) in &left {
+        scene.completes_once(task, name, &second).await;
+    }
+    scene.completes_once(&running, "running", &second).await;
+    assert_eq!(scene.task(&task).await.status.unwrap().as_str(), "in_progress");
+    assert_eq!(scene.executions("elsewhere"), 0);
+}
+
+#[tokio::test]
+async fn a_daemon_whose_task_was_taken_over_waits_for_it_before_it_pulls_another() {
+    let scene = Scene::start().await;
+    let first = scene.daemon(&["work"]).await;
+    let running = scene.enqueued_script(&scene.queue, "running", "sleep 5").await;
+    eventually("the program runs", || scene.executions("running") == 1).await;
+    let kept = scene.runs().list().unwrap().remove(0);
+    assert!(
+        kept.keep().unwrap().is_none(),
+        "nobody can take over from a living daemon"
+    );
+    drop(first);
+    let second = scene.daemon_with("second:0", &["work"], &[ADOPT_SOON]);
+    second.says("Taking over task").await;
+
+    let next = scene.enqueued(&scene.queue, "next").await;
+    let first = scene.daemon_with(WORKER, &["work"], &[]);
+    first.says("looked after by another agent").await;
+    drop(second);
+    scene.completes_once(&running, "running", &first).await;
+    scene.completes_once(&next, "next", &first).await;
+    let output = first.output();
+    let at = |text: &str| output.find(text).unwrap_or_else(|| panic!("{text}: {output}"));
+    let begun = format!("Running task '{next}'");
+    assert!(at("Continuing task") < at(&begun), "{output}");
 }
 
 #[tokio::test]

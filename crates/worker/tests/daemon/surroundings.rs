@@ -61,7 +61,7 @@ async fn a_full_disk_behind_its_output_does_not_end_the_daemon() {
 #[tokio::test]
 async fn secrets_of_a_run_whose_runner_died_at_the_very_end_are_removed() {
     let scene = Scene::start().await;
-    let run = scene
+    let (run, _) = scene
         .runs()
         .create(NewRun {
             task: TaskId::new("ended"),
