@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 fn amount() -> impl Strategy<Value = Amount> {
     prop_oneof![
-        (1u8..8).prop_map(|count| Amount::Fraction(Eighths::new(count).unwrap())),
+        (1u8..8).prop_map(|count| Amount::Fraction(Eighths::new(count).expect("one to seven"))),
         any::<std::num::NonZeroU32>().prop_map(Amount::Whole),
-        (1u32..9).prop_map(|gpus| Amount::Whole(gpus.try_into().unwrap())),
+        (1u32..9).prop_map(|gpus| Amount::Whole(gpus.try_into().expect("not zero"))),
     ]
 }
 

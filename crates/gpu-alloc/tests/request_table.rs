@@ -8,8 +8,11 @@ const CONTAINERS: Surroundings = Surroundings {
     cpu_only: false,
 };
 
+type Amounts = Vec<(u64, u64)>;
+type Eighths = &'static [(u64, u64)];
+
 /// Minimum and maximum in eighths of each queue, or the codes of the problems in their order.
-fn outcome(gpus: &str, queues: &str, surroundings: Surroundings) -> Result<Vec<(u64, u64)>, Vec<String>> {
+fn outcome(gpus: &str, queues: &str, surroundings: Surroundings) -> Result<Amounts, Vec<String>> {
     let queues: Vec<&str> = queues.split_whitespace().collect();
     match Request::parse(Some(gpus), &queues, surroundings) {
         Ok(request) => {
@@ -29,7 +32,7 @@ fn outcome(gpus: &str, queues: &str, surroundings: Surroundings) -> Result<Vec<(
 
 #[test]
 fn amounts_mean_eighths() {
-    let cases: &[(&str, &str, &[(u64, u64)])] = &[
+    let cases: &[(&str, &str, Eighths)] = &[
         ("0-7", "quad_gpu=4 dual_gpu=2", &[(32, 32), (16, 16)]),
         ("0-2", "a=0.125", &[(1, 1)]),
         ("0-2", "a=-1", &[(8, 8)]),
