@@ -1,9 +1,28 @@
 //! The ready client configuration that the server leaves in its data folder.
 
 use clearml_support::secret::Secret;
+use serde_json::json;
+
+use crate::http::tls::Trust;
 
 /// Text of `clearml.conf` for a server at these addresses. There is no web application: its address is the API's.
-pub(crate) fn render(api_url: &str, files_url: &str, access_key: &str, secret_key: &Secret) -> String {
+pub(crate) fn render(
+    api_url: &str,
+    files_url: &str,
+    trust: Option<&Trust>,
+    access_key: &str,
+    secret_key: &Secret,
+) -> String {
+    let verify = match trust {
+        None => String::new(),
+        // A JSON string is a HOCON string, whatever the path holds.
+        Some(Trust::Itself(path)) => {
+            format!("verify_certificate: {}\n    ", json!(path.to_string_lossy()))
+        }
+        Some(Trust::Authority) => "# If clients do not know the authority that signed the certificate:\n    \
+             # verify_certificate: \"/path/of/authority.pem\"\n    "
+            .to_owned(),
+    };
     format!(
         "# Written by `clearml-agent server` at every start; changes here are overwritten.\n\
          # Use it with any ClearML client: CLEARML_CONFIG_FILE=<this file>\n\
@@ -11,6 +30,7 @@ pub(crate) fn render(api_url: &str, files_url: &str, access_key: &str, secret_ke
              web_server: \"{api_url}\"\n    \
              api_server: \"{api_url}\"\n    \
              files_server: \"{files_url}\"\n    \
+             {verify}\
              credentials {{\n        \
                  \"access_key\" = \"{access_key}\"\n        \
                  \"secret_key\" = \"{}\"\n    \

@@ -4,9 +4,9 @@
 //! What it is for: a laptop, a test suite, a demonstration. The official Python SDK, the official Python agent and
 //! this project's agent work against it unmodified.
 //!
-//! What it is not for: several users, a network, or millions of tasks. There is one company with one administrator,
-//! it listens on loopback unless told otherwise, and every selection that is not by id reads the stored documents of
-//! the candidates.
+//! What it is not for: several users, a large network, or millions of tasks. There is one company with one
+//! administrator, it listens on loopback unless told otherwise, and every selection that is not by id reads the stored
+//! documents of the candidates.
 //!
 //! # How it works
 //!
@@ -29,6 +29,9 @@
 //! The client configuration `clearml.conf` (mode 0600) is written into the data folder after the ports are known and
 //! before the first request is served. Any client can use it through `CLEARML_CONFIG_FILE`.
 //!
+//! With [`TlsFiles`] every port speaks https. Handshakes are done beside the accepting of connections and for at most
+//! ten seconds, so that a silent client holds up nobody; plain HTTP gets a plain explanation.
+//!
 //! # Example
 //!
 //! ```no_run
@@ -40,6 +43,7 @@
 //! # Ok(()) }
 //! ```
 
+mod addresses;
 mod api;
 mod auth;
 mod clock;
@@ -54,5 +58,6 @@ mod store;
 mod time;
 
 pub use clock::Clock;
-pub use options::ServerOptions;
+pub use http::tls::TlsError;
+pub use options::{ServerOptions, TlsFiles};
 pub use server::{Server, ServerError};

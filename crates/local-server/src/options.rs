@@ -6,6 +6,15 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
+/// A certificate and its key, both PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The certificate, followed by those of intermediate authorities if there are any.
+    pub certificate: PathBuf,
+    /// The private key (PKCS #8, PKCS #1 or SEC 1), not encrypted.
+    pub key: PathBuf,
+}
+
 /// How to start a [`crate::Server`]. [`ServerOptions::new`] gives the defaults; every field may be changed.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -17,6 +26,8 @@ pub struct ServerOptions {
     pub port: u16,
     /// File server port; 0 (the default) picks a free one. Files are also served under `/files` of the API port.
     pub files_port: u16,
+    /// Serve every port over https with this certificate. Default none: plain http.
+    pub tls: Option<TlsFiles>,
     /// Turns on the fault switches (`/_faults`, `/_calls`). Only for tests. Default off.
     pub faults: bool,
     /// Permits an address that other machines can reach. Default off.
@@ -49,6 +60,7 @@ impl ServerOptions {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 0,
             files_port: 0,
+            tls: None,
             faults: false,
             allow_remote: false,
             allowed_hosts: Vec::new(),

@@ -13,10 +13,10 @@ use clearml_support::lock::FileLock;
 use clearml_support::secret::Secret;
 use rusqlite::Connection;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::addresses::{Origin, listen};
 use crate::api::tasks::lifecycle::stop_silent;
 use crate::api::{Access, Identity, Registry};
 use crate::auth::{Authenticator, keys};
@@ -27,6 +27,7 @@ use crate::http::dispatch::{self, ApiState};
 use crate::http::faults::Faults;
 use crate::http::host::HostRule;
 use crate::http::path::Version;
+use crate::http::tls::{Tls, TlsError};
 use crate::options::ServerOptions;
 use crate::store::schema::SchemaProblem;
 use crate::store::{self, Store, StoreThreads};
@@ -69,6 +70,9 @@ pub enum ServerError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The TLS certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The database could not be opened.
     #[error("cannot open the database {path}: {source}; move the file away to start afresh")]
     Database {
@@ -146,6 +150,7 @@ impl Server {
         if !options.host.is_loopback() && !options.allow_remote {
             return Err(ServerError::NotLoopback(options.host));
         }
+        let tls = options.tls.as_ref().map(Tls::load).transpose()?;
         let data_dir = options.data_dir.clone();
         create_private_dir(&data_dir).map_err(file_error("create the data folder", &data_dir))?;
         let lock = lock_folder(&data_dir)?;
@@ -153,8 +158,16 @@ impl Server {
         let files_root = data_dir.join("files");
         create_private_dir(&files_root).map_err(file_error("create the folder for files", &files_root))?;
 
-        let (api_listener, api_url) = listen(options.host, options.port).await?;
-        let (files_listener, files_url) = listen(options.host, options.files_port).await?;
+        let origin = Origin::new(&options, tls.as_ref());
+        let listener = |tcp| Listener::new(tcp, tls.as_ref().map(|tls| Arc::clone(&tls.config)));
+        let (api_listener, api_port) = listen(options.host, options.port).await?;
+        let (files_listener, files_port) = listen(options.host, options.files_port).await?;
+        let (api_url, files_url) = (origin.url(api_port), origin.url(files_port));
+        if !options.host.is_loopback() && tls.is_none() {
+            tracing::warn!(
+                "other machines can reach this server, and nothing is encrypted on the way: credentials and data can be read; give a TLS certificate and key"
+            );
+        }
         let Installation {
             writer,
             reader,
@@ -164,7 +177,13 @@ impl Server {
             secret_key,
         } = installation;
         let config_path = data_dir.join("clearml.conf");
-        let config = conf::render(&api_url, &files_url, &access_key, &secret_key);
+        let config = conf::render(
+            &api_url,
+            &files_url,
+            origin.trust.as_ref(),
+            &access_key,
+            &secret_key,
+        );
         write_atomic(&config_path, config.as_bytes(), 0o600).map_err(file_error("write", &config_path))?;
 
         let (store, threads) = Store::start(writer, reader).map_err(ServerError::Threads)?;
@@ -189,8 +208,8 @@ impl Server {
         });
         let files = Router::new().fallback(dispatch::files_port).with_state(files);
         let services = vec![
-            tokio::spawn(serve(api_listener, api, stopped.clone())),
-            tokio::spawn(serve(files_listener, files, stopped.clone())),
+            tokio::spawn(serve(listener(api_listener), api, stopped.clone())),
+            tokio::spawn(serve(listener(files_listener), files, stopped.clone())),
             tokio::spawn(watchdog(Arc::clone(&shared), stopped)),
         ];
         Ok(Self {
@@ -277,36 +296,13 @@ fn lock_folder(data_dir: &Path) -> Result<FileLock, ServerError> {
     lock.ok_or_else(|| ServerError::InUse(data_dir.to_owned()))
 }
 
-async fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, String), ServerError> {
-    let wanted = SocketAddr::new(host, port);
-    let failed = |source| ServerError::Listen {
-        address: wanted,
-        source,
-    };
-    let listener = TcpListener::bind(wanted).await.map_err(failed)?;
-    let mut address = listener.local_addr().map_err(failed)?;
-    if address.ip().is_unspecified() {
-        // Clients on this machine need an address that they can connect to.
-        let loopback = if address.is_ipv4() {
-            IpAddr::from([127, 0, 0, 1])
-        } else {
-            IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
-        };
-        address.set_ip(loopback);
-    }
-    Ok((listener, format!("http://{address}")))
-}
-
-async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) {
+async fn serve(listener: Listener, router: Router, mut stopped: watch::Receiver<bool>) {
     let service = router.into_make_service_with_connect_info::<Peer>();
     let stop = async move {
         // An error means that the server handle was dropped, which also ends the service.
         let _ = stopped.wait_for(|stop| *stop).await;
     };
-    if let Err(error) = axum::serve(Listener(listener), service)
-        .with_graceful_shutdown(stop)
-        .await
-    {
+    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stop).await {
         tracing::error!(%error, "the HTTP service ended");
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use clearml_local_server::{Server, ServerError, ServerOptions};
+use clearml_local_server::{Server, ServerError, ServerOptions, TlsFiles};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Args)]
@@ -22,7 +22,14 @@ pub(crate) struct ServerArguments {
     /// The port of the file server; 0 takes any free one.
     #[arg(long, default_value_t = 8081)]
     files_port: u16,
-    /// Listen on an address that other machines can reach. The connection is not encrypted.
+    /// Serve over https with this certificate (PEM; intermediate certificates may follow it).
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of the certificate (PEM, not encrypted).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Listen on an address that other machines can reach. Give --tls-cert and --tls-key too, or everybody on the
+    /// way can read credentials and data.
     #[arg(long)]
     allow_remote: bool,
     /// A further name by which clients reach this server; requests under other names are refused.
@@ -41,6 +48,10 @@ pub(crate) async fn server(options: ServerArguments) -> anyhow::Result<i32> {
         host: options.host,
         port: options.port,
         files_port: options.files_port,
+        tls: options
+            .tls_cert
+            .zip(options.tls_key)
+            .map(|(certificate, key)| TlsFiles { certificate, key }),
         faults: options.faults,
         allow_remote: options.allow_remote,
         allowed_hosts: options.allowed_host,

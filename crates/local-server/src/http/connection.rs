@@ -1,5 +1,8 @@
-//! Listening sockets whose connections can be cut on purpose: what the fault switches use to lose a reply the way a
-//! network does. Without a fault a connection is a plain TCP stream.
+//! Listening sockets, plain or with TLS, whose connections can be cut on purpose: what the fault switches use to lose
+//! a reply the way a network does. Without a fault a connection is a plain stream.
+//!
+//! A TLS handshake is done beside the accepting of further connections, for a limited time, so that a client that
+//! connects and stays silent holds up nobody.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,10 +14,17 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 const UNLIMITED: i64 = -1;
+/// How long a TLS handshake may take.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Handshakes at one time. Further connections wait in the system's backlog.
+const MOST_HANDSHAKES: usize = 512;
 
 /// What a handler knows about the connection of its request.
 #[derive(Clone, Debug)]
@@ -40,7 +50,21 @@ impl Connected<IncomingStream<'_, Listener>> for Peer {
 }
 
 /// A TCP listener that gives [`Stream`]s.
-pub(crate) struct Listener(pub(crate) TcpListener);
+pub(crate) struct Listener {
+    tcp: TcpListener,
+    tls: Option<TlsAcceptor>,
+    handshakes: JoinSet<Option<(Stream, SocketAddr)>>,
+}
+
+impl Listener {
+    pub(crate) fn new(tcp: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+        Self {
+            tcp,
+            tls: tls.map(TlsAcceptor::from),
+            handshakes: JoinSet::new(),
+        }
+    }
+}
 
 impl axum::serve::Listener for Listener {
     type Io = Stream;
@@ -48,17 +72,21 @@ impl axum::serve::Listener for Listener {
 
     async fn accept(&mut self) -> (Stream, SocketAddr) {
         loop {
-            match self.0.accept().await {
+            let accepted = tokio::select! {
+                Some(done) = self.handshakes.join_next() => match done {
+                    Ok(Some(ready)) => return ready,
+                    _ => continue,
+                },
+                accepted = self.tcp.accept(), if self.handshakes.len() < MOST_HANDSHAKES => accepted,
+            };
+            match accepted {
                 Ok((tcp, address)) => {
                     // Small replies must not wait for an acknowledgement; a failure only costs time.
                     let _ = tcp.set_nodelay(true);
-                    return (
-                        Stream {
-                            tcp,
-                            budget: Arc::new(AtomicI64::new(UNLIMITED)),
-                        },
-                        address,
-                    );
+                    let Some(acceptor) = self.tls.clone() else {
+                        return (Stream::new(Transport::Plain(tcp)), address);
+                    };
+                    self.handshakes.spawn(handshake(acceptor, tcp, address));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection; trying again");
@@ -69,17 +97,79 @@ impl axum::serve::Listener for Listener {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.tcp.local_addr()
+    }
+}
+
+async fn handshake(
+    acceptor: TlsAcceptor,
+    mut tcp: TcpStream,
+    address: SocketAddr,
+) -> Option<(Stream, SocketAddr)> {
+    let shaking = async move {
+        let mut first = [0];
+        tcp.peek(&mut first).await?;
+        if first[0].is_ascii_alphabetic() {
+            // A TLS greeting begins with a control character, an HTTP request with its method.
+            explain_https(&mut tcp).await?;
+            return Err(io::Error::other("plain HTTP on a TLS port"));
+        }
+        acceptor.accept(tcp).await
+    };
+    match tokio::time::timeout(HANDSHAKE_LIMIT, shaking).await {
+        Ok(Ok(tls)) => Some((Stream::new(Transport::Tls(Box::new(tls))), address)),
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "no TLS connection");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%address, "no TLS connection: the handshake took too long");
+            None
+        }
+    }
+}
+
+/// Answers a request that came without TLS in a way that its sender understands.
+async fn explain_https(tcp: &mut TcpStream) -> io::Result<()> {
+    const BODY: &str = "this port speaks https, not http\n";
+    // What is left unread when the socket closes would turn the close into a reset, and lose the answer.
+    let _ = tcp.read(&mut [0; 4096]).await?;
+    let reply = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    tcp.write_all(reply.as_bytes()).await?;
+    tcp.shutdown().await
+}
+
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Transport {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
     }
 }
 
 /// One accepted connection.
 pub(crate) struct Stream {
-    tcp: TcpStream,
+    transport: Transport,
     budget: Arc<AtomicI64>,
 }
 
 impl Stream {
+    fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            budget: Arc::new(AtomicI64::new(UNLIMITED)),
+        }
+    }
+
     /// How many of `wanted` bytes may be written; an error when the connection is to be cut now.
     fn allowance(&self, wanted: usize) -> io::Result<usize> {
         let budget = self.budget.load(Ordering::SeqCst);
@@ -88,7 +178,7 @@ impl Stream {
         }
         if budget == 0 {
             // Zero linger turns the close into a reset, which is what a dying peer looks like.
-            let _ = rustix::net::sockopt::set_socket_linger(&self.tcp, Some(Duration::ZERO));
+            let _ = rustix::net::sockopt::set_socket_linger(self.transport.tcp(), Some(Duration::ZERO));
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         Ok(wanted.min(usize::try_from(budget).unwrap_or(usize::MAX)))
@@ -108,7 +198,10 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(context, buffer)
+        match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
+            Transport::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
+        }
     }
 }
 
@@ -119,7 +212,11 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let allowed = self.allowance(bytes.len())?;
-        let poll = Pin::new(&mut self.tcp).poll_write(context, &bytes[..allowed]);
+        let bytes = &bytes[..allowed];
+        let poll = match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
+            Transport::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
+        };
         if let Poll::Ready(Ok(written)) = &poll {
             self.spend(*written);
         }
@@ -127,10 +224,16 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
+        match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_flush(context),
+            Transport::Tls(tls) => Pin::new(tls).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+        match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
+            Transport::Tls(tls) => Pin::new(tls).poll_shutdown(context),
+        }
     }
 }

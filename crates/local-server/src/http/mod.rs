@@ -7,3 +7,4 @@ pub(crate) mod faults;
 pub(crate) mod host;
 pub(crate) mod path;
 pub(crate) mod request;
+pub(crate) mod tls;
