@@ -2,9 +2,11 @@
 //!
 //! # What it is for
 //!
-//! Finding the queues ([`queues`]), being known on this machine ([`slot`]) and to the server ([`report`]),
-//! choosing which queue is served next ([`order`]) and how often ([`schedule`]), and above all taking a
-//! task out of a queue so that it is never lost and never run twice ([`pop`], [`popper`]).
+//! Finding the queues ([`queues`]), seeing the right GPUs ([`visible`](mod@visible)), being known on this
+//! machine ([`slot`]) and to the server ([`report`]),
+//! choosing which queue is served next ([`order`]), when ([`hours`]) and how often ([`schedule`]), and
+//! above all taking a task out of a queue so that it is never lost and never run twice ([`pop`],
+//! [`popper`]).
 //!
 //! It is not for running tasks: what it hands over is an [`pop::Intent`] whose task is claimed.
 //!
@@ -36,6 +38,7 @@
 //! later than the grace time after it was sent. Agents that write no marks are recognised by the status
 //! that they set. `tests/pop_model.rs` runs the protocol against a model that breaks everything else.
 
+pub mod hours;
 pub mod order;
 pub mod owner;
 pub mod pop;
@@ -45,12 +48,15 @@ pub mod report;
 pub mod schedule;
 pub mod server;
 pub mod slot;
+pub mod visible;
 
+pub use hours::{Force, LocalHour, Schedule, WorkingHours};
 pub use order::{Choice, QueueOrder};
 pub use owner::OwnerMark;
 pub use pop::{Intent, Phase};
 pub use popper::{Journal, Outcome, PopError, Popper, Timing};
 pub use queues::{QueueError, ServedQueue, resolve_queues};
-pub use report::{Activity, Reporter};
+pub use report::{About, Activity, Reporter};
 pub use server::{ApiQueueServer, QueueServer};
-pub use slot::{Slot, SlotError, take_slot};
+pub use slot::{Identity, Register, Slot, SlotError, take_slot};
+pub use visible::{GpuOptions, Visible, visible};
