@@ -15,6 +15,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::write("auth.login", (1, 0), login),
         Endpoint::write("auth.logout", (2, 2), logout),
+        Endpoint::write("login.logout", (2, 13), logout).auth(AuthNeed::Optional),
         Endpoint::write("auth.create_credentials", (2, 1), create_credentials),
         Endpoint::read("auth.get_credentials", (2, 1), get_credentials),
         Endpoint::write("auth.edit_credentials", (2, 19), edit_credentials),

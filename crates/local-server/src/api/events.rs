@@ -1,17 +1,15 @@
-//! `events.*`: console lines, scalars, plots and debug samples. The work is done in `crate::events`; here requests
-//! are read and replies are shaped.
-
-use std::collections::BTreeMap;
+//! `events.*`: adding events, and reading scalars and whole events. Console lines are in `events_log`, plots and debug
+//! images in `events_samples`. The work is done in `crate::events`; here requests are read and replies are shaped.
 
 use rusqlite::{Connection, Transaction};
 use serde_json::{Map, Value, json};
 
 use super::{ApiFault, Call, Endpoint};
-use crate::events::curves::{self, Axis};
+use crate::events::curves::{self, Axis, RawPosition};
 use crate::events::filter::MetricFilter;
 use crate::events::incoming::{Defaults, Incoming, Kind};
-use crate::events::samples::{self, Position, Query};
-use crate::events::{log, scroll, write};
+use crate::events::samples::{Position, Query};
+use crate::events::{scroll, write};
 use crate::{store, time};
 
 /// Events of one reply at most, whatever the caller asks for.
@@ -23,9 +21,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::write("events.add", (1, 5), add),
         Endpoint::write("events.add_batch", (1, 5), add_batch),
-        Endpoint::read("events.get_task_log", (2, 9), get_task_log),
         Endpoint::read("events.get_task_events", (1, 5), get_task_events),
-        Endpoint::read("events.get_task_plots", (1, 8), get_task_plots),
         Endpoint::read("events.scalar_metrics_iter_histogram", (1, 5), histogram),
         Endpoint::read(
             "events.multi_task_scalar_metrics_iter_histogram",
@@ -33,10 +29,9 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
             multi_task_histogram,
         ),
         Endpoint::read("events.get_task_single_value_metrics", (2, 20), single_values),
-        Endpoint::read("events.debug_images", (2, 7), debug_images),
+        Endpoint::read("events.scalar_metrics_iter_raw", (2, 16), scalars_raw),
         Endpoint::read("events.get_scalar_metrics_and_variants", (1, 5), scalar_names),
         Endpoint::read("events.get_task_metrics", (1, 5), task_metrics),
-        Endpoint::write("events.clear_task_log", (2, 18), clear_task_log),
         Endpoint::write("events.delete_for_task", (1, 5), delete_for_task),
     ]
 }
@@ -71,19 +66,6 @@ fn store_events(call: &Call, tx: &Connection, documents: Vec<Map<String, Value>>
     write::add(tx, events, call.now)?.into_reply()
 }
 
-fn get_task_log(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
-    let task = required_task(call, tx)?.0;
-    let earlier = call.flag("navigate_earlier", true)?;
-    let size = batch_size(call, 5000)?;
-    let from = call.opt_i64("from_timestamp")?;
-    let mut events = log::page(tx, &task, log::Page { from, earlier, size })?;
-    let natural = if earlier { "desc" } else { "asc" };
-    if order(call, natural)? != natural {
-        events.reverse();
-    }
-    Ok(json!({"returned": events.len(), "total": log::count(tx, &task)?, "events": events}))
-}
-
 fn get_task_events(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let (owner, _) = required_owner(call, tx)?;
     let kind = match call.opt_str("event_type")? {
@@ -110,21 +92,6 @@ fn get_task_events(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault>
     };
     Ok(json!({
         "returned": events.len(), "total": total, "events": events, "scroll_id": scroll::pack(&position)?
-    }))
-}
-
-/// All plots come at once: there are as many as the task has metrics, times a handful of iterations. A reader that
-/// scrolls gets nothing more.
-fn get_task_plots(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
-    let (owner, _) = required_owner(call, tx)?;
-    let filter = MetricFilter::parse(call.get("metrics"))?;
-    let iters = positive(call, "iters", 1)?;
-    let plots = match call.opt_str("scroll_id")? {
-        None | Some("") => samples::newest(tx, &owner, Kind::Plot, &filter, iters)?,
-        Some(_) => Vec::new(),
-    };
-    Ok(json!({
-        "returned": plots.len(), "total": plots.len(), "plots": plots, "scroll_id": scroll::pack(&"end")?
     }))
 }
 
@@ -169,41 +136,47 @@ fn single_values(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     Ok(json!({"tasks": tasks}))
 }
 
-fn debug_images(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
-    let items = call
-        .opt_list("metrics")?
-        .ok_or_else(|| ApiFault::missing_field("metrics"))?;
-    let iters = positive(call, "iters", 1)?;
-    let earlier = call.flag("navigate_earlier", true)?;
-    let refresh = call.flag("refresh", false)?;
-    let mut reached: BTreeMap<String, Option<i64>> = match call.opt_str("scroll_id")? {
-        Some(text) if !text.is_empty() && !refresh => scroll::unpack(text)?,
-        _ => BTreeMap::new(),
+/// Every point of one metric, in pages.
+fn scalars_raw(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let (owner, _) = required_owner(call, tx)?;
+    let metric = Value::Object(
+        call.opt_object("metric")?
+            .ok_or_else(|| ApiFault::missing_field("metric"))?
+            .clone(),
+    );
+    if !metric["metric"].is_string() {
+        return Err(ApiFault::missing_field("metric.metric"));
+    }
+    let filter = MetricFilter::parse(Some(&json!([metric])))?;
+    let key = call.opt_str("key")?.unwrap_or("iter");
+    let axis = axis(key)?;
+    let after = match call.opt_str("scroll_id")? {
+        None | Some("") => None,
+        Some(position) => scroll::unpack::<Option<RawPosition>>(position)?,
     };
-    let mut wanted: Vec<(String, MetricFilter)> = Vec::new();
-    for item in items {
-        let task = item
-            .get("task")
-            .and_then(Value::as_str)
-            .ok_or_else(|| ApiFault::missing_field("task"))?;
-        let at = match wanted.iter().position(|(known, _)| known == task) {
-            Some(at) => at,
-            None => {
-                store::tasks::require(tx, task)?;
-                wanted.push((task.to_owned(), MetricFilter::default()));
-                wanted.len() - 1
+    let (points, position) = curves::raw(tx, &owner, &filter, after, batch_size(call, MAX_BATCH)?)?;
+    let returned = points.len();
+    let mut variants = json!({});
+    for point in points {
+        let x = axis.value(point.iter, point.timestamp);
+        let shown = &mut variants[point.variant];
+        if shown.is_null() {
+            *shown = json!({"y": [], key: []});
+        }
+        for (side, value) in [(key, x), ("y", json!(point.value))] {
+            if let Some(list) = shown[side].as_array_mut() {
+                list.push(value);
             }
-        };
-        wanted[at].1.push(item)?;
+        }
     }
-    let mut metrics = Vec::new();
-    for (task, filter) in wanted {
-        let beyond = reached.get(&task).copied().flatten();
-        let (iterations, last) = samples::images(tx, &task, &filter, iters, earlier, beyond)?;
-        metrics.push(json!({"task": task, "iterations": iterations}));
-        reached.insert(task, last);
-    }
-    Ok(json!({"metrics": metrics, "scroll_id": scroll::pack(&reached)?}))
+    let total = if call.flag("count_total", false)? {
+        json!(curves::count(tx, &owner, &filter)?)
+    } else {
+        Value::Null
+    };
+    Ok(json!({
+        "variants": variants, "returned": returned, "total": total, "scroll_id": scroll::pack(&position)?,
+    }))
 }
 
 fn scalar_names(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
@@ -220,23 +193,13 @@ fn task_metrics(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     Ok(json!({"metrics": metrics}))
 }
 
-fn clear_task_log(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
-    let (id, task) = required_task(call, tx)?;
-    check_lock(call, &task)?;
-    let age = call.opt_i64("threshold_sec")?.unwrap_or(0);
-    let until = call.now.saturating_sub(age.saturating_mul(1000));
-    let sql = "DELETE FROM events_log WHERE task = ?1 AND timestamp < ?2";
-    let until = if age > 0 { until } else { i64::MAX };
-    Ok(json!({"deleted": tx.execute(sql, rusqlite::params![id, until])?}))
-}
-
 fn delete_for_task(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let (id, task) = required_task(call, tx)?;
     check_lock(call, &task)?;
     Ok(json!({"deleted": store::events::delete_for_task(tx, &id)? > 0}))
 }
 
-fn check_lock(call: &Call, task: &Value) -> Result<(), ApiFault> {
+pub(super) fn check_lock(call: &Call, task: &Value) -> Result<(), ApiFault> {
     let locked = matches!(task["status"].as_str(), Some("published" | "publishing"));
     if locked && !call.flag("allow_locked", false)? {
         return Err(ApiFault::invalid_task_id(task["id"].as_str().unwrap_or_default()));
@@ -244,13 +207,13 @@ fn check_lock(call: &Call, task: &Value) -> Result<(), ApiFault> {
     Ok(())
 }
 
-fn required_task(call: &Call, tx: &Connection) -> Result<(String, Value), ApiFault> {
+pub(super) fn required_task(call: &Call, tx: &Connection) -> Result<(String, Value), ApiFault> {
     let id = call.required_str("task")?;
     Ok((id.to_owned(), store::tasks::require(tx, id)?))
 }
 
 /// The task, or with `model_events` the model, that the field `task` names.
-fn required_owner(call: &Call, tx: &Connection) -> Result<(String, Value), ApiFault> {
+pub(super) fn required_owner(call: &Call, tx: &Connection) -> Result<(String, Value), ApiFault> {
     if !call.flag("model_events", false)? {
         return required_task(call, tx);
     }
@@ -258,7 +221,7 @@ fn required_owner(call: &Call, tx: &Connection) -> Result<(String, Value), ApiFa
     Ok((id.to_owned(), store::models::require(tx, id)?))
 }
 
-fn required_tasks(call: &Call, tx: &Connection) -> Result<Vec<(String, Value)>, ApiFault> {
+pub(super) fn required_tasks(call: &Call, tx: &Connection) -> Result<Vec<(String, Value)>, ApiFault> {
     let ids = call.required_strings("tasks")?;
     if ids.len() > MAX_TASKS {
         return Err(
@@ -280,14 +243,7 @@ fn required_tasks(call: &Call, tx: &Connection) -> Result<Vec<(String, Value)>, 
 }
 
 fn axis_and_samples(call: &Call) -> Result<(Axis, usize), ApiFault> {
-    let axis = match call.opt_str("key")? {
-        None => Axis::Iteration,
-        Some(text) => Axis::parse(text).ok_or_else(|| {
-            ApiFault::validation(format!(
-                "field 'key' is '{text}'; use iter, timestamp or iso_time"
-            ))
-        })?,
-    };
+    let axis = axis(call.opt_str("key")?.unwrap_or("iter"))?;
     let samples = call.opt_i64("samples")?.unwrap_or(2000);
     match usize::try_from(samples) {
         Ok(samples @ 1..=6000) => Ok((axis, samples)),
@@ -295,11 +251,19 @@ fn axis_and_samples(call: &Call) -> Result<(Axis, usize), ApiFault> {
     }
 }
 
+fn axis(text: &str) -> Result<Axis, ApiFault> {
+    Axis::parse(text).ok_or_else(|| {
+        ApiFault::validation(format!(
+            "field 'key' is '{text}'; use iter, timestamp or iso_time"
+        ))
+    })
+}
+
 fn event_kind(text: &str) -> Result<Kind, ApiFault> {
     Kind::parse(text).ok_or_else(|| ApiFault::validation(format!("field 'event_type' is '{text}'")))
 }
 
-fn order<'a>(call: &'a Call, default: &'a str) -> Result<&'a str, ApiFault> {
+pub(super) fn order<'a>(call: &'a Call, default: &'a str) -> Result<&'a str, ApiFault> {
     match call.opt_str("order")? {
         None => Ok(default),
         Some(order @ ("asc" | "desc")) => Ok(order),
@@ -309,12 +273,12 @@ fn order<'a>(call: &'a Call, default: &'a str) -> Result<&'a str, ApiFault> {
     }
 }
 
-fn batch_size(call: &Call, default: i64) -> Result<usize, ApiFault> {
+pub(super) fn batch_size(call: &Call, default: i64) -> Result<usize, ApiFault> {
     let size = positive(call, "batch_size", default)?.min(MAX_BATCH);
     Ok(usize::try_from(size).unwrap_or(1))
 }
 
-fn positive(call: &Call, name: &str, default: i64) -> Result<i64, ApiFault> {
+pub(super) fn positive(call: &Call, name: &str, default: i64) -> Result<i64, ApiFault> {
     match call.opt_i64(name)?.unwrap_or(default) {
         number if number >= 1 => Ok(number),
         _ => Err(ApiFault::validation(format!("field '{name}' must be at least 1")).with("field", name)),

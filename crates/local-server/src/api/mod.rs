@@ -4,16 +4,24 @@ mod auth;
 pub(crate) mod batch;
 pub(crate) mod call;
 pub(crate) mod events;
+mod events_log;
+mod events_samples;
 pub(crate) mod fault;
 pub(crate) mod models;
+mod models_many;
 pub(crate) mod projects;
+mod projects_contents;
+mod projects_tree;
 pub(crate) mod queues;
+mod queues_listing;
 pub(crate) mod queues_order;
+mod references;
 mod system;
 pub(crate) mod tasks;
 pub(crate) mod update;
 mod users;
 mod workers;
+mod workers_statistics;
 
 use std::collections::HashMap;
 
@@ -93,14 +101,21 @@ impl Registry {
         let all = [
             auth::endpoints(),
             events::endpoints(),
+            events_log::endpoints(),
+            events_samples::endpoints(),
             models::endpoints(),
+            models_many::endpoints(),
             projects::endpoints(),
+            projects_contents::endpoints(),
+            projects_tree::endpoints(),
             queues::endpoints(),
+            queues_listing::endpoints(),
             queues_order::endpoints(),
             system::endpoints(),
             tasks::endpoints(),
             users::endpoints(),
             workers::endpoints(),
+            workers_statistics::endpoints(),
         ];
         for endpoint in all.into_iter().flatten() {
             by_name.entry(endpoint.name).or_default().push(endpoint);

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, Transaction};
 use serde_json::{Map, Value, json};
 
+use super::references::{self, Reference, Target};
 use super::{ApiFault, Call, Endpoint, batch};
 use crate::select::{self, Collection, Kind, Selection};
 use crate::{store, time};
@@ -14,6 +15,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         Endpoint::write("models.create", (1, 5), create),
         Endpoint::read("models.get_by_id", (1, 5), get_by_id),
         Endpoint::read("models.get_all", (1, 5), get_all),
+        Endpoint::read("models.get_all_ex", (1, 5), get_all_ex),
+        Endpoint::read("models.get_by_id_ex", (1, 5), get_by_id_ex),
         Endpoint::write("models.edit", (1, 5), edit),
         Endpoint::write("models.update", (1, 5), update),
         Endpoint::write("models.set_ready", (1, 5), set_ready),
@@ -24,6 +27,14 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         Endpoint::write("models.unarchive_many", (2, 13), unarchive_many),
     ]
 }
+
+const REFERENCES: [Reference; 5] = [
+    Reference::new("company", Target::Company),
+    Reference::new("user", Target::User),
+    Reference::new("project", Target::Project),
+    Reference::new("task", Target::Task),
+    Reference::new("parent", Target::Model),
+];
 
 static MODELS: Collection = Collection {
     fields: &[
@@ -126,6 +137,15 @@ fn get_by_id(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     Ok(json!({"model": model}))
 }
 
+fn get_all_ex(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    references::list(call, tx, get_all, "models", &REFERENCES)
+}
+
+fn get_by_id_ex(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let names = ("models", "model");
+    references::one(call, tx, get_all, names, &REFERENCES, ApiFault::invalid_model_id)
+}
+
 fn get_all(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let selection = Selection::parse(&call.data, &MODELS)?;
     let page = selection.run(candidates(tx, &selection)?);
@@ -185,7 +205,7 @@ fn update(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     finish_update(call, tx, &mut model, changed)
 }
 
-fn set_ready(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+pub(super) fn set_ready(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let id = call.required_str("model")?;
     let mut model = store::models::require(tx, id)?;
     if model["ready"] == true {
@@ -248,7 +268,7 @@ fn delete_metadata(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault>
     Ok(json!({"updated": updated}))
 }
 
-fn delete(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+pub(super) fn delete(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let id = call.required_str("model")?;
     let model = store::models::require(tx, id)?;
     if !call.flag("force", false)? {
@@ -318,7 +338,7 @@ fn set_archived(
 }
 
 /// The writable fields of a request, checked.
-fn given_fields(call: &Call, tx: &Connection) -> Result<Map<String, Value>, ApiFault> {
+pub(super) fn given_fields(call: &Call, tx: &Connection) -> Result<Map<String, Value>, ApiFault> {
     let mut given = Map::new();
     for (name, shape) in WRITABLE {
         let value = match shape {
@@ -378,7 +398,7 @@ fn finish_update(
     Ok(json!({"updated": 1, "fields": changed}))
 }
 
-fn save(call: &Call, tx: &Connection, model: &mut Value) -> Result<(), ApiFault> {
+pub(super) fn save(call: &Call, tx: &Connection, model: &mut Value) -> Result<(), ApiFault> {
     let now = time::iso(call.now);
     model["last_update"] = now.as_str().into();
     model["last_change"] = now.into();

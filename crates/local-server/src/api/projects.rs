@@ -1,10 +1,11 @@
 //! `projects.*`: a tree of names, in which a missing parent is made on the way.
 
 use rusqlite::Transaction;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::references::{self, Reference, Target};
 use super::update::{self, Changes, has_tag, text};
-use super::{ApiFault, Call, Endpoint};
+use super::{ApiFault, Call, Endpoint, projects_contents};
 use crate::select::{Collection, Kind, Selection, shape_common};
 use crate::store::projects;
 use crate::time;
@@ -46,13 +47,13 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         Endpoint::write("projects.create", (2, 1), create),
         Endpoint::read("projects.get_by_id", (2, 1), get_by_id),
         Endpoint::read("projects.get_all", (2, 1), get_all),
+        Endpoint::read("projects.get_all_ex", (2, 1), get_all_ex),
         Endpoint::write("projects.update", (2, 1), update),
-        Endpoint::write("projects.delete", (2, 1), delete),
     ]
 }
 
 /// The canonical form of a name: trimmed parts joined by `/`.
-fn canonical(name: &str) -> Result<Vec<String>, ApiFault> {
+pub(super) fn canonical(name: &str) -> Result<Vec<String>, ApiFault> {
     let parts: Vec<String> = name
         .split('/')
         .map(|part| part.trim().to_owned())
@@ -93,6 +94,15 @@ pub(crate) fn find_or_create(call: &Call, tx: &Transaction<'_>, name: &str) -> R
         .and_then(|project| text(project, "id"))
         .map(str::to_owned)
         .ok_or_else(|| ApiFault::invalid_project_id(name))
+}
+
+/// The project that a move goes to: an existing one by id, or one by name, made when it is missing.
+pub(crate) fn wanted(call: &Call, tx: &Transaction<'_>) -> Result<String, ApiFault> {
+    match (call.opt_str("project")?, call.opt_str("project_name")?) {
+        (Some(project), _) => projects::require(tx, project).map(|_| project.to_owned()),
+        (None, Some(name)) => find_or_create(call, tx, name),
+        (None, None) => Err(ApiFault::missing_field("project")),
+    }
 }
 
 fn fresh(call: &Call, name: &str, parent: Option<&Value>) -> Value {
@@ -166,6 +176,36 @@ fn get_by_id(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     Ok(json!({"project": project}))
 }
 
+const REFERENCES: [Reference; 3] = [
+    Reference::new("company", Target::Company),
+    Reference::new("user", Target::User),
+    Reference::new("parent", Target::Project),
+];
+
+/// With `include_stats`, each project also says how many tasks of which status it and the projects below it have.
+fn get_all_ex(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let mut reply = references::list(call, tx, get_all, "projects", &REFERENCES)?;
+    let (stats, contents) = (
+        call.flag("include_stats", false)?,
+        call.flag("check_own_contents", false)?,
+    );
+    for project in reply["projects"].as_array_mut().into_iter().flatten() {
+        let Some(id) = text(project, "id").map(str::to_owned) else {
+            continue;
+        };
+        if stats {
+            projects_contents::add_stats(tx, project, &id)?;
+        }
+        if contents {
+            for table in ["tasks", "models"] {
+                let count = projects_contents::count(tx, table, std::slice::from_ref(&id))?;
+                project[format!("own_{table}")] = json!(count.all);
+            }
+        }
+    }
+    Ok(reply)
+}
+
 fn get_all(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let shallow = call.flag("shallow_search", false)?;
     let mut data = call.data.clone();
@@ -233,9 +273,14 @@ fn rename(
     }
     changes.set(project, "name", name);
     changes.set(project, "basename", name.rsplit('/').next().unwrap_or(name));
+    rename_below(tx, &old, name)
+}
+
+/// Gives everything below a renamed project its new beginning.
+pub(super) fn rename_below(tx: &Transaction<'_>, old: &str, name: &str) -> Result<(), ApiFault> {
     for mut below in projects::all(tx)? {
         let rest = text(&below, "name")
-            .and_then(|below| below.strip_prefix(&old))
+            .and_then(|below| below.strip_prefix(old))
             .filter(|rest| rest.starts_with('/'));
         if let Some(rest) = rest {
             below["name"] = json!(format!("{name}{rest}"));
@@ -243,69 +288,4 @@ fn rename(
         }
     }
     Ok(())
-}
-
-/// Deletes a project and those below it. Their tasks and models stay, without a project; deleting the contents too
-/// is left to the callers that list them first.
-fn delete(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
-    let project = projects::require(tx, call.required_str("project")?)?;
-    let force = call.flag("force", false)?;
-    let id = text(&project, "id").unwrap_or_default().to_owned();
-    let below = |project: &Value| {
-        project
-            .get("path")
-            .and_then(Value::as_array)
-            .is_some_and(|path| path.contains(&json!(id)))
-    };
-    let ids: Vec<String> = projects::all(tx)?
-        .iter()
-        .filter(|other| below(other) || text(other, "id") == Some(&id))
-        .filter_map(|project| text(project, "id").map(str::to_owned))
-        .collect();
-    let (mut tasks, mut models) = (0, 0);
-    for id in &ids {
-        tasks += detach(tx, "tasks", id, force, 402)?;
-        models += detach(tx, "models", id, force, 405)?;
-    }
-    for id in &ids {
-        projects::delete(tx, id)?;
-    }
-    let mut reply = Map::new();
-    reply.insert("deleted".to_owned(), json!(ids.len()));
-    reply.insert("disassociated_tasks".to_owned(), json!(tasks));
-    reply.insert("disassociated_models".to_owned(), json!(models));
-    for field in ["deleted_models", "deleted_tasks"] {
-        reply.insert(field.to_owned(), json!(0));
-    }
-    reply.insert("urls".to_owned(), json!({}));
-    Ok(Value::Object(reply))
-}
-
-/// Takes the project away from its tasks or models; refuses while some are not archived, unless forced.
-fn detach(
-    tx: &Transaction<'_>,
-    table: &'static str,
-    id: &str,
-    force: bool,
-    refusal: u32,
-) -> Result<usize, ApiFault> {
-    let live: i64 = tx.query_row(
-        &format!(
-            "SELECT count(*) FROM {table} WHERE project = ?1 AND NOT EXISTS
-             (SELECT 1 FROM json_each(doc, '$.system_tags') WHERE value = 'archived')"
-        ),
-        [id],
-        |row| row.get(0),
-    )?;
-    if live > 0 && !force {
-        return Err(ApiFault::new(
-            400,
-            refusal,
-            format!("Project has associated {table}, use force=true to delete: id={id}"),
-        ));
-    }
-    Ok(tx.execute(
-        &format!("UPDATE {table} SET project = NULL, doc = json_remove(doc, '$.project') WHERE project = ?1"),
-        [id],
-    )?)
 }

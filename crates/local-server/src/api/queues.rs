@@ -160,7 +160,7 @@ fn get_by_id(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     Ok(json!({"queue": with_entries(call, tx, queue)?}))
 }
 
-fn get_all(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+pub(crate) fn get_all(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let selection = Selection::parse(&call.data, &QUEUES)?;
     let named = selection.mentions("id") || selection.mentions("name");
     let show_hidden = named || call.flag("search_hidden", false)?;

@@ -1,18 +1,21 @@
-//! `workers.*`: who works here, on what, and until when we believe it. Machine statistics of reports are accepted
-//! and not kept.
+//! `workers.*`: who works here, on what, and until when we believe it. What reports say about machines is read back
+//! in `workers_statistics`.
 
 use regex::Regex;
 use rusqlite::Transaction;
 use serde_json::{Value, json};
 
 use super::update::text;
+use super::workers_statistics::numbers;
 use super::{ApiFault, Call, Endpoint};
 use crate::store::workers::{self, Worker};
-use crate::store::{projects, queues, tasks, users};
+use crate::store::{projects, queues, statistics, tasks, users};
 use crate::time;
 
 /// Lifetime in seconds of an entry that asked for none.
 const DEFAULT_TIMEOUT: i64 = 600;
+/// How far (milliseconds) the time stamp of a report may be from our own time before it is moved closer.
+const CLOCK_SKEW: i64 = 3_600_000;
 
 pub(crate) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -83,7 +86,7 @@ fn unregister(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 
 fn status_report(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let id = call.required_str("worker")?;
-    call.required_i64("timestamp")?;
+    let timestamp = call.required_i64("timestamp")?;
     let mut worker = workers::load(tx, &call.user.user, id, call.now)?.unwrap_or_else(|| fresh(call, id));
     worker.last_activity = call.now;
     worker.last_report = Some(call.now);
@@ -101,6 +104,10 @@ fn status_report(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
         report_task(call, tx, id, task)?;
     }
     workers::save(tx, &worker)?;
+    let numbers = call.opt_object("machine_stats")?.map(numbers).unwrap_or_default();
+    // A clock far from ours would put the numbers where nobody looks, or keep them for ever.
+    let timestamp = timestamp.clamp(call.now - CLOCK_SKEW, call.now + CLOCK_SKEW);
+    statistics::add_report(tx, id, worker.task.as_deref(), timestamp, call.now, &numbers)?;
     Ok(json!({}))
 }
 
@@ -178,7 +185,7 @@ fn describe(call: &Call, tx: &Transaction<'_>, worker: &Worker) -> Result<Value,
         .unwrap_or_default();
     let mut shown = json!({
         "id": worker.id,
-        "key": format!("worker_{}_{}_{}", call.user.company, worker.user, worker.id),
+        "key": worker.key(&call.user.company),
         "user": {"id": worker.user, "name": user_name},
         "company": {"id": call.user.company, "name": call.user.company_name},
         "ip": worker.ip,

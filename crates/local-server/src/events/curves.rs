@@ -32,6 +32,15 @@ impl Axis {
         }
     }
 
+    /// The place of a single point.
+    pub(crate) fn value(self, iter: i64, timestamp: i64) -> Value {
+        match self {
+            Self::Iteration => json!(iter),
+            Self::Timestamp => json!(timestamp),
+            Self::IsoTime => json!(time::iso(timestamp)),
+        }
+    }
+
     fn column(self) -> &'static str {
         match self {
             Self::Iteration => "iter",
@@ -175,4 +184,78 @@ pub(crate) fn metrics_of_type(
         .query_map(params![owner, kind.as_str()], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     Ok(names)
+}
+
+/// A point as it was reported.
+pub(crate) struct RawPoint {
+    pub(crate) variant: String,
+    pub(crate) iter: i64,
+    pub(crate) timestamp: i64,
+    pub(crate) value: f64,
+}
+
+/// The last point that a reader has seen: metric, variant, iteration, time.
+pub(crate) type RawPosition = (String, String, i64, i64);
+
+/// At most `size` points after a position, and the position of the last one.
+pub(crate) fn raw(
+    connection: &Connection,
+    owner: &str,
+    filter: &MetricFilter,
+    after: Option<RawPosition>,
+    size: usize,
+) -> Result<(Vec<RawPoint>, Option<RawPosition>), ApiFault> {
+    let (condition, mut wanted) = filter.condition();
+    let mut parameters: Vec<SqlValue> = vec![
+        owner.to_owned().into(),
+        Kind::Scalar.as_str().to_owned().into(),
+        SINGLE_VALUE_ITER.into(),
+    ];
+    parameters.append(&mut wanted);
+    let beyond = match &after {
+        Some((metric, variant, iter, timestamp)) => {
+            parameters.extend([metric.clone().into(), variant.clone().into()]);
+            parameters.extend([SqlValue::from(*iter), SqlValue::from(*timestamp)]);
+            "AND (metric, variant, iter, timestamp) > (?, ?, ?, ?)"
+        }
+        None => "",
+    };
+    parameters.push(i64::try_from(size).unwrap_or(i64::MAX).into());
+    // A point is identified by its metric, variant and iteration, so no two have the same position.
+    let sql = format!(
+        "SELECT metric, variant, iter, timestamp, value FROM events_metric
+            WHERE task = ? AND type = ? AND iter <> ? AND value IS NOT NULL AND {condition} {beyond}
+            ORDER BY metric, variant, iter, timestamp LIMIT ?"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(parameters))?;
+    let (mut points, mut position) = (Vec::new(), after);
+    while let Some(row) = rows.next()? {
+        let (variant, iter, timestamp): (String, i64, i64) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        position = Some((row.get(0)?, variant.clone(), iter, timestamp));
+        points.push(RawPoint {
+            variant,
+            iter,
+            timestamp,
+            value: row.get(4)?,
+        });
+    }
+    Ok((points, position))
+}
+
+/// How many points there are in all.
+pub(crate) fn count(connection: &Connection, owner: &str, filter: &MetricFilter) -> Result<i64, ApiFault> {
+    let (condition, mut wanted) = filter.condition();
+    let sql = format!(
+        "SELECT count(*) FROM events_metric WHERE task = ? AND type = ? AND iter <> ? AND value IS NOT NULL AND {condition}"
+    );
+    let mut parameters: Vec<SqlValue> = vec![
+        owner.to_owned().into(),
+        Kind::Scalar.as_str().to_owned().into(),
+        SINGLE_VALUE_ITER.into(),
+    ];
+    parameters.append(&mut wanted);
+    Ok(connection
+        .prepare_cached(&sql)?
+        .query_row(params_from_iter(parameters), |row| row.get(0))?)
 }

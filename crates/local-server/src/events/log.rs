@@ -17,35 +17,46 @@ pub(crate) struct Page {
     pub(crate) size: usize,
 }
 
-/// One page, in the direction of travel: newest first when going towards older lines.
-pub(crate) fn page(connection: &Connection, task: &str, page: Page) -> Result<Vec<Value>, ApiFault> {
-    let (sql, ties, no_bound) = if page.earlier {
+/// What a line's metric must be. `?4` is a JSON list, or null for any; console lines seldom have a metric.
+const OF_METRICS: &str =
+    "(?4 IS NULL OR coalesce(json_extract(doc, '$.metric'), '') IN (SELECT value FROM json_each(?4)))";
+
+/// One page, in the direction of travel: newest first when going towards older lines. `metrics` is a JSON list of the
+/// metrics wanted.
+pub(crate) fn page(
+    connection: &Connection,
+    task: &str,
+    page: Page,
+    metrics: Option<&str>,
+) -> Result<Vec<Value>, ApiFault> {
+    let (first, ties, no_bound) = if page.earlier {
         (
-            "SELECT doc, timestamp, seq FROM events_log WHERE task = ?1 AND timestamp < ?2
-                ORDER BY timestamp DESC, seq DESC LIMIT ?3",
-            "SELECT doc, timestamp, seq FROM events_log WHERE task = ?1 AND timestamp = ?2 AND seq < ?3
-                ORDER BY seq DESC",
+            "timestamp < ?2 AND {} ORDER BY timestamp DESC, seq DESC LIMIT ?3",
+            "timestamp = ?2 AND seq < ?3 AND {} ORDER BY seq DESC",
             i64::MAX,
         )
     } else {
         (
-            "SELECT doc, timestamp, seq FROM events_log WHERE task = ?1 AND timestamp > ?2
-                ORDER BY timestamp, seq LIMIT ?3",
-            "SELECT doc, timestamp, seq FROM events_log WHERE task = ?1 AND timestamp = ?2 AND seq > ?3 ORDER BY seq",
+            "timestamp > ?2 AND {} ORDER BY timestamp, seq LIMIT ?3",
+            "timestamp = ?2 AND seq > ?3 AND {} ORDER BY seq",
             i64::MIN,
         )
     };
+    let sql = |condition: &str| {
+        let condition = condition.replace("{}", OF_METRICS);
+        format!("SELECT doc, timestamp, seq FROM events_log WHERE task = ?1 AND {condition}")
+    };
     let limit = i64::try_from(page.size).unwrap_or(i64::MAX);
     let mut lines: Vec<Line> = connection
-        .prepare_cached(sql)?
-        .query_map(params![task, page.from.unwrap_or(no_bound), limit], line)?
+        .prepare_cached(&sql(first))?
+        .query_map(params![task, page.from.unwrap_or(no_bound), limit, metrics], line)?
         .collect::<Result<_, _>>()?;
     if let Some(last) = lines.last()
         && lines.len() == page.size
     {
         let (ts, seq) = (last.ts, last.seq);
-        let mut statement = connection.prepare_cached(ties)?;
-        for tied in statement.query_map(params![task, ts, seq], line)? {
+        let mut statement = connection.prepare_cached(&sql(ties))?;
+        for tied in statement.query_map(params![task, ts, seq, metrics], line)? {
             lines.push(tied?);
         }
     }
@@ -56,11 +67,32 @@ pub(crate) fn page(connection: &Connection, task: &str, page: Page) -> Result<Ve
 }
 
 /// How many console lines a task has.
-pub(crate) fn count(connection: &Connection, task: &str) -> rusqlite::Result<i64> {
-    let sql = "SELECT count(*) FROM events_log WHERE task = ?1";
+pub(crate) fn count(connection: &Connection, task: &str, metrics: Option<&str>) -> rusqlite::Result<i64> {
+    let sql = match metrics {
+        None => "SELECT count(*) FROM events_log WHERE task = ?1 AND ?4 IS NULL".to_owned(),
+        Some(_) => format!("SELECT count(*) FROM events_log WHERE task = ?1 AND {OF_METRICS}"),
+    };
+    let sql = sql.replace("?4", "?2");
     connection
-        .prepare_cached(sql)?
-        .query_row([task], |row| row.get(0))
+        .prepare_cached(&sql)?
+        .query_row(params![task, metrics], |row| row.get(0))
+}
+
+/// Deletes the lines before a time whose metric is among the included ones and not among the excluded ones, and says
+/// how many there were.
+pub(crate) fn delete(
+    connection: &Connection,
+    task: &str,
+    before: i64,
+    include: Option<&str>,
+    exclude: Option<&str>,
+) -> rusqlite::Result<usize> {
+    let included = OF_METRICS.replace("?4", "?3");
+    let sql = format!(
+        "DELETE FROM events_log WHERE task = ?1 AND timestamp < ?2 AND {included} AND (?4 IS NULL OR
+            coalesce(json_extract(doc, '$.metric'), '') NOT IN (SELECT value FROM json_each(?4)))"
+    );
+    connection.execute(&sql, params![task, before, include, exclude])
 }
 
 struct Line {
@@ -107,14 +139,15 @@ mod tests {
     #[test]
     fn pages_go_both_ways_and_keep_ties_together() {
         let console = console(&[10, 20, 20, 20, 30]);
-        let get = |from, earlier, size| numbers(&page(&console, "t", Page { from, earlier, size }).unwrap());
+        let get =
+            |from, earlier, size| numbers(&page(&console, "t", Page { from, earlier, size }, None).unwrap());
         assert_eq!(get(None, true, 2), [4, 3, 2, 1]);
         assert_eq!(get(None, false, 2), [0, 1, 2, 3]);
         assert_eq!(get(Some(20), true, 5), [0]);
         assert_eq!(get(Some(20), false, 5), [4]);
         assert_eq!(get(Some(30), false, 5), [0u64; 0]);
-        assert_eq!(count(&console, "t").unwrap(), 5);
-        assert_eq!(count(&console, "other").unwrap(), 0);
+        assert_eq!(count(&console, "t", None).unwrap(), 5);
+        assert_eq!(count(&console, "other", None).unwrap(), 0);
     }
 
     proptest! {
@@ -132,7 +165,7 @@ mod tests {
             }
             let (mut seen, mut from) = (Vec::new(), None);
             loop {
-                let lines = page(&console, "t", Page { from, earlier, size }).unwrap();
+                let lines = page(&console, "t", Page { from, earlier, size }, None).unwrap();
                 let Some(last) = lines.last() else { break };
                 from = last["timestamp"].as_i64();
                 seen.extend(numbers(&lines));

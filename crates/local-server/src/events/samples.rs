@@ -240,3 +240,121 @@ fn documents(connection: &Connection, sql: &str, parameters: Vec<SqlValue>) -> R
     }
     Ok(events)
 }
+
+/// Which sample it is: iteration, metric and variant, and the key among several of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SamplePosition {
+    iter: i64,
+    metric: String,
+    variant: String,
+    key: String,
+}
+
+/// Where the next sample is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Neighbour<'a> {
+    pub(crate) earlier: bool,
+    /// Another iteration instead of the next variant.
+    pub(crate) other_iteration: bool,
+    /// Only samples of this metric.
+    pub(crate) metric: Option<&'a str>,
+}
+
+const SAMPLE: &str = "SELECT iter, metric, variant, key, doc FROM events_metric WHERE task = ? AND type = ?";
+
+/// A sample of a metric and variant: of an iteration, or the newest.
+pub(crate) fn one(
+    connection: &Connection,
+    task: &str,
+    kind: Kind,
+    metric: &str,
+    variant: &str,
+    iter: Option<i64>,
+) -> Result<Option<(SamplePosition, Value)>, ApiFault> {
+    let mut parameters: Vec<SqlValue> = sample_owner(task, kind);
+    parameters.extend([metric.to_owned().into(), variant.to_owned().into()]);
+    let mut sql = format!("{SAMPLE} AND metric = ? AND variant = ?");
+    if let Some(iter) = iter {
+        sql.push_str(" AND iter = ?");
+        parameters.push(iter.into());
+    }
+    sql.push_str(" ORDER BY iter DESC, key DESC LIMIT 1");
+    first_sample(connection, &sql, parameters)
+}
+
+/// The sample beside another one. Samples are ordered by iteration, metric, variant and key.
+pub(crate) fn neighbour(
+    connection: &Connection,
+    task: &str,
+    kind: Kind,
+    at: &SamplePosition,
+    neighbour: Neighbour<'_>,
+) -> Result<Option<(SamplePosition, Value)>, ApiFault> {
+    let (step, direction) = if neighbour.earlier {
+        ("<", "DESC")
+    } else {
+        (">", "ASC")
+    };
+    let mut parameters = sample_owner(task, kind);
+    let mut sql = SAMPLE.to_owned();
+    if let Some(metric) = neighbour.metric {
+        sql.push_str(" AND metric = ?");
+        parameters.push(metric.to_owned().into());
+    }
+    if neighbour.other_iteration {
+        sql.push_str(&format!(" AND metric = ? AND variant = ? AND iter {step} ?"));
+        parameters.extend([
+            at.metric.clone().into(),
+            at.variant.clone().into(),
+            SqlValue::from(at.iter),
+        ]);
+    } else {
+        sql.push_str(&format!(" AND (iter, metric, variant, key) {step} (?, ?, ?, ?)"));
+        parameters.push(at.iter.into());
+        parameters.extend([&at.metric, &at.variant, &at.key].map(|text| text.clone().into()));
+    }
+    sql.push_str(&format!(
+        " ORDER BY iter {direction}, metric {direction}, variant {direction}, key {direction} LIMIT 1"
+    ));
+    first_sample(connection, &sql, parameters)
+}
+
+/// The first and last iteration that has this metric and variant.
+pub(crate) fn iterations(
+    connection: &Connection,
+    task: &str,
+    kind: Kind,
+    at: &SamplePosition,
+) -> Result<(i64, i64), ApiFault> {
+    let sql = "SELECT min(iter), max(iter) FROM events_metric
+        WHERE task = ? AND type = ? AND metric = ? AND variant = ?";
+    let mut parameters = sample_owner(task, kind);
+    parameters.extend([at.metric.clone().into(), at.variant.clone().into()]);
+    Ok(connection
+        .prepare_cached(sql)?
+        .query_row(params_from_iter(parameters), |row| Ok((row.get(0)?, row.get(1)?)))?)
+}
+
+fn sample_owner(task: &str, kind: Kind) -> Vec<SqlValue> {
+    vec![task.to_owned().into(), kind.as_str().to_owned().into()]
+}
+
+fn first_sample(
+    connection: &Connection,
+    sql: &str,
+    parameters: Vec<SqlValue>,
+) -> Result<Option<(SamplePosition, Value)>, ApiFault> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params_from_iter(parameters))?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let at = SamplePosition {
+        iter: row.get(0)?,
+        metric: row.get(1)?,
+        variant: row.get(2)?,
+        key: row.get(3)?,
+    };
+    let doc: String = row.get(4)?;
+    Ok(Some((at, serde_json::from_str(&doc)?)))
+}

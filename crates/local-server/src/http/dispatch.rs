@@ -214,9 +214,12 @@ fn finish(meta: &Meta, endpoint: Endpoint, result: Result<Value, ApiFault>) -> R
             .get("token")
             .and_then(Value::as_str)
             .map(crate::auth::login_cookie),
-        ("auth.logout", Ok(_)) => Some(crate::auth::logout_cookie()),
+        ("auth.logout" | "login.logout", Ok(_)) => Some(crate::auth::logout_cookie()),
         _ => None,
     };
+    if let Ok(Value::String(text)) = result {
+        return envelope::text_file(text);
+    }
     let mut response = envelope::reply(meta, result);
     if let Some(cookie) = cookie.and_then(|text| HeaderValue::from_str(&text).ok()) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);

@@ -61,6 +61,21 @@ pub(crate) fn reply(meta: &Meta, result: Result<Value, ApiFault>) -> Response {
     json_response(code, &body)
 }
 
+/// A downloaded text, which comes without an envelope. A handler asks for it by giving a text instead of an object.
+pub(crate) fn text_file(text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"task.log\""),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::SERVER, "clearml"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
 /// A JSON reply with a status.
 pub(crate) fn json_response(code: u16, body: &Value) -> Response {
     let mut response = Response::new(Body::from(body.to_string()));

@@ -10,14 +10,16 @@ pub(crate) mod models;
 pub(crate) mod projects;
 pub(crate) mod queues;
 pub(crate) mod schema;
+pub(crate) mod statistics;
 pub(crate) mod tasks;
 pub(crate) mod users;
+pub(crate) mod vaults;
 pub(crate) mod workers;
 
 use std::path::Path;
 use std::thread::JoinHandle;
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -176,6 +178,24 @@ fn serve_reads(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
         };
         let _ = job.reply.send(outcome);
     }
+}
+
+/// The document that a query with one parameter finds.
+pub(crate) fn document(connection: &Connection, sql: &str, key: &str) -> Result<Option<Value>, ApiFault> {
+    let doc: Option<String> = connection
+        .prepare_cached(sql)?
+        .query_row([key], |row| row.get(0))
+        .optional()?;
+    Ok(doc.map(|doc| serde_json::from_str(&doc)).transpose()?)
+}
+
+/// The documents that a query without parameters finds.
+pub(crate) fn documents(connection: &Connection, sql: &str) -> Result<Vec<Value>, ApiFault> {
+    parse_all(
+        connection
+            .prepare_cached(sql)?
+            .query_map([], |row| row.get::<_, String>(0))?,
+    )
 }
 
 /// Reads documents out of rows.

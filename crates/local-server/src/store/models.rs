@@ -1,18 +1,15 @@
 //! Models as stored: one JSON document each, as the API shows it, with the columns that selections use.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use serde_json::Value;
 
+use super::document;
 use crate::api::ApiFault;
 use crate::time;
 
 /// The document of a model.
 pub(crate) fn load(connection: &Connection, id: &str) -> Result<Option<Value>, ApiFault> {
-    let doc: Option<String> = connection
-        .prepare_cached("SELECT doc FROM models WHERE id = ?1")?
-        .query_row([id], |row| row.get(0))
-        .optional()?;
-    Ok(doc.map(|doc| serde_json::from_str(&doc)).transpose()?)
+    document(connection, "SELECT doc FROM models WHERE id = ?1", id)
 }
 
 /// The document of a model that must exist: 400/201 otherwise.

@@ -1,14 +1,14 @@
 //! Projects as stored. Names are whole paths; `path` in a document lists the ids of the ancestors.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
-use super::parse_all;
+use super::{document, documents};
 use crate::api::ApiFault;
 use crate::time;
 
 pub(crate) fn load(connection: &Connection, id: &str) -> Result<Option<Value>, ApiFault> {
-    one(connection, "SELECT doc FROM projects WHERE id = ?1", id)
+    document(connection, "SELECT doc FROM projects WHERE id = ?1", id)
 }
 
 /// A project that must exist: 400/401 otherwise.
@@ -17,12 +17,11 @@ pub(crate) fn require(connection: &Connection, id: &str) -> Result<Value, ApiFau
 }
 
 pub(crate) fn by_name(connection: &Connection, name: &str) -> Result<Option<Value>, ApiFault> {
-    one(connection, "SELECT doc FROM projects WHERE name = ?1", name)
+    document(connection, "SELECT doc FROM projects WHERE name = ?1", name)
 }
 
 pub(crate) fn all(connection: &Connection) -> Result<Vec<Value>, ApiFault> {
-    let mut statement = connection.prepare_cached("SELECT doc FROM projects ORDER BY seq")?;
-    parse_all(statement.query_map([], |row| row.get::<_, String>(0))?)
+    documents(connection, "SELECT doc FROM projects ORDER BY seq")
 }
 
 pub(crate) fn save(connection: &Connection, project: &Value) -> Result<(), ApiFault> {
@@ -46,12 +45,4 @@ pub(crate) fn touch(connection: &Connection, id: Option<&str>, now: i64) -> Resu
         save(connection, &project)?;
     }
     Ok(())
-}
-
-fn one(connection: &Connection, sql: &str, key: &str) -> Result<Option<Value>, ApiFault> {
-    let doc: Option<String> = connection
-        .prepare_cached(sql)?
-        .query_row([key], |row| row.get(0))
-        .optional()?;
-    Ok(doc.map(|doc| serde_json::from_str(&doc)).transpose()?)
 }

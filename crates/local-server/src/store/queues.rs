@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Value, json};
 
-use super::parse_all;
+use super::{document, documents, statistics};
 use crate::api::ApiFault;
 use crate::time;
 
@@ -15,6 +15,13 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            task: row.get(0)?,
+            added: row.get(1)?,
+        })
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         json!({"task": self.task, "added": time::iso(self.added)})
     }
@@ -22,7 +29,7 @@ impl Entry {
 
 /// The document of a queue, without its entries.
 pub(crate) fn load(connection: &Connection, id: &str) -> Result<Option<Value>, ApiFault> {
-    one(connection, "SELECT doc FROM queues WHERE id = ?1", id)
+    document(connection, "SELECT doc FROM queues WHERE id = ?1", id)
 }
 
 /// A queue that must exist: 400/701 otherwise.
@@ -31,12 +38,11 @@ pub(crate) fn require(connection: &Connection, id: &str) -> Result<Value, ApiFau
 }
 
 pub(crate) fn by_name(connection: &Connection, name: &str) -> Result<Option<Value>, ApiFault> {
-    one(connection, "SELECT doc FROM queues WHERE name = ?1", name)
+    document(connection, "SELECT doc FROM queues WHERE name = ?1", name)
 }
 
 pub(crate) fn all(connection: &Connection) -> Result<Vec<Value>, ApiFault> {
-    let mut statement = connection.prepare_cached("SELECT doc FROM queues ORDER BY seq")?;
-    parse_all(statement.query_map([], |row| row.get::<_, String>(0))?)
+    documents(connection, "SELECT doc FROM queues ORDER BY seq")
 }
 
 pub(crate) fn save(connection: &Connection, queue: &Value) -> rusqlite::Result<()> {
@@ -54,25 +60,20 @@ pub(crate) fn delete(connection: &Connection, id: &str) -> Result<usize, ApiFaul
     Ok(connection.execute("DELETE FROM queues WHERE id = ?1", [id])?)
 }
 
-/// Moves `last_update` of a queue.
+/// Moves `last_update` of a queue whose entries have changed, and notes how long it is now.
 pub(crate) fn touch(connection: &Connection, id: &str, now: i64) -> Result<(), ApiFault> {
     let sql = "UPDATE queues SET doc = json_set(doc, '$.last_update', ?2) WHERE id = ?1";
     connection
         .prepare_cached(sql)?
         .execute(params![id, time::iso(now)])?;
-    Ok(())
+    statistics::sample_queue(connection, id, now)
 }
 
 /// All entries in service order.
 pub(crate) fn entries(connection: &Connection, queue: &str) -> Result<Vec<Entry>, ApiFault> {
     let sql = "SELECT task, added FROM queue_entries WHERE queue = ?1 ORDER BY position";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([queue], |row| {
-        Ok(Entry {
-            task: row.get(0)?,
-            added: row.get(1)?,
-        })
-    })?;
+    let rows = statement.query_map([queue], Entry::read)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -86,15 +87,9 @@ pub(crate) fn count(connection: &Connection, queue: &str) -> Result<i64, ApiFaul
 /// The entry that is served next.
 pub(crate) fn first(connection: &Connection, queue: &str) -> Result<Option<Entry>, ApiFault> {
     let sql = "SELECT task, added FROM queue_entries WHERE queue = ?1 ORDER BY position LIMIT 1";
-    let row = |row: &rusqlite::Row<'_>| {
-        Ok(Entry {
-            task: row.get(0)?,
-            added: row.get(1)?,
-        })
-    };
     Ok(connection
         .prepare_cached(sql)?
-        .query_row([queue], row)
+        .query_row([queue], Entry::read)
         .optional()?)
 }
 
@@ -148,12 +143,4 @@ pub(crate) fn reorder(connection: &Connection, queue: &str, entries: &[Entry]) -
         statement.execute(params![queue, entry.task, position])?;
     }
     Ok(())
-}
-
-fn one(connection: &Connection, sql: &str, key: &str) -> Result<Option<Value>, ApiFault> {
-    let doc: Option<String> = connection
-        .prepare_cached(sql)?
-        .query_row([key], |row| row.get(0))
-        .optional()?;
-    Ok(doc.map(|doc| serde_json::from_str(&doc)).transpose()?)
 }

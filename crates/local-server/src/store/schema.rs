@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// Version of the layout below, kept in `PRAGMA user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -63,6 +63,18 @@ CREATE INDEX events_metric_order ON events_metric (task, type, metric, variant, 
 CREATE INDEX events_metric_paging ON events_metric (task, type, iter, timestamp);
 ";
 
+/// What layout 2 adds.
+const TABLES_2: &str = "
+CREATE TABLE worker_stats (
+    worker TEXT NOT NULL, timestamp INTEGER NOT NULL, task TEXT, category TEXT, metric TEXT, variant TEXT, value REAL
+);
+CREATE INDEX worker_stats_time ON worker_stats (timestamp);
+CREATE INDEX worker_stats_metric ON worker_stats (metric, timestamp);
+CREATE TABLE queue_samples (queue TEXT NOT NULL, timestamp INTEGER NOT NULL, length INTEGER NOT NULL, waiting REAL NOT NULL);
+CREATE INDEX queue_samples_time ON queue_samples (timestamp);
+CREATE TABLE vaults (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, user TEXT NOT NULL, doc TEXT NOT NULL);
+";
+
 /// Why the stored layout cannot be used.
 #[derive(Debug)]
 pub(crate) enum SchemaProblem {
@@ -77,17 +89,45 @@ impl From<rusqlite::Error> for SchemaProblem {
     }
 }
 
-/// Creates the tables in a new file, or checks that they are ours.
+/// Creates the tables in a new file, brings an older one up to date, or refuses one from the future.
 pub(crate) fn ensure(connection: &mut Connection) -> Result<(), SchemaProblem> {
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > SCHEMA_VERSION {
         return Err(SchemaProblem::TooNew(found));
     }
-    if found == 0 {
+    if found < SCHEMA_VERSION {
         let tx = connection.transaction()?;
-        tx.execute_batch(TABLES)?;
+        if found == 0 {
+            tx.execute_batch(TABLES)?;
+        }
+        tx.execute_batch(TABLES_2)?;
         tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         tx.commit()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_layout_is_completed_and_keeps_its_rows() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(TABLES).unwrap();
+        connection
+            .execute("INSERT INTO meta VALUES ('key', 'kept')", [])
+            .unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        for _ in 0..2 {
+            ensure(&mut connection).unwrap_or_else(|problem| panic!("{problem:?}"));
+        }
+        let count = |table: &str| {
+            let sql = format!("SELECT count(*) FROM {table}");
+            connection
+                .query_row(&sql, [], |row| row.get::<_, i64>(0))
+                .unwrap()
+        };
+        assert_eq!((count("meta"), count("vaults"), count("worker_stats")), (1, 0, 0));
+    }
 }

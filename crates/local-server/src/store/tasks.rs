@@ -3,19 +3,16 @@
 //! Documents look as the API shows them. Keys that begin with `_` at the top level are bookkeeping of the server and
 //! never leave it.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use serde_json::Value;
 
+use super::document;
 use crate::api::ApiFault;
 use crate::time;
 
 /// The document of a task.
 pub(crate) fn load(connection: &Connection, id: &str) -> Result<Option<Value>, ApiFault> {
-    let doc: Option<String> = connection
-        .prepare_cached("SELECT doc FROM tasks WHERE id = ?1")?
-        .query_row([id], |row| row.get(0))
-        .optional()?;
-    Ok(doc.map(|doc| serde_json::from_str(&doc)).transpose()?)
+    document(connection, "SELECT doc FROM tasks WHERE id = ?1", id)
 }
 
 /// The document of a task that must exist: 400/101 otherwise.

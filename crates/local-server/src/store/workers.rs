@@ -24,6 +24,13 @@ pub(crate) struct Worker {
     pub(crate) last_report: Option<i64>,
 }
 
+impl Worker {
+    /// What makes this entry unique: the same name under another user is another worker.
+    pub(crate) fn key(&self, company: &str) -> String {
+        format!("worker_{company}_{}_{}", self.user, self.id)
+    }
+}
+
 /// A worker of a user, unless it has expired.
 pub(crate) fn load(
     connection: &Connection,

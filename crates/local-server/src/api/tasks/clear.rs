@@ -122,7 +122,7 @@ fn delete_drafts(tx: &Transaction<'_>, task: &str) -> Result<usize, ApiFault> {
     Ok(deleted)
 }
 
-fn delete(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+pub(crate) fn delete(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let task = tasks::require(tx, call.required_str("task")?)?;
     let force = call.flag("force", false)?;
     let refuse = |why: &str| {
@@ -217,7 +217,7 @@ fn archive_many(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 }
 
 /// Marks a task as archived. A waiting task leaves its queue, a running one is stopped.
-fn archive_one(call: &Call, tx: &Transaction<'_>, wanted: &str) -> Result<(), ApiFault> {
+pub(super) fn archive_one(call: &Call, tx: &Transaction<'_>, wanted: &str) -> Result<(), ApiFault> {
     let mut task = tasks::require(tx, wanted)?;
     let mut changes = Changes::default();
     let was = status(&task).to_owned();

@@ -36,7 +36,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![Endpoint::write("tasks.clone", (2, 1), clone)]
 }
 
-fn clone(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+pub(super) fn clone(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let source = tasks::require(tx, call.required_str("task")?)?;
     let mut task = fresh(call);
     for field in COPIED {

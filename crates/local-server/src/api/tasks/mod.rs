@@ -9,6 +9,7 @@ pub(crate) mod lifecycle;
 mod parameters;
 mod queueing;
 mod read;
+mod reports;
 mod write;
 
 use rusqlite::Transaction;
@@ -19,6 +20,7 @@ use super::{ApiFault, Call, Endpoint};
 use crate::store::{projects, tasks};
 use crate::time;
 
+pub(crate) use clear::delete as delete_task;
 pub(crate) use queueing::{restore_status, set_execution_queue};
 
 /// The types a task can have.
@@ -47,6 +49,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         queueing::endpoints(),
         copy::endpoints(),
         clear::endpoints(),
+        reports::endpoints(),
     ]
     .concat()
 }

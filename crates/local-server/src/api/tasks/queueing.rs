@@ -41,7 +41,7 @@ fn wanted_queue(call: &Call, tx: &Transaction<'_>) -> Result<String, ApiFault> {
     }
 }
 
-fn enqueue(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+pub(super) fn enqueue(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let mut task = tasks::require(tx, call.required_str("task")?)?;
     let verify = call.flag("verify_watched_queue", false)?;
     let update_queue = call.flag("update_execution_queue", true)?;

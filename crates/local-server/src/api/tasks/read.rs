@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::legacy::outgoing;
 use super::{TYPES, id};
+use crate::api::references::{self, Reference, Target};
 use crate::api::update::{has_tag, text};
 use crate::api::{ApiFault, Call, Endpoint};
 use crate::select::{Collection, Kind, Selection};
@@ -81,10 +82,20 @@ pub(super) const TASKS: Collection = Collection {
     ],
 };
 
+const REFERENCES: [Reference; 5] = [
+    Reference::new("company", Target::Company),
+    Reference::new("user", Target::User),
+    Reference::new("project", Target::Project),
+    Reference::new("parent", Target::Task),
+    Reference::new("execution.queue", Target::Queue),
+];
+
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::read("tasks.get_by_id", (1, 0), get_by_id),
         Endpoint::read("tasks.get_all", (1, 0), get_all),
+        Endpoint::read("tasks.get_all_ex", (1, 0), get_all_ex),
+        Endpoint::read("tasks.get_by_id_ex", (1, 0), get_by_id_ex),
         Endpoint::read("tasks.get_hyper_params", (2, 9), get_hyper_params),
         Endpoint::read("tasks.get_configurations", (2, 9), get_configurations),
         Endpoint::read("tasks.get_configuration_names", (2, 9), get_configuration_names),
@@ -96,6 +107,15 @@ fn get_by_id(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let mut task = tasks::require(tx, call.required_str("task")?)?;
     outgoing(call.version, &mut task, false);
     Ok(json!({"task": task}))
+}
+
+pub(crate) fn get_all_ex(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    references::list(call, tx, get_all, "tasks", &REFERENCES)
+}
+
+fn get_by_id_ex(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let names = ("tasks", "task");
+    references::one(call, tx, get_all, names, &REFERENCES, ApiFault::invalid_task_id)
 }
 
 fn get_all(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {

@@ -134,14 +134,7 @@ fn edit_runtime(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 
 fn move_tasks(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let ids = call.required_strings("ids")?;
-    let project = match (call.opt_str("project")?, call.opt_str("project_name")?) {
-        (Some(project), _) => {
-            store::projects::require(tx, project)?;
-            project.to_owned()
-        }
-        (None, Some(name)) => projects::find_or_create(call, tx, name)?,
-        (None, None) => return Err(ApiFault::missing_field("project")),
-    };
+    let project = projects::wanted(call, tx)?;
     for id in &ids {
         let mut task = tasks::require(tx, id)?;
         let mut changes = Changes::default();
