@@ -49,6 +49,7 @@ pub mod packages;
 pub mod python;
 mod request;
 mod tools;
+pub mod trial;
 
 pub use build::build;
 pub use error::{BuildError, FileError, Stage};

@@ -80,7 +80,8 @@ pub(crate) fn retrieve(
     Ok(WorkingCopy { root, commit })
 }
 
-fn prepare_access(context: &Context<'_>, repository: &str) -> Result<Access, GitError> {
+/// The address for git and the login for it, as the settings want them.
+pub(crate) fn prepare_access(context: &Context<'_>, repository: &str) -> Result<Access, GitError> {
     if let Some(reason) = refusal(repository) {
         return Err(GitError::Refused(reason));
     }

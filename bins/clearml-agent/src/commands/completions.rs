@@ -1,0 +1,19 @@
+//! `completions`: what a shell needs to know about this command line.
+
+use std::io::stdout;
+
+use anyhow::Context;
+use clap::{Args, Command};
+use clearml_commands::reference::{Shell, write_completions};
+
+#[derive(Args)]
+pub(crate) struct CompletionsArguments {
+    /// The shell.
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+pub(crate) fn completions(options: &CompletionsArguments, command: &Command) -> anyhow::Result<i32> {
+    write_completions(command, options.shell, &mut stdout()).context("writing the completions")?;
+    Ok(0)
+}

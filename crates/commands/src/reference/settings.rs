@@ -1,0 +1,92 @@
+//! The pages about configuration keys and environment variables.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use clearml_agent_config::{Declaration, DefaultValue, Kind, declarations, variables};
+
+use super::{GENERATED, cell, codes};
+
+/// All keys, by section.
+pub(super) fn keys_page() -> String {
+    let mut sections: Vec<(&str, Vec<&Declaration>)> = Vec::new();
+    for declaration in declarations() {
+        let name = declaration.key.split('.').next().unwrap_or_default();
+        match sections.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, members)) => members.push(declaration),
+            None => sections.push((name, vec![declaration])),
+        }
+    }
+    let mut text = format!(
+        "{GENERATED}\n\n# Configuration keys\n\nThe file `clearml.conf` is HOCON. A key may be written with dots or \
+         as nested objects. `clearml-agent config --origins` shows every effective value and where it comes from; \
+         where a variable is named, it wins over the file.\n"
+    );
+    for (name, members) in sections {
+        let _ = writeln!(
+            text,
+            "\n## `{name}`\n\n| key | value | default | variables | what it does |\n| --- | --- | --- | --- | --- |"
+        );
+        for declaration in members {
+            let secret = if declaration.secret { " Never shown." } else { "" };
+            let _ = writeln!(
+                text,
+                "| `{}` | {} | {} | {} | {}{secret} |",
+                declaration.key,
+                kind(declaration.kind),
+                default(declaration.default),
+                codes(declaration.variables.iter().copied()),
+                cell(declaration.doc)
+            );
+        }
+    }
+    text
+}
+
+/// All variables, by name.
+pub(super) fn variables_page() -> String {
+    let mut rows: BTreeMap<&str, String> = BTreeMap::new();
+    let mut add = |names: &[&'static str], value: String, what: String| {
+        for (index, name) in names.iter().enumerate() {
+            let what = match index {
+                0 => what.clone(),
+                _ => format!("Older name of `{}`.", names[0]),
+            };
+            rows.insert(name, format!("{value} | {what}"));
+        }
+    };
+    for declaration in declarations().filter(|declaration| !declaration.variables.is_empty()) {
+        let what = format!("Sets `{}`: {}", declaration.key, cell(declaration.doc));
+        add(declaration.variables, kind(declaration.kind), what);
+    }
+    for variable in variables() {
+        let secret = if variable.secret { " Never shown." } else { "" };
+        let what = format!("{}{secret}", cell(variable.doc));
+        add(variable.names, kind(variable.kind), what);
+    }
+    let mut text = format!(
+        "{GENERATED}\n\n# Environment variables\n\nA variable that is empty counts as not set. Of several names for \
+         the same thing, the first one in its row that is set counts. Any key below `agent` can also be set by \
+         `CLEARML_AGENT__AGENT__…`, with two underscores for each dot.\n\n\
+         | variable | value | what it does |\n| --- | --- | --- |\n"
+    );
+    for (name, rest) in rows {
+        let _ = writeln!(text, "| `{name}` | {rest} |");
+    }
+    text
+}
+
+fn kind(kind: Kind) -> String {
+    match kind {
+        Kind::Choice(words) => codes(words.iter().copied()),
+        other => cell(&other.to_string()),
+    }
+}
+
+fn default(default: DefaultValue) -> String {
+    match default {
+        DefaultValue::Unset => String::new(),
+        DefaultValue::Packaged(text) | DefaultValue::Internal(text) => codes([text]),
+        DefaultValue::Computed(how) => cell(how),
+    }
+}
