@@ -1,15 +1,67 @@
 //! Ports, and the addresses under which clients reach them.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use crate::http::connection::Listener;
 use crate::http::tls::{Tls, Trust};
 use crate::options::ServerOptions;
 use crate::server::ServerError;
 
+/// Where clients find the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Addresses {
+    pub(crate) api: String,
+    pub(crate) files: String,
+    /// None without a web page.
+    pub(crate) web: Option<String>,
+    /// What clients need to trust the certificate, when there is one.
+    pub(crate) trust: Option<Trust>,
+}
+
+/// The open ports.
+pub(crate) struct Ports {
+    pub(crate) api: Listener,
+    pub(crate) files: Listener,
+    pub(crate) web: Option<Listener>,
+    pub(crate) addresses: Addresses,
+}
+
+impl Ports {
+    pub(crate) async fn open(options: &ServerOptions, tls: Option<&Tls>) -> Result<Self, ServerError> {
+        let origin = Origin::new(options, tls);
+        let open = async |port| {
+            let (tcp, port) = listen(options.host, port).await?;
+            let listener = Listener::new(tcp, tls.map(|tls| Arc::clone(&tls.config)));
+            Ok::<_, ServerError>((listener, origin.url(port)))
+        };
+        let (api, api_url) = open(options.port).await?;
+        let (files, files_url) = open(options.files_port).await?;
+        let (web, web_url) = match options.web_port {
+            Some(port) => open(port)
+                .await
+                .map(|(listener, url)| (Some(listener), Some(url)))?,
+            None => (None, None),
+        };
+        let addresses = Addresses {
+            api: api_url,
+            files: files_url,
+            web: web_url,
+            trust: origin.trust,
+        };
+        Ok(Self {
+            api,
+            files,
+            web,
+            addresses,
+        })
+    }
+}
+
 /// Opens a port; 0 gives a free one.
-pub(crate) async fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, u16), ServerError> {
+async fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, u16), ServerError> {
     let address = SocketAddr::new(host, port);
     let failed = |source| ServerError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -18,18 +70,17 @@ pub(crate) async fn listen(host: IpAddr, port: u16) -> Result<(TcpListener, u16)
 }
 
 /// What stands before the port in the addresses that clients get.
-pub(crate) struct Origin {
+struct Origin {
     scheme: &'static str,
     /// An IPv6 address stands in brackets.
     host: String,
-    /// What clients need to trust the certificate, when there is one.
-    pub(crate) trust: Option<Trust>,
+    trust: Option<Trust>,
 }
 
 impl Origin {
     /// Without TLS the bound address, because it needs no name resolution. With TLS the first name that the
     /// certificate is for: an allowed host, the address, or `localhost`.
-    pub(crate) fn new(options: &ServerOptions, tls: Option<&Tls>) -> Self {
+    fn new(options: &ServerOptions, tls: Option<&Tls>) -> Self {
         let address = reachable(options.host);
         let Some(tls) = tls else {
             return Self {
@@ -54,7 +105,7 @@ impl Origin {
         }
     }
 
-    pub(crate) fn url(&self, port: u16) -> String {
+    fn url(&self, port: u16) -> String {
         format!("{}://{}:{port}", self.scheme, self.host)
     }
 }

@@ -3,17 +3,12 @@
 use clearml_support::secret::Secret;
 use serde_json::json;
 
+use crate::addresses::Addresses;
 use crate::http::tls::Trust;
 
-/// Text of `clearml.conf` for a server at these addresses. There is no web application: its address is the API's.
-pub(crate) fn render(
-    api_url: &str,
-    files_url: &str,
-    trust: Option<&Trust>,
-    access_key: &str,
-    secret_key: &Secret,
-) -> String {
-    let verify = match trust {
+/// Text of `clearml.conf` for a server at these addresses.
+pub(crate) fn render(addresses: &Addresses, access_key: &str, secret_key: &Secret) -> String {
+    let verify = match &addresses.trust {
         None => String::new(),
         // A JSON string is a HOCON string, whatever the path holds.
         Some(Trust::Itself(path)) => {
@@ -23,13 +18,16 @@ pub(crate) fn render(
              # verify_certificate: \"/path/of/authority.pem\"\n    "
             .to_owned(),
     };
+    let Addresses { api, files, web, .. } = addresses;
+    // Without a web page, clients still need some address here.
+    let web = web.as_ref().unwrap_or(api);
     format!(
         "# Written by `clearml-agent server` at every start; changes here are overwritten.\n\
          # Use it with any ClearML client: CLEARML_CONFIG_FILE=<this file>\n\
          api {{\n    \
-             web_server: \"{api_url}\"\n    \
-             api_server: \"{api_url}\"\n    \
-             files_server: \"{files_url}\"\n    \
+             web_server: \"{web}\"\n    \
+             api_server: \"{api}\"\n    \
+             files_server: \"{files}\"\n    \
              {verify}\
              credentials {{\n        \
                  \"access_key\" = \"{access_key}\"\n        \

@@ -56,6 +56,7 @@ mod select;
 mod server;
 mod store;
 mod time;
+mod web;
 
 pub use clock::Clock;
 pub use http::tls::TlsError;

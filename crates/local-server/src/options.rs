@@ -26,6 +26,8 @@ pub struct ServerOptions {
     pub port: u16,
     /// File server port; 0 (the default) picks a free one. Files are also served under `/files` of the API port.
     pub files_port: u16,
+    /// Port of the web page; 0 picks a free one. Default none: no page.
+    pub web_port: Option<u16>,
     /// Serve every port over https with this certificate. Default none: plain http.
     pub tls: Option<TlsFiles>,
     /// Turns on the fault switches (`/_faults`, `/_calls`). Only for tests. Default off.
@@ -60,6 +62,7 @@ impl ServerOptions {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 0,
             files_port: 0,
+            web_port: None,
             tls: None,
             faults: false,
             allow_remote: false,

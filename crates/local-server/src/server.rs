@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::addresses::{Origin, listen};
+use crate::addresses::{Addresses, Ports};
 use crate::api::tasks::lifecycle::stop_silent;
 use crate::api::{Access, Identity, Registry};
 use crate::auth::{Authenticator, keys};
@@ -27,11 +27,12 @@ use crate::http::dispatch::{self, ApiState};
 use crate::http::faults::Faults;
 use crate::http::host::HostRule;
 use crate::http::path::Version;
-use crate::http::tls::{Tls, TlsError};
+use crate::http::tls::{Tls, TlsError, Trust};
 use crate::options::ServerOptions;
 use crate::store::schema::SchemaProblem;
 use crate::store::{self, Store, StoreThreads};
 use crate::time;
+use crate::web::{self, Web};
 
 /// The API version that tokens announce.
 pub(crate) const API_VERSION: Version = Version::new(2, 34);
@@ -110,8 +111,7 @@ pub(crate) struct Shared {
 
 /// A running server. Dropping it without [`Server::shutdown`] stops it abruptly, which loses no acknowledged write.
 pub struct Server {
-    api_url: String,
-    files_url: String,
+    addresses: Addresses,
     access_key: String,
     secret_key: Secret,
     config_path: PathBuf,
@@ -125,8 +125,7 @@ pub struct Server {
 impl std::fmt::Debug for Server {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Server")
-            .field("api_url", &self.api_url)
-            .field("files_url", &self.files_url)
+            .field("addresses", &self.addresses)
             .finish_non_exhaustive()
     }
 }
@@ -158,11 +157,7 @@ impl Server {
         let files_root = data_dir.join("files");
         create_private_dir(&files_root).map_err(file_error("create the folder for files", &files_root))?;
 
-        let origin = Origin::new(&options, tls.as_ref());
-        let listener = |tcp| Listener::new(tcp, tls.as_ref().map(|tls| Arc::clone(&tls.config)));
-        let (api_listener, api_port) = listen(options.host, options.port).await?;
-        let (files_listener, files_port) = listen(options.host, options.files_port).await?;
-        let (api_url, files_url) = (origin.url(api_port), origin.url(files_port));
+        let ports = Ports::open(&options, tls.as_ref()).await?;
         if !options.host.is_loopback() && tls.is_none() {
             tracing::warn!(
                 "other machines can reach this server, and nothing is encrypted on the way: credentials and data can be read; give a TLS certificate and key"
@@ -177,13 +172,7 @@ impl Server {
             secret_key,
         } = installation;
         let config_path = data_dir.join("clearml.conf");
-        let config = conf::render(
-            &api_url,
-            &files_url,
-            origin.trust.as_ref(),
-            &access_key,
-            &secret_key,
-        );
+        let config = conf::render(&ports.addresses, &access_key, &secret_key);
         write_atomic(&config_path, config.as_bytes(), 0o600).map_err(file_error("write", &config_path))?;
 
         let (store, threads) = Store::start(writer, reader).map_err(ServerError::Threads)?;
@@ -200,21 +189,12 @@ impl Server {
         });
         let files = FilesState::open(files_root.clone(), max_upload_bytes, Arc::clone(&shared))
             .map_err(file_error("prepare the folder for files", &files_root))?;
-        let files = Arc::new(files);
+        let web = Web::new(Arc::clone(&shared), config_path.clone(), tls.is_some());
         let (stop, stopped) = watch::channel(false);
-        let api = Router::new().fallback(dispatch::api).with_state(ApiState {
-            server: Arc::clone(&shared),
-            files: Arc::clone(&files),
-        });
-        let files = Router::new().fallback(dispatch::files_port).with_state(files);
-        let services = vec![
-            tokio::spawn(serve(listener(api_listener), api, stopped.clone())),
-            tokio::spawn(serve(listener(files_listener), files, stopped.clone())),
-            tokio::spawn(watchdog(Arc::clone(&shared), stopped)),
-        ];
+        let addresses = ports.addresses.clone();
+        let services = spawn_services(ports, &shared, Arc::new(files), web, &stopped);
         Ok(Self {
-            api_url,
-            files_url,
+            addresses,
             access_key,
             secret_key,
             config_path,
@@ -228,12 +208,26 @@ impl Server {
 
     /// Base address of the API, such as `http://127.0.0.1:8008`.
     pub fn api_url(&self) -> String {
-        self.api_url.clone()
+        self.addresses.api.clone()
     }
 
     /// Base address of the file server.
     pub fn files_url(&self) -> String {
-        self.files_url.clone()
+        self.addresses.files.clone()
+    }
+
+    /// Address of the web page, when there is one.
+    pub fn web_url(&self) -> Option<String> {
+        self.addresses.web.clone()
+    }
+
+    /// The self-signed certificate that clients must be told to trust. The written configuration does so; the
+    /// file uploads of the Python SDK look at `REQUESTS_CA_BUNDLE` instead.
+    pub fn certificate_to_trust(&self) -> Option<&Path> {
+        match &self.addresses.trust {
+            Some(Trust::Itself(path)) => Some(path),
+            Some(Trust::Authority) | None => None,
+        }
     }
 
     /// The access key of the only user.
@@ -294,6 +288,33 @@ fn lock_folder(data_dir: &Path) -> Result<FileLock, ServerError> {
     let path = data_dir.join("server.lock");
     let lock = FileLock::try_acquire(&path).map_err(file_error("lock", &path))?;
     lock.ok_or_else(|| ServerError::InUse(data_dir.to_owned()))
+}
+
+/// Begins to answer on every port.
+fn spawn_services(
+    ports: Ports,
+    shared: &Arc<Shared>,
+    files: Arc<FilesState>,
+    web: Web,
+    stopped: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
+    let api = Router::new().fallback(dispatch::api).with_state(ApiState {
+        server: Arc::clone(shared),
+        files: Arc::clone(&files),
+    });
+    let files = Router::new().fallback(dispatch::files_port).with_state(files);
+    let page = Router::new().fallback(web::handle).with_state(Arc::new(web));
+    let mut services = vec![
+        tokio::spawn(serve(ports.api, api, stopped.clone())),
+        tokio::spawn(serve(ports.files, files, stopped.clone())),
+        tokio::spawn(watchdog(Arc::clone(shared), stopped.clone())),
+    ];
+    services.extend(
+        ports
+            .web
+            .map(|listener| tokio::spawn(serve(listener, page, stopped.clone()))),
+    );
+    services
 }
 
 async fn serve(listener: Listener, router: Router, mut stopped: watch::Receiver<bool>) {

@@ -53,7 +53,7 @@ impl LocalServer {
             .arg("server")
             .arg("--data")
             .arg(&self.data)
-            .args(["--host", "127.0.0.1", "--faults"])
+            .args(["--host", "127.0.0.1", "--web-port", "0", "--faults"])
             .args([
                 "--port",
                 &self.port.to_string(),

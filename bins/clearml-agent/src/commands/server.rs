@@ -22,6 +22,12 @@ pub(crate) struct ServerArguments {
     /// The port of the file server; 0 takes any free one.
     #[arg(long, default_value_t = 8081)]
     files_port: u16,
+    /// The port of the web page; 0 takes any free one.
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    web_port: u16,
+    /// Serve no web page.
+    #[arg(long)]
+    no_web: bool,
     /// Serve over https with this certificate (PEM; intermediate certificates may follow it).
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -44,10 +50,12 @@ pub(crate) async fn server(options: ServerArguments) -> anyhow::Result<i32> {
     // Installed before the server is announced, so that nobody can stop it too early to be graceful.
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let web_port = (!options.no_web).then_some(options.web_port);
     let server = Server::start(ServerOptions {
         host: options.host,
         port: options.port,
         files_port: options.files_port,
+        web_port,
         tls: options
             .tls_cert
             .zip(options.tls_key)
@@ -60,6 +68,8 @@ pub(crate) async fn server(options: ServerArguments) -> anyhow::Result<i32> {
     .await
     .map_err(|error| match error {
         ServerError::NotLoopback(_) => anyhow::Error::new(error).context("--host needs --allow-remote"),
+        ServerError::Listen { address, .. } if Some(address.port()) == web_port => anyhow::Error::new(error)
+            .context("the web page has no port: choose one with --web-port, or give --no-web"),
         other => other.into(),
     })?;
     print_usage(&server);
@@ -75,10 +85,17 @@ fn print_usage(server: &Server) {
     let config = server.config_path().display();
     println!("ClearML API server   {}", server.api_url());
     println!("ClearML file server  {}", server.files_url());
+    if let Some(url) = server.web_url() {
+        println!("Web page             {url}");
+    }
     println!();
     println!("The credentials are in {config}. To use this server from any ClearML client:");
     println!();
     println!("    export CLEARML_CONFIG_FILE={config}");
+    if let Some(certificate) = server.certificate_to_trust() {
+        // The SDK's uploads do not look at api.verify_certificate.
+        println!("    export REQUESTS_CA_BUNDLE={}", certificate.display());
+    }
     println!("    clearml-agent daemon --queue default --create-queue --foreground");
     println!();
     println!("Ctrl-C stops the server; its data stay.");

@@ -87,7 +87,8 @@ fn below_files(path: &str) -> Option<String> {
     }
 }
 
-fn refuse_host(server: &Shared, headers: &HeaderMap) -> Option<Response> {
+/// Refuses a request whose `Host` header does not name this server.
+pub(crate) fn refuse_host(server: &Shared, headers: &HeaderMap) -> Option<Response> {
     let host = text_header(headers, "host").unwrap_or_default();
     if server.host_rule.allows(host) {
         return None;

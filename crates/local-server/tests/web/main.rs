@@ -5,4 +5,5 @@
     reason = "a test that cannot go on should panic where it is"
 )]
 
+mod page;
 mod tls;

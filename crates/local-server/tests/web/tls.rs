@@ -38,12 +38,19 @@ fn options(folder: &Path, certificate: &str, key: &str) -> ServerOptions {
     options
 }
 
-/// A client that trusts this certificate and nothing else.
+/// A client that trusts this certificate.
 fn client(certificate: &Path) -> reqwest::Client {
+    builder(Some(certificate)).build().unwrap()
+}
+
+/// A client that trusts at most this certificate, and follows nothing by itself.
+pub(crate) fn builder(certificate: Option<&Path>) -> reqwest::ClientBuilder {
     let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_file(certificate).unwrap())
-        .unwrap();
+    if let Some(certificate) = certificate {
+        roots
+            .add(CertificateDer::from_pem_file(certificate).unwrap())
+            .unwrap();
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -52,10 +59,9 @@ fn client(certificate: &Path) -> reqwest::Client {
         .with_no_client_auth();
     reqwest::Client::builder()
         .tls_backend_preconfigured(config)
+        .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .timeout(Duration::from_secs(30))
-        .build()
-        .unwrap()
 }
 
 async fn login(server: &Server, client: &reqwest::Client) -> String {
