@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Number, Value};
 
-use crate::keys::Kind;
+use crate::keys::{Class, Kind};
 
 /// Most seconds that any setting accepts, so that every number of seconds fits a `Duration`.
 const MAX_NUMBER: f64 = 1e15;
@@ -22,10 +22,16 @@ pub(crate) fn fits(kind: Kind, value: &Value) -> bool {
             Kind::Number(least) => {
                 number(value).is_some_and(|number| number >= least && number <= MAX_NUMBER)
             }
-            Kind::List => list(value).is_some(),
+            Kind::List | Kind::Words => list(value).is_some(),
             Kind::Choice(words) => choice(words, value).is_some(),
             Kind::Verify => flag(value).is_some() || value.is_string(),
-            Kind::Structure => value.is_array() || value.is_object(),
+            Kind::PortRange => port_range(value).is_some(),
+            Kind::Map => value
+                .as_object()
+                .is_some_and(|members| members.values().all(|member| text(member).is_some())),
+            Kind::Entries => value
+                .as_array()
+                .is_some_and(|entries| entries.iter().all(Value::is_object)),
         }
 }
 
@@ -99,20 +105,39 @@ pub(crate) fn list(value: &Value) -> Option<Vec<String>> {
     }
 }
 
+/// The first and the last port of a range.
+pub(crate) fn port_range(value: &Value) -> Option<(u16, u16)> {
+    let [first, last] = value.as_array()?.as_slice() else {
+        return None;
+    };
+    let port = |value| u16::try_from(integer(value)?).ok().filter(|port| *port > 0);
+    let (first, last) = (port(first)?, port(last)?);
+    (first <= last).then_some((first, last))
+}
+
+/// A list of texts; a single text is divided as a shell would, or taken whole if it can't be.
+pub(crate) fn words(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(single) => Some(shlex::split(single).unwrap_or_else(|| vec![single.clone()])),
+        other => list(other),
+    }
+}
+
 /// The value that the text of an environment variable gives to a key of this kind.
-pub(crate) fn from_variable(kind: Kind, content: &str) -> Option<Value> {
+pub(crate) fn from_variable(kind: Kind, class: Class, content: &str) -> Option<Value> {
     let content = content.trim();
     let as_text = Value::from(content);
     match kind {
         Kind::Text | Kind::Path => Some(as_text),
+        Kind::Flag if class == Class::Presence => Some(flag(&as_text).unwrap_or(true).into()),
         Kind::Flag => flag(&as_text).map(Value::from),
         Kind::Verify => Some(flag(&as_text).map_or(as_text, Value::from)),
         Kind::Integer(_) | Kind::Port | Kind::Number(_) if !fits(kind, &as_text) => None,
         Kind::Integer(_) | Kind::Port => integer(&as_text).map(Value::from),
         Kind::Number(_) => Number::from_f64(number(&as_text)?).map(Value::Number),
-        Kind::List => shlex::split(content).map(Value::from),
+        Kind::List | Kind::Words => shlex::split(content).map(Value::from),
         Kind::Choice(words) => choice(words, &as_text).map(Value::from),
-        Kind::Structure => serde_json::from_str(content)
+        Kind::Map | Kind::Entries | Kind::PortRange => serde_json::from_str(content)
             .ok()
             .filter(|value| fits(kind, value)),
     }
@@ -192,7 +217,15 @@ mod tests {
             (Kind::Verify, "/ca.pem", Some(Value::from("/ca.pem"))),
             (Kind::Choice(&["get", "post"]), "POST", Some(Value::from("post"))),
         ] {
-            assert_eq!(from_variable(kind, text), expected, "{kind} {text}");
+            assert_eq!(
+                from_variable(kind, Class::Lenient, text),
+                expected,
+                "{kind} {text}"
+            );
+        }
+        for (text, expected) in [("0", false), ("False", false), ("1", true), ("please", true)] {
+            let flag = from_variable(Kind::Flag, Class::Presence, text);
+            assert_eq!(flag, Some(Value::from(expected)), "{text}");
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::convert;
 use crate::error::{ConfigError, Warning};
-use crate::keys::{self, Declaration, DefaultValue, Kind};
+use crate::keys::{self, DefaultValue, Kind, Standing};
 use crate::layers::Sources;
 use crate::origin::Origin;
 use crate::source;
@@ -66,19 +66,64 @@ impl Effective {
         self.origins.insert(path, Origin::Derived(from.to_owned()));
     }
 
-    /// Checks every declared key against its declaration.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        for declaration in keys::declarations() {
-            if let Some(value) = self.get_set(declaration.key)
-                && !convert::fits(declaration.kind, value)
-            {
-                return Err(self.wrong_type(declaration, value));
-            }
-        }
-        Ok(())
+    /// Where the value at a path came from.
+    pub(crate) fn origin_of(&self, path: &[String]) -> Option<&Origin> {
+        self.origins.get(path)
     }
 
-    fn wrong_type(&self, declaration: &Declaration, value: &Value) -> ConfigError {
+    /// Writes a value in another way, which leaves its origin what it was.
+    pub(crate) fn rewrite(&mut self, key: &str, value: Value) {
+        let origin = self.origin(key).cloned();
+        self.derive(key, value, "");
+        if let Some(origin) = origin {
+            let path = key.split('.').map(str::to_owned).collect();
+            self.origins.insert(path, origin);
+        }
+    }
+
+    /// Adds an element to a list that was worked out from others, unless it is there already.
+    pub(crate) fn append(&mut self, key: &str, element: &Value, from: &str) {
+        let mut list = match self.get(key) {
+            Some(Value::Array(list)) => list.clone(),
+            _ => Vec::new(),
+        };
+        if !list.contains(element) {
+            list.push(element.clone());
+            self.derive(key, Value::Array(list), from);
+        }
+    }
+
+    /// Checks every declared key against its declaration, and that sections are sections.
+    ///
+    /// What is only handed on to tasks is not ours to judge.
+    pub(crate) fn check(&mut self) -> Result<Vec<Warning>, ConfigError> {
+        let mut warnings = Vec::new();
+        for section in ["agent", "api"] {
+            if let Some(value) = self.get_set(section).filter(|value| !value.is_object()) {
+                return Err(self.wrong_type(section, "an object", false, value));
+            }
+        }
+        for declaration in keys::declarations() {
+            let Some(value) = self.get_set(declaration.key) else {
+                continue;
+            };
+            if convert::fits(declaration.kind, value) || matches!(declaration.standing, Standing::PassedOn(_))
+            {
+                continue;
+            }
+            let expected = declaration.kind.to_string();
+            let error = self.wrong_type(declaration.key, &expected, declaration.secret, value);
+            let Some(instead) = declaration.instead else {
+                return Err(error);
+            };
+            warnings.push(Warning(format!("{error}; {instead} is used instead")));
+            let instead = serde_json::from_str(instead).expect("the declarations are checked by the tests");
+            self.derive(declaration.key, instead, "a value of the wrong type");
+        }
+        Ok(warnings)
+    }
+
+    fn wrong_type(&self, key: &str, expected: &str, secret: bool, value: &Value) -> ConfigError {
         let shape = match value {
             Value::Object(_) => "an object",
             Value::Array(_) => "a list",
@@ -88,17 +133,19 @@ impl Effective {
             Value::Null => "null",
         };
         let plain = value.is_number() || value.is_boolean() || value.is_string();
-        let found = if plain && !declaration.secret {
+        let found = if plain && secret {
+            format!("{shape}, {}", clearml_support::secret::MASK)
+        } else if plain {
             let quoted = clearml_support::redact::mask_url(&value.to_string());
             format!("{shape}, {}", quoted.chars().take(MAX_QUOTED).collect::<String>())
         } else {
             shape.to_owned()
         };
         ConfigError::WrongType {
-            key: declaration.key.to_owned(),
-            expected: declaration.kind.to_string(),
+            key: key.to_owned(),
+            expected: expected.to_owned(),
             found,
-            origin: self.origin(declaration.key).cloned().unwrap_or(Origin::Default),
+            origin: self.origin(key).cloned().unwrap_or(Origin::Default),
         }
     }
 
@@ -135,7 +182,10 @@ impl Reader<'_> {
                 DefaultValue::Internal(text) => serde_json::from_str(text).ok(),
                 // A text, path or list that was emptied is meant to be empty; the rest cannot be.
                 DefaultValue::Packaged(text)
-                    if !matches!(declaration.kind, Kind::Text | Kind::Path | Kind::List) =>
+                    if !matches!(
+                        declaration.kind,
+                        Kind::Text | Kind::Path | Kind::List | Kind::Words
+                    ) =>
                 {
                     serde_json::from_str(text).ok()
                 }
@@ -171,10 +221,9 @@ impl Reader<'_> {
     }
 
     pub(crate) fn list(&self, key: &str) -> Vec<String> {
-        self.value(key)
-            .as_ref()
-            .and_then(convert::list)
-            .unwrap_or_default()
+        let split = keys::declaration(key).is_some_and(|declaration| declaration.kind == Kind::Words);
+        let read = if split { convert::words } else { convert::list };
+        self.value(key).as_ref().and_then(read).unwrap_or_default()
     }
 
     pub(crate) fn choice(&self, key: &str) -> &'static str {
@@ -191,17 +240,7 @@ impl Reader<'_> {
     }
 
     /// The value of a variable that stands for no key; `None` when it is unset or unusable.
-    pub(crate) fn variable(&self, name: &str) -> Result<Option<Value>, ConfigError> {
-        let variable = keys::variable(name).expect("the settings read declared variables only");
-        let Some((name, content)) = self.sources.variable(variable.names) else {
-            return Ok(None);
-        };
-        match convert::from_variable(variable.kind, content) {
-            None if variable.strict => Err(ConfigError::Variable {
-                name: name.to_owned(),
-                expected: variable.kind.to_string(),
-            }),
-            value => Ok(value),
-        }
+    pub(crate) fn variable(&self, name: &str) -> Option<Value> {
+        self.sources.variable_value(name)
     }
 }

@@ -17,6 +17,30 @@ pub struct Place {
     pub file: Arc<Path>,
     /// The line, counted from 1.
     pub line: Option<usize>,
+    /// The column in characters, counted from 1.
+    pub column: Option<usize>,
+}
+
+impl Place {
+    /// The whole file.
+    pub(crate) fn whole(file: &Arc<Path>) -> Self {
+        Self {
+            file: Arc::clone(file),
+            line: None,
+            column: None,
+        }
+    }
+}
+
+impl Place {
+    /// The place in its file, for the beginning of a message.
+    fn inside(&self) -> String {
+        match (self.line, self.column) {
+            (Some(line), Some(column)) => format!("line {line}, column {column}: "),
+            (Some(line), None) => format!("line {line}: "),
+            _ => String::new(),
+        }
+    }
 }
 
 impl fmt::Display for Place {
@@ -28,11 +52,20 @@ impl fmt::Display for Place {
     }
 }
 
+/// What a syntax error is called in messages: the name that log readers know from the Python agent.
+const SYNTAX_KIND: &str = "ParseSyntaxException";
+
 /// The configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// The file that the user named is not there, or is no file.
+    #[error("Could not open configuration file: {}", path.display())]
+    NoFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file could not be read.
-    #[error("cannot read the configuration file {}: {source}", path.display())]
+    #[error("Failed loading {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -41,7 +74,7 @@ pub enum ConfigError {
     },
     /// A file is not text.
     #[error(
-        "{}, line {line}, column {column}: the configuration file is not UTF-8; save it in that encoding",
+        "Failed loading {}: line {line}, column {column}: it is not UTF-8; save it in that encoding",
         path.display()
     )]
     NotUtf8 {
@@ -53,10 +86,15 @@ pub enum ConfigError {
         column: usize,
     },
     /// A file is not HOCON.
-    #[error("{}, line {line}, column {column}: {message}, at: {excerpt}", path.display())]
+    #[error(
+        "Failed parsing {} ({SYNTAX_KIND}): (at char {offset}, line:{line}, col:{column}): {message}, at: {excerpt}",
+        path.display()
+    )]
     Syntax {
         /// The file.
         path: PathBuf,
+        /// How many characters come before.
+        offset: usize,
         /// Line, counted from 1.
         line: usize,
         /// Column in characters, counted from 1.
@@ -67,7 +105,7 @@ pub enum ConfigError {
         excerpt: String,
     },
     /// A file is well-formed but has no meaning: an undefined substitution, a cycle, too much of something.
-    #[error("{place}: {message}")]
+    #[error("Failed loading {}: {}{message}", place.file.display(), place.inside())]
     Resolve {
         /// Where.
         place: Place,
@@ -75,7 +113,7 @@ pub enum ConfigError {
         message: String,
     },
     /// A key has a value of another type than declared.
-    #[error("{key} must be {expected}, but {origin} sets it to {found}")]
+    #[error("{key} must be {expected}, but {} sets it to {found}", origin.exact())]
     WrongType {
         /// The dotted key.
         key: String,

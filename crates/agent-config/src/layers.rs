@@ -1,32 +1,30 @@
 //! The layers of the configuration, lowest first, and the effective tree that they make.
 //!
-//! Packaged defaults, the configuration folder, the files, `CLEARML_AGENT__…` overrides, mapped
-//! environment variables, command line. Each layer is a `config::Source`; the `config` crate lays them
-//! over each other. Objects merge, everything else replaces. A further layer is one more
-//! [`Layer`] at its place in [`collect`].
+//! Packaged defaults, the configuration folder, the files, `CLEARML_AGENT__…` overrides, vaults, mapped
+//! environment variables, the monitoring vault, command line. Each layer is a `config::Source`; the `config`
+//! crate lays them over each other. Objects merge, everything else replaces. A further layer is one more
+//! [`Layer`] at its place in [`Layers::combine`].
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use config::Source;
 use serde_json::{Map, Value};
 
 use crate::convert;
 use crate::effective::Effective;
-use crate::error::{ConfigError, Place, Warning};
-use crate::hocon::{self, Document};
-use crate::keys::{self, DefaultValue};
+use crate::error::{ConfigError, Warning};
+use crate::fetch::Fetch;
+use crate::folder;
+use crate::hocon::{self, Context};
+use crate::keys::{self, Class, DefaultValue, Kind};
 use crate::origin::Origin;
 use crate::source::Layer;
 
-/// Defaults of sections that the agent only passes on.
-const PACKAGED: &str = include_str!("packaged.json");
 /// Beginning of the names of override variables.
 const OVERRIDE_PREFIX: &str = "CLEARML_AGENT__";
-/// Limits of a configuration folder.
-const MAX_FOLDER_FILES: usize = 256;
-const MAX_FOLDER_DEPTH: usize = 8;
+/// The list that two variables add an entry to.
+const AZURE_CONTAINERS: &str = "sdk.azure.storage.containers";
 
 /// Where configuration is looked for.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +39,8 @@ pub struct Sources {
     pub overrides: Vec<(String, Value, String)>,
     /// The host name, from which a worker gets its name; asked of the system when not given.
     pub host_name: Option<String>,
+    /// Gets documents that files include by URL; without it such includes are skipped.
+    pub fetch: Option<Fetch>,
 }
 
 impl Sources {
@@ -67,6 +67,13 @@ impl Sources {
         })
     }
 
+    /// What a declared variable is set to; nothing where its text is unusable.
+    pub(crate) fn variable_value(&self, name: &str) -> Option<Value> {
+        let variable = keys::variable(name).expect("the settings read declared variables only");
+        let (_, content) = self.variable(variable.names)?;
+        convert::from_variable(variable.kind, variable.class, content)
+    }
+
     /// The path that a declared variable names.
     pub(crate) fn variable_path(&self, name: &str) -> Option<PathBuf> {
         let (_, content) = self.variable(keys::variable(name)?.names)?;
@@ -76,54 +83,85 @@ impl Sources {
     pub(crate) fn path(&self, text: &str) -> PathBuf {
         convert::path(text, self.home.as_deref(), &self.env)
     }
+
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context {
+            env: &self.env,
+            fetch: self.fetch.as_ref(),
+        }
+    }
 }
 
-/// What the layers came to.
-pub(crate) struct Collected {
-    pub(crate) effective: Effective,
+/// All layers but the vaults, which come later.
+#[derive(Debug)]
+pub(crate) struct Layers {
+    /// What vaults are laid over.
+    below: Vec<Layer>,
+    /// Mapped variables, which are laid over vaults.
+    variables: Vec<Layer>,
+    azure: Option<Value>,
+    options: Vec<Layer>,
+    /// The file that is shown to the user as "the" configuration.
     pub(crate) location: Option<PathBuf>,
+    /// The files that were read.
+    pub(crate) files: Vec<PathBuf>,
     pub(crate) warnings: Vec<Warning>,
 }
 
-/// Reads all layers and lays them over each other.
-pub(crate) fn collect(sources: &Sources) -> Result<Collected, ConfigError> {
-    let mut warnings = Vec::new();
-    let mut layers = vec![packaged()];
-    let mut documents = folder_documents(sources)?;
-    let (files, location) = files(sources);
-    for file in files {
-        documents.push(hocon::read_file(&file, &sources.env)?);
+impl Layers {
+    /// Reads all layers.
+    pub(crate) fn read(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut warnings = Vec::new();
+        check_variables(sources, &mut warnings)?;
+        let environment = environment(sources)?;
+        let mut below = vec![packaged()];
+        below.push(Layer::of_key("env", Value::from(environment), &Origin::Default));
+        let mut documents = folder::documents(sources, environment)?;
+        let (files, location) = files(sources)?;
+        for file in &files {
+            documents.push(hocon::read_file(file, &sources.context())?);
+        }
+        for document in documents {
+            warnings.extend(document.warnings.into_iter().map(Warning));
+            below.push(Layer::from_places(document.root, &document.places));
+        }
+        below.extend(dynamic_overrides(sources, &mut warnings));
+        let option = |(key, value, option): &(String, Value, String)| {
+            Layer::of_key(key, value.clone(), &Origin::CommandLine(option.clone()))
+        };
+        Ok(Self {
+            below,
+            variables: mapped_variables(sources),
+            azure: azure_container(sources),
+            options: sources.overrides.iter().map(option).collect(),
+            location,
+            files,
+            warnings,
+        })
     }
-    for document in documents {
-        warnings.extend(document.warnings.into_iter().map(Warning));
-        layers.push(Layer::from_places(document.root, &document.places));
+
+    /// Lays them over each other, with the vaults, each kind at its place.
+    pub(crate) fn combine(&self, vaults: &[Layer], monitoring: &[Layer]) -> Result<Effective, ConfigError> {
+        // The builder of `config` would rebuild every object on the way and forget where it came from.
+        let mut merged = config::Config::default();
+        let order = [&self.below, vaults, &self.variables, monitoring, &self.options];
+        for layer in order.into_iter().flatten() {
+            layer.collect_to(&mut merged.cache)?;
+        }
+        let mut effective = Effective::from_config(merged);
+        if let Some(container) = &self.azure {
+            effective.append(
+                AZURE_CONTAINERS,
+                container,
+                "AZURE_STORAGE_ACCOUNT, AZURE_STORAGE_KEY",
+            );
+        }
+        Ok(effective)
     }
-    layers.extend(dynamic_overrides(sources, &mut warnings));
-    layers.extend(mapped_variables(sources, &mut warnings)?);
-    for (key, value, option) in &sources.overrides {
-        layers.push(Layer::of_key(
-            key,
-            value.clone(),
-            &Origin::CommandLine(option.clone()),
-        ));
-    }
-    // The builder of `config` would rebuild every object on the way and forget where it came from.
-    let mut merged = config::Config::default();
-    for layer in &layers {
-        layer.collect_to(&mut merged.cache)?;
-    }
-    let effective = Effective::from_config(merged);
-    Ok(Collected {
-        effective,
-        location,
-        warnings,
-    })
 }
 
 fn packaged() -> Layer {
-    let root: Map<String, Value> =
-        serde_json::from_str(PACKAGED).expect("the packaged defaults are checked by the tests");
-    let mut layer = Layer::from_places(root, &BTreeMap::new());
+    let mut layer = Layer::from_places(Map::new(), &BTreeMap::new());
     for declaration in keys::declarations() {
         if let DefaultValue::Packaged(text) = declaration.default {
             let value = serde_json::from_str(text).expect("the declared defaults are checked by the tests");
@@ -134,10 +172,14 @@ fn packaged() -> Layer {
 }
 
 /// The files to read, lowest first, and the one that is shown to the user as "the" configuration.
-fn files(sources: &Sources) -> (Vec<PathBuf>, Option<PathBuf>) {
+fn files(sources: &Sources) -> Result<(Vec<PathBuf>, Option<PathBuf>), ConfigError> {
     if let Some(file) = &sources.config_file {
-        let file = sources.path(&file.to_string_lossy());
-        return (vec![file.clone()], Some(file));
+        let path = sources.path(&file.to_string_lossy());
+        // An empty configuration is often given as /dev/null.
+        if !path.is_file() && path.as_os_str() != "/dev/null" {
+            return Err(ConfigError::NoFile { path });
+        }
+        return Ok((vec![path.clone()], Some(path)));
     }
     if let Some(file) = sources.variable_path("CLEARML_CONFIG_FILE") {
         // A variable may name a file that does not exist (yet).
@@ -146,7 +188,7 @@ fn files(sources: &Sources) -> (Vec<PathBuf>, Option<PathBuf>) {
         } else {
             Vec::new()
         };
-        return (present, Some(file));
+        return Ok((present, Some(file)));
     }
     let in_home = |name: &str| {
         sources
@@ -157,100 +199,21 @@ fn files(sources: &Sources) -> (Vec<PathBuf>, Option<PathBuf>) {
     };
     let (old, current) = (in_home("trains.conf"), in_home("clearml.conf"));
     let location = current.clone().or_else(|| old.clone());
-    (old.into_iter().chain(current).collect(), location)
+    Ok((old.into_iter().chain(current).collect(), location))
 }
 
-/// The documents of the configuration folder, each below the key that its path says.
-fn folder_documents(sources: &Sources) -> Result<Vec<Document>, ConfigError> {
-    let Some(folder) = sources.variable_path("CLEARML_CONFIG_PATH") else {
-        return Ok(Vec::new());
+/// The part of the configuration folder that is read besides its default part.
+fn environment(sources: &Sources) -> Result<&'static str, ConfigError> {
+    let Some(variable) = keys::variable("TRAINS_ENV") else {
+        return Ok("default");
     };
-    let mut parts = vec!["default"];
-    if let Some((name, content)) = sources.variable(&["TRAINS_ENV"]) {
-        let kind = keys::variable(name).map(|variable| variable.kind);
-        let Some(keys::Kind::Choice(words)) = kind else {
-            return Ok(Vec::new());
-        };
-        let part = convert::choice(words, &Value::from(content)).ok_or_else(|| ConfigError::Variable {
-            name: name.to_owned(),
-            expected: keys::Kind::Choice(words).to_string(),
-        })?;
-        if part != "default" {
-            parts.push(part);
-        }
-    }
-    let mut documents = Vec::new();
-    for part in parts {
-        let base = folder.join(part);
-        let mut found = Vec::new();
-        find_files(&base, &mut Vec::new(), &mut found)?;
-        for (key, file) in found {
-            documents.push(nested(hocon::read_file(&file, &sources.env)?, &key));
-        }
-    }
-    Ok(documents)
-}
-
-/// All `*.conf` below a folder, in the order of their names, each with its key.
-fn find_files(
-    folder: &Path,
-    key: &mut Vec<String>,
-    found: &mut Vec<(Vec<String>, PathBuf)>,
-) -> Result<(), ConfigError> {
-    let problem = |source| ConfigError::Read {
-        path: folder.to_path_buf(),
-        source,
-    };
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(problem)?,
-    };
-    let mut entries = entries.collect::<Result<Vec<_>, _>>().map_err(problem)?;
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    for entry in entries {
-        let path = entry.path();
-        let stem = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if key.len() >= MAX_FOLDER_DEPTH || found.len() >= MAX_FOLDER_FILES {
-            return Err(ConfigError::Resolve {
-                place: Place {
-                    file: Arc::from(path),
-                    line: None,
-                },
-                message: format!(
-                    "a configuration folder may hold {MAX_FOLDER_FILES} files, {MAX_FOLDER_DEPTH} folders deep"
-                ),
-            });
-        }
-        key.push(stem);
-        // Links to folders are not followed, they could go round in circles.
-        if entry.file_type().map_err(problem)?.is_dir() {
-            find_files(&path, key, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "conf") {
-            found.push((key.clone(), path));
-        }
-        key.pop();
-    }
-    Ok(())
-}
-
-/// The same document below a key.
-fn nested(document: Document, key: &[String]) -> Document {
-    let root = key.iter().rev().fold(document.root, |inner, part| {
-        Map::from_iter([(part.clone(), Value::Object(inner))])
-    });
-    let places = document
-        .places
-        .into_iter()
-        .map(|(path, place)| ([key, &path].concat(), place))
-        .collect();
-    Document {
-        root,
-        places,
-        warnings: document.warnings,
+    match (variable.kind, sources.variable(variable.names)) {
+        (Kind::Choice(words), Some((name, content))) => convert::choice(words, &Value::from(content))
+            .ok_or_else(|| ConfigError::Variable {
+                name: name.to_owned(),
+                expected: variable.kind.to_string(),
+            }),
+        _ => Ok("default"),
     }
 }
 
@@ -273,27 +236,61 @@ fn dynamic_overrides(sources: &Sources, warnings: &mut Vec<Warning>) -> Vec<Laye
     layers
 }
 
-/// The variables that the declared keys name.
-fn mapped_variables(sources: &Sources, warnings: &mut Vec<Warning>) -> Result<Vec<Layer>, ConfigError> {
-    let mut layers = Vec::new();
-    for declaration in keys::declarations() {
-        let Some((name, content)) = sources.variable(declaration.variables) else {
+/// Looks at every variable: unusable texts are reported, or stop the start, as the tables say.
+fn check_variables(sources: &Sources, warnings: &mut Vec<Warning>) -> Result<(), ConfigError> {
+    let keys = keys::declarations().map(|key| (key.variables, key.kind, key.class, key.secret));
+    let others = keys::variables().map(|own| (own.names, own.kind, own.class, own.secret));
+    for (names, kind, class, secret) in keys.chain(others) {
+        let Some((name, content)) = sources.variable(names) else {
             continue;
         };
-        let origin = Origin::Variable(name.to_owned());
-        match convert::from_variable(declaration.kind, content) {
-            Some(value) => layers.push(Layer::of_key(declaration.key, value, &origin)),
-            None if declaration.strict_variables => {
-                return Err(ConfigError::Variable {
-                    name: name.to_owned(),
-                    expected: declaration.kind.to_string(),
-                });
-            }
-            None => warnings.push(Warning(format!(
-                "the environment variable {name} is ignored, it must be {}",
-                declaration.kind
-            ))),
+        if convert::from_variable(kind, class, content).is_some() {
+            continue;
         }
+        if matches!(class, Class::Strict | Class::OnlyTrue) {
+            return Err(ConfigError::Variable {
+                name: name.to_owned(),
+                expected: kind.to_string(),
+            });
+        }
+        let shown = if secret {
+            clearml_support::secret::MASK.to_owned()
+        } else {
+            clearml_support::redact::mask_url(content)
+                .chars()
+                .take(60)
+                .collect()
+        };
+        warnings.push(Warning(format!(
+            "Environment configuration: invalid value {name}={shown}: it must be {kind}, and is ignored"
+        )));
     }
-    Ok(layers)
+    Ok(())
+}
+
+/// The variables that the declared keys name.
+fn mapped_variables(sources: &Sources) -> Vec<Layer> {
+    let layer = |declaration: &keys::Declaration| {
+        let (name, content) = sources.variable(declaration.variables)?;
+        let value = convert::from_variable(declaration.kind, declaration.class, content)?;
+        if declaration.class == Class::OnlyTrue && value == Value::Bool(false) {
+            return None;
+        }
+        let origin = Origin::Variable(name.to_owned());
+        Some(Layer::of_key(declaration.key, value, &origin))
+    };
+    keys::declarations().filter_map(layer).collect()
+}
+
+/// The entry that two variables make.
+fn azure_container(sources: &Sources) -> Option<Value> {
+    let members = [
+        ("account_name", "AZURE_STORAGE_ACCOUNT"),
+        ("account_key", "AZURE_STORAGE_KEY"),
+    ];
+    let entry: Map<String, Value> = members
+        .into_iter()
+        .filter_map(|(member, name)| Some((member.to_owned(), sources.variable_value(name)?)))
+        .collect();
+    (!entry.is_empty()).then_some(Value::Object(entry))
 }

@@ -48,20 +48,61 @@
 mod convert;
 mod effective;
 mod error;
+mod fetch;
+mod files;
+mod folder;
 mod hocon;
 mod keys;
 mod layers;
+mod left_out;
 mod mask;
+mod notice;
 mod origin;
+mod prepare;
+mod printout;
 mod settings;
 mod source;
+mod vaults;
 
 pub use error::{ConfigError, Place, Warning};
-pub use keys::{Declaration, DefaultValue, Kind, Variable, declaration, declarations, variables};
+pub use fetch::Fetch;
+pub use files::{PlannedFile, UnusableFile};
+pub use keys::{
+    Class, Declaration, DefaultValue, Kind, Section, Standing, Variable, VariableSection, declaration,
+    declarations, sections, variable, variable_sections, variables,
+};
 pub use layers::Sources;
+pub use mask::{CommandMask, mask_urls};
+pub use notice::{Notice, NoticeLevel};
 pub use origin::Origin;
+pub use prepare::Prepared;
+pub use printout::{printout, properties};
 pub use settings::{
     AgentSettings, ApiSettings, CacheSettings, ConsoleSettings, Credentials, EnvironmentOverrides,
     GitCredential, GitSettings, HttpMethod, InitialConnect, OnStop, PackageManager, PackageManagerSettings,
     PollSettings, Settings, TlsVerify, VenvsCacheSettings,
 };
+pub use vaults::{Vault, WithVaults};
+
+/// Reads one text in the language of `clearml.conf` by itself: substitutions are resolved, nothing is laid
+/// over anything, nothing is checked against the declarations. The text may include nothing.
+///
+/// `name` stands for the text in errors.
+///
+/// # Errors
+///
+/// [`ConfigError`], when the text is too long or is not HOCON.
+pub fn parse(text: &str, name: &std::path::Path) -> Result<serde_json::Value, ConfigError> {
+    if text.len() as u64 > hocon::MAX_FILE_BYTES {
+        return Err(ConfigError::Read {
+            path: name.to_path_buf(),
+            source: std::io::Error::from(std::io::ErrorKind::FileTooLarge),
+        });
+    }
+    let context = hocon::Context {
+        env: &std::collections::BTreeMap::new(),
+        fetch: None,
+    };
+    let document = hocon::read_text_as(text, name, &hocon::Base::Closed, &context)?;
+    Ok(serde_json::Value::Object(document.root))
+}

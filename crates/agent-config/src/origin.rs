@@ -17,7 +17,11 @@ pub enum Origin {
         path: PathBuf,
         /// The line of its last assignment, counted from 1.
         line: Option<usize>,
+        /// The column of that assignment in characters, counted from 1.
+        column: Option<usize>,
     },
+    /// A configuration vault of the server, by its scope and description.
+    Vault(String),
     /// An environment variable, by name.
     Variable(String),
     /// The command line, by the name of the option.
@@ -33,8 +37,10 @@ impl fmt::Display for Origin {
             Self::File {
                 path,
                 line: Some(line),
+                ..
             } => write!(f, "{}:{line}", path.display()),
-            Self::File { path, line: None } => write!(f, "{}", path.display()),
+            Self::File { path, line: None, .. } => write!(f, "{}", path.display()),
+            Self::Vault(vault) => write!(f, "vault {vault}"),
             Self::Variable(name) => write!(f, "environment variable {name}"),
             Self::CommandLine(option) => write!(f, "command line {option}"),
             Self::Derived(from) => write!(f, "derived from {from}"),
@@ -43,6 +49,16 @@ impl fmt::Display for Origin {
 }
 
 impl Origin {
+    /// With the column, where it is known.
+    pub(crate) fn exact(&self) -> String {
+        match self {
+            Self::File {
+                column: Some(column), ..
+            } => format!("{self}:{column}"),
+            _ => self.to_string(),
+        }
+    }
+
     /// The one line of text that a `config::Value` carries along.
     pub(crate) fn encode(&self) -> String {
         serde_json::to_string(self).expect("an origin is strings and numbers, which JSON can hold")

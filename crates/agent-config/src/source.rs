@@ -26,6 +26,16 @@ impl Layer {
         ))
     }
 
+    /// A document of which only the whole has an origin.
+    pub(crate) fn of_root(root: Map<String, Value>, origin: &Origin) -> Self {
+        Self(from_json(
+            Value::Object(root),
+            &mut Vec::new(),
+            origin,
+            &BTreeMap::new(),
+        ))
+    }
+
     /// A single key.
     pub(crate) fn of_key(key: &str, value: Value, origin: &Origin) -> Self {
         let leaf = from_json(value, &mut Vec::new(), origin, &BTreeMap::new());
@@ -96,6 +106,7 @@ fn from_json(
     let own = places.get(path).map(|place| Origin::File {
         path: place.file.to_path_buf(),
         line: place.line,
+        column: place.column,
     });
     let origin = own.as_ref().unwrap_or(outer);
     let kind = match value {

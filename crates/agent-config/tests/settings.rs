@@ -170,9 +170,9 @@ fn one_file_can_replace_the_usual_ones() {
     home.sources.config_file = Some(home.path("other.conf"));
     assert_eq!(home.load().agent.worker_name, "other");
     home.sources.config_file = Some(home.path("missing.conf"));
-    assert!(home.error().contains("missing.conf"));
+    assert!(home.error().starts_with("Could not open configuration file: /"));
     home.sources.config_file = Some(home.folder.path().to_path_buf());
-    assert!(home.error().contains("not a regular file"));
+    assert!(home.error().starts_with("Could not open configuration file: /"));
 }
 
 #[test]
@@ -185,12 +185,13 @@ fn malformed_files_are_reported_with_file_line_column_and_text() {
     assert_eq!(
         home.error(),
         format!(
-            "{path}, line 5, column 17: `&` may only stand in quotes; put the value of api.agent.worker_name in double quotes, at: worker_name: a&b"
+            "Failed parsing {path} (ParseSyntaxException): (at char 59, line:5, col:17): `&` may only stand in quotes; put the value of api.agent.worker_name in double quotes, at: worker_name: a&b"
         )
     );
     let home = Home::new(&[("clearml.conf", "api {\n  api_server: http://h:8008\n")]);
     assert!(
-        home.error().contains("line 1, column 5: this is never closed"),
+        home.error()
+            .contains("(at char 4, line:1, col:5): this is never closed"),
         "{}",
         home.error()
     );
@@ -201,24 +202,32 @@ fn wrong_types_name_key_expectation_value_and_line() {
     for (text, expected) in [
         (
             "\nagent.vcs_cache.enabled: perhaps",
-            "agent.vcs_cache.enabled must be true or false, but PATH:2 sets it to a text, \"perhaps\"",
+            "agent.vcs_cache.enabled must be true or false, but PATH:2:1 sets it to a text, \"perhaps\"",
         ),
         (
             "agent.force_git_ssh_port: 70000",
-            "agent.force_git_ssh_port must be a port number from 1 to 65535, but PATH:1 sets it to a number, 70000",
+            "agent.force_git_ssh_port must be a port number from 1 to 65535, but PATH:1:1 sets it to a number, 70000",
         ),
         (
             "agent.package_manager.type: pipp",
-            "agent.package_manager.type must be one of pip, conda, poetry, uv, but PATH:1 sets it to a text, \"pipp\"",
+            "agent.package_manager.type must be one of pip, conda, poetry, uv, but PATH:1:1 sets it to a text, \"pipp\"",
         ),
         (
             "agent.package_manager.pip_version { a: 1 }",
-            "agent.package_manager.pip_version must be a list of texts, but PATH:1 sets it to an object",
+            "agent.package_manager.pip_version must be a list of texts, but PATH:1:1 sets it to an object",
         ),
         ("agent.vcs_cache: on", ""),
         (
+            "agent: 5",
+            "agent must be an object, but PATH:1:1 sets it to a number, 5",
+        ),
+        (
+            "agent {\n  docker_args_allowed_port_range: [10, 5]\n}",
+            "agent.docker_args_allowed_port_range must be a list of two port numbers, the first not above the second, but PATH:2:3 sets it to a list",
+        ),
+        (
             "api.http.max_req_size: 1.5",
-            "api.http.max_req_size must be a whole number of at least 1, but PATH:1 sets it to a number, 1.5",
+            "api.http.max_req_size must be a whole number of at least 1, but PATH:1:1 sets it to a number, 1.5",
         ),
     ] {
         let home = Home::new(&[("clearml.conf", text)]);
@@ -458,7 +467,7 @@ fn what_is_shown_to_people_has_no_secrets() {
     let settings = home.load();
     let shown = serde_json::to_string_pretty(&settings.masked_json()).unwrap();
     assert!(!shown.contains("hunter2"), "{shown}");
-    for visible in ["\"AK\"", "\"me\"", "SHOWN=1", "https://u:****@h/simple"] {
+    for visible in ["\"AK\"", "\"me\"", "SHOWN=1", "https://u:********@h/simple"] {
         assert!(shown.contains(visible), "{visible} in {shown}");
     }
     assert!(!format!("{settings:?} {:?} {:?}", settings.agent, settings.api).contains("hunter2"));
@@ -490,7 +499,7 @@ proptest! {
     fn declared_secrets_never_show(secret in "S3CR3T[ -~]{0,12}", number in 0_usize..16) {
         let secrets: Vec<_> = declarations().filter(|key| key.secret).map(|key| key.key).collect();
         let key = secrets[number % secrets.len()];
-        let value = if key == "agent.git.extra_credentials" {
+        let value = if key.ends_with(".extra_credentials") {
             json!([{"user": "u", "pass": secret, "host": "h"}])
         } else {
             json!(secret)

@@ -1,8 +1,8 @@
 //! `config`: the effective configuration.
 
 use clap::Args;
-use clearml_agent_config::{Settings, Sources};
-use serde_json::Value;
+use clearml_agent_config::{Origin, Settings, Sources, printout, properties};
+use serde_json::{Value, json};
 
 use crate::arguments::VERSION_LINE;
 
@@ -12,71 +12,55 @@ pub(crate) struct ConfigArguments {
     #[arg(long)]
     json: bool,
     /// Say after each value which file, variable or option set it.
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     origins: bool,
 }
 
 pub(crate) fn config(options: &ConfigArguments, sources: &Sources) -> anyhow::Result<i32> {
     let settings = Settings::load(sources)?;
-    let effective = settings.masked_json();
-    if options.json {
-        println!("{effective:#}");
-        return Ok(0);
+    for warning in settings.warnings() {
+        let line = format!("clearml_agent: Warning: {warning}");
+        // Machines read the output.
+        if options.json {
+            eprintln!("{line}");
+        } else {
+            println!("{line}");
+        }
     }
-    let version = VERSION_LINE.rsplit(' ').next().unwrap_or_default();
-    let location = settings
-        .location()
-        .map_or_else(|| "None".to_owned(), |path| path.display().to_string());
-    println!("Current configuration (clearml_agent v{version}, location: {location}):");
-    println!("----------------------");
-    print_properties(&settings, "", &effective, options.origins);
-    println!();
+    match (options.json, options.origins) {
+        (true, false) => println!("{:#}", settings.masked_json()),
+        (true, true) => println!("{:#}", with_origins(&settings)),
+        (false, true) => println!("{}\n", properties(&settings, true).join("\n")),
+        (false, false) => print!(
+            "{}",
+            printout(&settings, VERSION_LINE.rsplit(' ').next().unwrap_or_default())
+        ),
+    }
     Ok(0)
 }
 
-/// Prints `dotted.key = value` lines; empty lists, empty maps and nulls are left out.
-fn print_properties(settings: &Settings, key: &str, value: &Value, origins: bool) {
-    let below = |name: &str| {
-        if key.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{key}.{name}")
-        }
-    };
-    let text = match value {
-        Value::Null => return,
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                // The environment of the machine is not part of the configuration of the agent.
-                if !(key.is_empty() && name == "env") {
-                    print_properties(settings, &below(name), field, origins);
-                }
-            }
-            return;
-        }
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                print_properties(settings, &below(&index.to_string()), item, origins);
-            }
-            return;
-        }
-        Value::String(text) => escape(text),
-        other => other.to_string(),
-    };
-    match settings.origin(key).filter(|_| origins) {
-        Some(origin) => println!("{key} = {text}    # {origin}"),
-        None => println!("{key} = {text}"),
-    }
+/// The masked values by dotted key, each with where it comes from.
+fn with_origins(settings: &Settings) -> Value {
+    let shown = settings.masked_json();
+    let mut values = serde_json::Map::new();
+    collect(settings, &shown, "", &mut values);
+    Value::Object(values)
 }
 
-/// The escapes of a properties file.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        if matches!(character, '=' | '!' | '#' | '\n') {
-            escaped.push('\\');
+fn collect(settings: &Settings, value: &Value, key: &str, values: &mut serde_json::Map<String, Value>) {
+    if let Value::Object(members) = value
+        && !members.is_empty()
+    {
+        for (name, member) in members {
+            let below = if key.is_empty() {
+                name.clone()
+            } else {
+                format!("{key}.{name}")
+            };
+            collect(settings, member, &below, values);
         }
-        escaped.push(character);
+        return;
     }
-    escaped
+    let origin = settings.origin(key).unwrap_or(Origin::Default).to_string();
+    values.insert(key.to_owned(), json!({"value": value, "origin": origin}));
 }

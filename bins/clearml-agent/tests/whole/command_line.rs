@@ -89,7 +89,7 @@ fn a_malformed_configuration_is_shown_with_its_place() {
     let options = alone(&folder, config);
     let (code, _, stderr) = finish(options.command(&["daemon", "--queue", "q"]));
     assert_eq!(code, 1, "{stderr}");
-    for wanted in ["clearml.conf", "line 3", "column 17", "http://unfinished"] {
+    for wanted in ["clearml.conf", "line:3", "col:17", "http://unfinished"] {
         assert!(stderr.contains(wanted), "no {wanted:?}: {stderr}");
     }
 }

@@ -13,18 +13,21 @@
 
 mod bound;
 mod dialect;
+mod include;
 mod raw;
 mod scalar;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+pub(crate) use self::include::Base;
 use crate::error::{ConfigError, Place};
+use crate::fetch::Fetch;
 
 /// Largest accepted configuration file. Real ones have a few kilobytes.
 pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -55,29 +58,44 @@ struct Notes {
     files: usize,
 }
 
-/// Reads and resolves the document in a file.
-///
-/// `env` answers substitutions that the document itself does not define.
-pub(crate) fn read_file(path: &Path, env: &BTreeMap<String, String>) -> Result<Document, ConfigError> {
-    let text = read_text(path)?;
-    read_text_as(&text, path, env)
+/// What a document may refer to outside of itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Context<'a> {
+    /// Answers substitutions that the document itself does not define.
+    pub(crate) env: &'a BTreeMap<String, String>,
+    /// Gets what is included by URL.
+    pub(crate) fetch: Option<&'a Fetch>,
 }
 
-/// Resolves a document that is already in memory; `path` names it and is the base of its includes.
+/// Reads and resolves the document in a file.
+pub(crate) fn read_file(path: &Path, context: &Context<'_>) -> Result<Document, ConfigError> {
+    let text = read_text(path)?;
+    read_text_as(&text, path, &Base::File(path.to_path_buf()), context)
+}
+
+/// Resolves a document that is already in memory; `name` is what messages call it.
 pub(crate) fn read_text_as(
     text: &str,
-    path: &Path,
-    env: &BTreeMap<String, String>,
+    name: &Path,
+    base: &Base,
+    context: &Context<'_>,
 ) -> Result<Document, ConfigError> {
     let mut notes = Notes::default();
-    let name: Arc<Path> = Arc::from(path);
-    let raw = raw::load(text, &name, &mut Vec::new(), &[path.to_path_buf()], &mut notes)?;
-    let raw = raw::with_environment(raw, &notes, env);
+    let name: Arc<Path> = Arc::from(name);
+    let identity = match base {
+        Base::File(path) => std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()),
+        Base::Url(_) | Base::Closed => name.to_path_buf(),
+    };
+    let source = raw::Source {
+        name: &name,
+        base,
+        chain: &[identity],
+        context,
+    };
+    let raw = raw::load(text, source, &mut Vec::new(), &mut notes)?;
+    let raw = raw::with_environment(raw, &notes, context.env);
     bound::check(&raw).map_err(|message| ConfigError::Resolve {
-        place: Place {
-            file: Arc::clone(&name),
-            line: None,
-        },
+        place: Place::whole(&name),
         message,
     })?;
     let root: Map<String, Value> = hocon_rs::Config::from(raw)
@@ -103,7 +121,13 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
             "it is not a regular file",
         )));
     }
-    let bytes = clearml_support::fs::read_limited(path, MAX_FILE_BYTES).map_err(problem)?;
+    text_of(
+        clearml_support::fs::read_limited(path, MAX_FILE_BYTES).map_err(problem)?,
+        path,
+    )
+}
+
+fn text_of(bytes: Vec<u8>, path: &Path) -> Result<String, ConfigError> {
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let before = &error.as_bytes()[..valid];
@@ -121,10 +145,6 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
 
 /// Turns an error of the resolver into one that names the line, as far as the line is known.
 fn resolve_error(error: &hocon_rs::Error, name: &Arc<Path>, notes: &Notes) -> ConfigError {
-    let whole = Place {
-        file: Arc::clone(name),
-        line: None,
-    };
     let dotted = |wanted: &str| {
         notes
             .places
@@ -166,7 +186,7 @@ fn resolve_error(error: &hocon_rs::Error, name: &Arc<Path>, notes: &Notes) -> Co
         other => (None, other.to_string()),
     };
     ConfigError::Resolve {
-        place: place.unwrap_or(whole),
+        place: place.unwrap_or_else(|| Place::whole(name)),
         message,
     }
 }
@@ -178,8 +198,12 @@ fn resolve_error(error: &hocon_rs::Error, name: &Arc<Path>, notes: &Notes) -> Co
 /// A message without any part of the text, which may be a secret.
 pub(crate) fn read_value(text: &str) -> Result<Value, String> {
     let document = format!("v: {text}");
-    let mut parsed =
-        read_text_as(&document, &PathBuf::from("value"), &BTreeMap::new()).map_err(|error| error.reason())?;
+    let context = Context {
+        env: &BTreeMap::new(),
+        fetch: None,
+    };
+    let mut parsed = read_text_as(&document, Path::new("value"), &Base::Closed, &context)
+        .map_err(|error| error.reason())?;
     match (parsed.root.remove("v"), parsed.root.is_empty()) {
         (Some(value), true) => Ok(value),
         _ => Err("it is more than one value".to_owned()),

@@ -8,7 +8,7 @@ use hocon_rs::parser::HoconParser;
 use hocon_rs::parser::read::StrRead;
 use hocon_rs::raw::concat::Concat;
 use hocon_rs::raw::field::ObjectField;
-use hocon_rs::raw::include::{Inclusion, Location};
+use hocon_rs::raw::include::Inclusion;
 use hocon_rs::raw::raw_array::RawArray;
 use hocon_rs::raw::raw_object::RawObject;
 use hocon_rs::raw::raw_string::RawString;
@@ -16,7 +16,8 @@ use hocon_rs::raw::raw_value::RawValue;
 use hocon_rs::raw::substitution::Substitution;
 
 use super::dialect::{self, SyntaxError};
-use super::{MAX_DEPTH, MAX_INCLUDE_DEPTH, MAX_INCLUDED_FILES, Notes, read_text};
+use super::include::{Base, Missing, Target};
+use super::{Context, MAX_DEPTH, MAX_INCLUDE_DEPTH, MAX_INCLUDED_FILES, Notes};
 use crate::error::{ConfigError, Place};
 
 /// Words in a key that make its value a secret as far as error messages are concerned.
@@ -32,74 +33,92 @@ const SECRET_WORDS: &[&str] = &[
 /// Most characters of a line that an error message quotes.
 const EXCERPT_CHARS: usize = 80;
 
-/// Parses a document and the files that it includes.
-///
-/// `prefix` is the path of the object that the document will stand in, `chain` the files being read,
-/// outermost first.
+/// Where a document comes from.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    /// What messages call it.
+    pub(super) name: &'a Arc<Path>,
+    /// What its includes are relative to.
+    pub(super) base: &'a Base,
+    /// The documents being read, outermost first.
+    pub(super) chain: &'a [PathBuf],
+    pub(super) context: &'a Context<'a>,
+}
+
+/// Parses a document and those that it includes; `prefix` is the path of the object it will stand in.
 pub(super) fn load(
     text: &str,
-    name: &Arc<Path>,
+    source: Source<'_>,
     prefix: &mut Vec<String>,
-    chain: &[PathBuf],
     notes: &mut Notes,
 ) -> Result<RawObject, ConfigError> {
+    let name = source.name;
     let depth = MAX_DEPTH.saturating_sub(prefix.len());
     let scan = dialect::scan(text, depth).map_err(|error| syntax_error(&error, text, name))?;
-    let mut lines = Lines::new(text);
+    let mut positions = Positions::new(text, name);
     for (path, offset) in scan.keys {
-        let place = Place {
-            file: Arc::clone(name),
-            line: Some(lines.of(offset)),
-        };
+        let place = positions.of(offset);
         notes
             .places
             .insert(prefix.iter().cloned().chain(path).collect(), place);
     }
-    let mut lines = Lines::new(text);
+    let mut positions = Positions::new(text, name);
     for (path, offset) in scan.substitutions {
-        let place = Place {
-            file: Arc::clone(name),
-            line: Some(lines.of(offset)),
-        };
-        notes.substitutions.push((path, place));
+        notes.substitutions.push((path, positions.of(offset)));
     }
     let parsed = HoconParser::new(StrRead::new(&scan.strict))
         .parse()
         .map_err(|error| ConfigError::Resolve {
-            place: Place {
-                file: Arc::clone(name),
-                line: None,
-            },
+            place: Place::whole(name),
             message: error.to_string(),
         })?;
     let mut walk = Walk {
-        name,
+        source,
         prefix,
-        chain,
         notes,
         assigned: HashSet::new(),
     };
     walk.object(parsed, &mut Vec::new())
 }
 
-/// Line numbers of rising offsets.
-struct Lines<'t> {
+/// Lines and columns of rising offsets.
+struct Positions<'t> {
     text: &'t str,
+    name: &'t Arc<Path>,
     at: usize,
     line: usize,
+    column: usize,
 }
 
-impl<'t> Lines<'t> {
-    fn new(text: &'t str) -> Self {
-        Self { text, at: 0, line: 1 }
+impl<'t> Positions<'t> {
+    fn new(text: &'t str, name: &'t Arc<Path>) -> Self {
+        Self {
+            text,
+            name,
+            at: 0,
+            line: 1,
+            column: 1,
+        }
     }
 
-    fn of(&mut self, offset: usize) -> usize {
-        if let Some(passed) = self.text.as_bytes().get(self.at..offset) {
-            self.line += passed.iter().filter(|byte| **byte == b'\n').count();
-            self.at = offset;
+    fn of(&mut self, offset: usize) -> Place {
+        for byte in self.text.as_bytes().get(self.at..offset).unwrap_or_default() {
+            match byte {
+                b'\n' => {
+                    self.line += 1;
+                    self.column = 1;
+                }
+                // A later byte of a character that was counted by its first one.
+                0x80..=0xbf => {}
+                _ => self.column += 1,
+            }
         }
-        self.line
+        self.at = self.at.max(offset);
+        Place {
+            file: Arc::clone(self.name),
+            line: Some(self.line),
+            column: Some(self.column),
+        }
     }
 }
 
@@ -121,6 +140,7 @@ fn syntax_error(error: &SyntaxError, text: &str, name: &Arc<Path>) -> ConfigErro
     };
     ConfigError::Syntax {
         path: name.to_path_buf(),
+        offset: before.chars().count(),
         line: 1 + before.matches('\n').count(),
         column: 1 + text[line_start..error.offset].chars().count(),
         message: error.message.clone(),
@@ -130,9 +150,8 @@ fn syntax_error(error: &SyntaxError, text: &str, name: &Arc<Path>) -> ConfigErro
 
 /// A walk over one parsed document.
 struct Walk<'a> {
-    name: &'a Arc<Path>,
+    source: Source<'a>,
     prefix: &'a mut Vec<String>,
-    chain: &'a [PathBuf],
     notes: &'a mut Notes,
     assigned: HashSet<Vec<String>>,
 }
@@ -218,44 +237,43 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The content of an included file; nothing when an optional one is missing.
+    /// The content of an included document; nothing when an optional one is missing.
     fn included(&mut self, inclusion: &Inclusion, path: &[String]) -> Result<Option<RawObject>, ConfigError> {
-        let target = inclusion.path.as_str();
-        let local = target.strip_prefix("file://").unwrap_or(target);
-        if matches!(inclusion.location, Some(Location::Classpath)) || local.contains("://") {
-            return Err(self.problem(format!(
-                "cannot include {target}: only files can be included; download it and name the file"
-            )));
-        }
-        let file = self.name.parent().unwrap_or_else(|| Path::new("")).join(local);
-        // The same file by another name is still a cycle.
-        let identity = std::fs::canonicalize(&file).unwrap_or_else(|_| file.clone());
-        if self.chain.iter().any(|open| *open == identity || *open == file) {
-            return Err(self.problem(format!("{} includes itself", file.display())));
-        }
-        self.notes.files += 1;
-        if self.chain.len() > MAX_INCLUDE_DEPTH || self.notes.files > MAX_INCLUDED_FILES {
-            return Err(self.problem(format!(
-                "cannot include {target}: more than {MAX_INCLUDE_DEPTH} files deep or {MAX_INCLUDED_FILES} files in all"
-            )));
-        }
-        let text = match read_text(&file) {
-            Err(ConfigError::Read { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound && !inclusion.required =>
-            {
-                self.notes.warnings.push(format!(
-                    "{}: the included file {} does not exist",
-                    self.name.display(),
-                    file.display()
-                ));
+        let read = Target::of(inclusion, self.source.base).and_then(|target| {
+            let identity = target.identity();
+            if self.source.chain.contains(&identity) {
+                return Err(Missing::Refused(format!("{} includes itself", identity.display())));
+            }
+            self.notes.files += 1;
+            if self.source.chain.len() > MAX_INCLUDE_DEPTH || self.notes.files > MAX_INCLUDED_FILES {
+                return Err(Missing::Refused(format!(
+                    "cannot include {}: more than {MAX_INCLUDE_DEPTH} files deep or {MAX_INCLUDED_FILES} files in all",
+                    inclusion.path.as_str()
+                )));
+            }
+            Ok((identity, target.read(self.source.context)?))
+        });
+        let (identity, included) = match read {
+            Ok(read) => read,
+            Err(Missing::Absent(what)) if !inclusion.required => {
+                self.notes
+                    .warnings
+                    .push(format!("{}: {what}", self.source.name.display()));
                 return Ok(None);
             }
-            other => other?,
+            Err(Missing::Absent(what) | Missing::Refused(what)) => return Err(self.problem(what)),
+            Err(Missing::Broken(error)) => return Err(error),
         };
         let length = self.prefix.len();
         self.prefix.extend_from_slice(path);
-        let chain: Vec<PathBuf> = self.chain.iter().cloned().chain([identity]).collect();
-        let content = load(&text, &Arc::from(file), self.prefix, &chain, self.notes);
+        let chain: Vec<PathBuf> = self.source.chain.iter().cloned().chain([identity]).collect();
+        let source = Source {
+            name: &Arc::from(included.name),
+            base: &included.base,
+            chain: &chain,
+            context: self.source.context,
+        };
+        let content = load(&included.text, source, self.prefix, self.notes);
         self.prefix.truncate(length);
         content.map(Some)
     }
@@ -266,10 +284,7 @@ impl Walk<'_> {
 
     fn problem(&self, message: String) -> ConfigError {
         ConfigError::Resolve {
-            place: Place {
-                file: Arc::clone(self.name),
-                line: None,
-            },
+            place: Place::whole(self.source.name),
             message,
         }
     }
@@ -309,10 +324,11 @@ impl<'e> Environment<'e> {
         if path.last().is_some_and(|name| self.defined.contains(name)) {
             return None;
         }
-        match path.as_slice() {
-            [name] if self.env.contains_key(*name) => Some(Answer::Text(self.env[*name].as_str())),
-            _ if substitution.optional => Some(Answer::Missing),
-            _ => None,
+        // The reference looks for a variable of the whole dotted name.
+        match self.env.get(&path.join(".")) {
+            Some(text) => Some(Answer::Text(text)),
+            None if substitution.optional => Some(Answer::Missing),
+            None => None,
         }
     }
 

@@ -6,12 +6,22 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{Document, read_file, read_text_as, read_value};
+use super::{Base, Context, Document, read_value};
 use crate::error::ConfigError;
+use crate::fetch::Fetch;
 
 fn read(text: &str) -> Result<Document, ConfigError> {
     let env = BTreeMap::from([("HOME_FOR_TEST".to_owned(), "/home/me".to_owned())]);
-    read_text_as(text, Path::new("test.conf"), &env)
+    let context = Context {
+        env: &env,
+        fetch: None,
+    };
+    let base = Base::File("test.conf".into());
+    super::read_text_as(text, Path::new("test.conf"), &base, &context)
+}
+
+fn read_file(path: &Path, env: &BTreeMap<String, String>) -> Result<Document, ConfigError> {
+    super::read_file(path, &Context { env, fetch: None })
 }
 
 fn root(text: &str) -> Value {
@@ -154,8 +164,8 @@ fn errors_name_line_column_and_text_but_no_secret() {
     let message = |text: &str| read(text).unwrap_err().to_string();
     assert_eq!(
         message("agent {\n  worker_name: a=b\n}"),
-        "test.conf, line 2, column 17: `=` may only stand in quotes; put the value of agent.worker_name in \
-         double quotes, at: worker_name: a=b"
+        "Failed parsing test.conf (ParseSyntaxException): (at char 24, line:2, col:17): `=` may only stand in quotes; \
+         put the value of agent.worker_name in double quotes, at: worker_name: a=b"
     );
     for text in [
         "agent.git_pass: hunter2@x",
@@ -165,7 +175,10 @@ fn errors_name_line_column_and_text_but_no_secret() {
     ] {
         assert!(!message(text).contains("hunter2"), "{}", message(text));
     }
-    assert!(message("a: 1\nb: ${NOT_THERE}").contains("test.conf, line 2: ${NOT_THERE} is defined neither"));
+    assert!(
+        message("a: 1\nb: ${NOT_THERE}")
+            .contains("Failed loading test.conf: line 2, column 4: ${NOT_THERE} is defined neither")
+    );
     assert!(message("b: ${c} [1]\nc: x").contains("line 1"));
     assert!(message("a: ${b}\nb: ${a}").contains("test.conf"));
 }
@@ -216,14 +229,7 @@ fn includes_are_relative_bounded_and_dialect() {
         read_file(&bad, &env)
             .unwrap_err()
             .to_string()
-            .contains("bad.conf, line 2, column 4")
-    );
-    let remote = write("remote.conf", "include url(\"http://h/x\")");
-    assert!(
-        read_file(&remote, &env)
-            .unwrap_err()
-            .to_string()
-            .contains("only files")
+            .contains("bad.conf (ParseSyntaxException): (at char 8, line:2, col:4)")
     );
     let latin1 = folder.path().join("latin1.conf");
     std::fs::write(&latin1, b"a: 1\nb: \xe4").unwrap();
@@ -233,6 +239,75 @@ fn includes_are_relative_bounded_and_dialect() {
             .to_string()
             .contains("line 2, column 4")
     );
+}
+
+#[test]
+fn documents_from_the_network_need_a_fetcher_and_see_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("main.conf");
+    let read = |text: &str, fetch: Option<&Fetch>| {
+        std::fs::write(&path, text).unwrap();
+        super::read_file(
+            &path,
+            &Context {
+                env: &BTreeMap::new(),
+                fetch,
+            },
+        )
+    };
+    // Without a fetcher: a warning, or an error where the document is required.
+    for text in [
+        "a: 1\ninclude url(\"http://h/x\")",
+        "a: 1\ninclude \"https://user:hunter2@h/x\"",
+        "a: 1\ninclude url(\"ftp://h/x\")",
+    ] {
+        let found = read(text, None).unwrap();
+        assert_eq!(Value::Object(found.root), json!({"a": 1}));
+        assert_eq!(found.warnings.len(), 1, "{text}");
+        assert!(!found.warnings[0].contains("hunter2"), "{:?}", found.warnings);
+    }
+    let required = read("include required(url(\"http://h/x\"))", None).unwrap_err();
+    assert!(
+        required.to_string().contains("http://h/x is not included"),
+        "{required}"
+    );
+    let local = format!(
+        "include \"file://{}\"",
+        folder.path().join("local.conf").display()
+    );
+    std::fs::write(folder.path().join("local.conf"), "b: 2").unwrap();
+    assert_eq!(Value::Object(read(&local, None).unwrap().root), json!({"b": 2}));
+
+    let fetch = Fetch::new(|url, limit| match url {
+        "http://h/d/one.conf" => Ok(b"one: 1\ninclude \"two.conf\"".to_vec()),
+        "http://h/d/two.conf" => Ok(b"two: ${one}".to_vec()),
+        "http://h/etc/passwd" => Ok(b"asked: \"the server\"".to_vec()),
+        "http://h/files" => Ok(b"include \"/etc/passwd\"".to_vec()),
+        "http://h/scheme" => Ok(b"include \"file:///etc/passwd\"".to_vec()),
+        "http://h/circle" => Ok(b"include \"http://h/circle\"".to_vec()),
+        "http://h/large" => Ok(vec![b'#'; limit as usize + 1]),
+        "http://h/latin" => Ok(vec![0xe4]),
+        _ => Err("404".to_owned()),
+    });
+    let ok = |url: &str| {
+        Value::Object(
+            read(&format!("include url(\"{url}\")"), Some(&fetch))
+                .unwrap()
+                .root,
+        )
+    };
+    assert_eq!(ok("http://h/d/one.conf"), json!({"one": 1, "two": 1}));
+    assert_eq!(ok("http://h/files"), json!({"asked": "the server"}));
+    assert_eq!(ok("http://h/large"), json!({}));
+    assert_eq!(ok("http://h/none"), json!({}));
+    for (url, reason) in [
+        ("http://h/scheme", "no file of this machine"),
+        ("http://h/circle", "includes itself"),
+        ("http://h/latin", "not UTF-8"),
+    ] {
+        let error = read(&format!("include url(\"{url}\")"), Some(&fetch)).unwrap_err();
+        assert!(error.to_string().contains(reason), "{error}");
+    }
 }
 
 #[test]

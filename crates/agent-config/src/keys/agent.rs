@@ -1,349 +1,89 @@
-//! Keys of the `agent` section, without the package manager.
+//! Keys of the `agent` section that concern the worker itself, and the printout of the configuration.
 
-use super::DefaultValue::{Computed, Internal, Packaged, Unset};
-use super::{Declaration, Kind};
+use super::keys;
 
-const fn key(key: &'static str, kind: Kind, default: super::DefaultValue, doc: &'static str) -> Declaration {
-    Declaration::new(key, kind, default, doc)
+keys! { WORKER:
+    "agent.worker_id", Text, Packaged(r#""""#), "Complete worker id; nothing is added to it.",
+        .variables(&["CLEARML_WORKER_ID", "TRAINS_WORKER_ID"]);
+    "agent.worker_name", Text, Computed("host name"), "First part of a generated worker id.",
+        .variables(&["CLEARML_WORKER_NAME", "TRAINS_WORKER_NAME"]);
+    "agent.debug", Flag, Internal("false"), "Show debugging messages; --debug sets it.";
+    "agent.reload_config", Flag, Packaged("false"), "Read the configuration anew after each round of polling.";
+    "agent.crash_on_exception", Flag, Internal("false"), "End the daemon on an unexpected error of its loop.",
+        .variables(&["CLEARML_AGENT_CRASH_ON_EXCEPTION"]).strict();
+    "agent.uptime", List, Unset, "Hours in which tasks are taken; --uptime sets it.";
+    "agent.downtime", List, Unset, "Hours in which no tasks are taken; --downtime sets it.";
+    "agent.disable_agent_update_check", Flag, Internal("false"), "Do not look for a newer agent; this one never does.",
+        .ignored("nothing but the ClearML server is ever contacted");
+    "agent.log_files_buffering", Integer(-1), Internal("1"),
+        "Buffer of the daemon's own log in bytes; 1 writes every line at once, 0 every byte.";
+    "agent.truncate_task_output_files", Flag, Internal("false"), "Remove console text from the disk once it was delivered.",
+        .ignored("the kept console has a limit instead, agent.console.max_bytes");
+    "agent.suppress_carriage_return", Flag, Internal("true"),
+        "Of text overwritten by carriage returns, show only the last state.";
+    "agent.task_ping_interval_sec", Number(f64::MIN), Internal("60"),
+        "Seconds between life signs of a running task; 0 or less sends none.", .lenient("0");
+    "agent.abort_callback_max_timeout", Number(0.0), Packaged("1800"),
+        "Most seconds that a task's own abort callback may take.";
+    "agent.dynamic_gpus_reservation_timeout_sec", Number(0.0), Internal("600"),
+        "Seconds for which GPUs stay reserved for a task that was taken but has not begun.", .later("dynamic GPUs");
+    "agent.resource_monitoring.default_gpu_utilization", Integer(0), Internal("100"),
+        "GPU utilisation to report where it cannot be measured; null reports none.", .later("machine metrics");
+    "agent.resource_monitoring.disk_use_path", Path, Computed("home folder"),
+        "Folder whose file system is reported as the worker's disk.", .later("machine metrics");
+    "agent.resource_monitoring.cluster_report_interval_sec", Integer(1), Internal("60"),
+        "Seconds between reports about the cluster.", .later("machine metrics");
+    "agent.resource_dashboard.default_cluster_name", Text, Internal(r#""onprem""#),
+        "Cluster to which workers with a plain id are counted.", .later("machine metrics");
+    "agent.cuda_version", Text, Computed("what the driver or nvcc says, else 0"),
+        "CUDA version of this machine; quote it, 11.10 is otherwise 11.1.",
+        .variables(&["CLEARML_CUDA_VERSION", "TRAINS_CUDA_VERSION", "CUDA_VERSION"]);
+    "agent.cudnn_version", Text, Computed("what the header file beside nvcc says, else 0"), "cuDNN version of this machine.",
+        .variables(&["CLEARML_CUDNN_VERSION", "TRAINS_CUDNN_VERSION", "CUDNN_VERSION"]);
+    "agent.cpu_only", Flag, Internal("false"), "Behave as if there were no GPU.",
+        .variables(&["CLEARML_CPU_ONLY", "TRAINS_CPU_ONLY", "CPU_ONLY"]);
+    "agent.enable_task_env", Flag, Packaged("false"),
+        "Give the hyperparameter section Environment to the task as environment variables.";
+    "agent.apply_environment", Flag, Packaged("true"), "Set the variables of the top-level section environment.",
+        .variables(&["CLEARML_AGENT_ENABLE_ENV_CONFIG_SECTION"]);
+    "agent.apply_files", Flag, Packaged("true"), "Write the files of the top-level section files.",
+        .variables(&["CLEARML_AGENT_ENABLE_FILES_CONFIG_SECTION"]);
+    "agent.standalone_mode", Flag, Internal("false"), "Use no network but the server's; --standalone-mode sets it.";
+    "agent.slurm.user_map", Map, Unset, "Which account of the cluster a ClearML user id or name stands for.", .later("Slurm");
+    "agent.status_report_sec", Number(1.0), Internal("30"), "Seconds between status reports of the worker.",
+        .variables(&["CLEARML_AGENT_STATUS_REPORT_FREQ_SEC"]).strict();
+    "agent.status_poll_interval_sec", Number(0.1), Internal("2.0"),
+        "Seconds between looks whether a running task was aborted.";
+    "agent.on_stop", Choice(&["kill", "detach"]), Internal(r#""kill""#),
+        "What stopping the daemon does to running tasks: stop them, or leave them to be adopted by the next daemon.";
+    "agent.adopt_after_sec", Number(0.0), Internal("30"),
+        "Seconds for which nobody has looked after a task of this machine, because its daemon has died, until another daemon does.";
+    "agent.abort_grace_sec", Number(0.0), Internal("10"), "Seconds between asking an aborted task to end and killing it.";
+    "agent.state_dir", Path, Computed("$XDG_STATE_HOME/clearml-agent, else ~/.local/state/clearml-agent"),
+        "Folder of the agent's own records: runs, journals, locks.", .variables(&["CLEARML_AGENT_STATE_DIR"]);
+    "agent.console.max_bytes", Integer(1 << 20), Internal("4294967296"),
+        "Most bytes of console output that are kept on disk for one task.";
+    "agent.console.segment_bytes", Integer(1 << 12), Internal("8388608"), "Size at which a new console file is begun.";
+    "agent.console.flush_interval_sec", Number(0.05), Internal("1.0"),
+        "Seconds between deliveries of console lines to the server.";
+    "agent.console.partial_line_max_age_sec", Number(0.1), Internal("5.0"),
+        "Seconds after which text without a line end is delivered.";
 }
 
-/// The table.
-pub(super) const KEYS: &[Declaration] = &[
-    // Identity.
-    key(
-        "agent.worker_id",
-        Kind::Text,
-        Packaged("\"\""),
-        "Complete worker id; nothing is added to it.",
-    )
-    .variables(&["CLEARML_WORKER_ID", "TRAINS_WORKER_ID"]),
-    key(
-        "agent.worker_name",
-        Kind::Text,
-        Computed("host name"),
-        "First part of a generated worker id.",
-    )
-    .variables(&["CLEARML_WORKER_NAME", "TRAINS_WORKER_NAME"]),
-    key(
-        "agent.debug",
-        Kind::Flag,
-        Internal("false"),
-        "Show debugging messages.",
-    ),
-    // Daemon.
-    key(
-        "agent.crash_on_exception",
-        Kind::Flag,
-        Internal("false"),
-        "End the daemon on an unexpected error of its loop.",
-    )
-    .variables(&["CLEARML_AGENT_CRASH_ON_EXCEPTION"])
-    .strict(),
-    key(
-        "agent.task_ping_interval_sec",
-        Kind::Number(f64::MIN),
-        Internal("60"),
-        "Seconds between life signs of a running task; 0 or less sends none.",
-    ),
-    key(
-        "agent.suppress_carriage_return",
-        Kind::Flag,
-        Internal("true"),
-        "Of text overwritten by carriage returns, show only the last state.",
-    ),
-    key(
-        "agent.abort_callback_max_timeout",
-        Kind::Number(0.0),
-        Packaged("1800"),
-        "Most seconds that a task's own abort callback may take.",
-    ),
-    key(
-        "agent.enable_task_env",
-        Kind::Flag,
-        Packaged("false"),
-        "Give the hyperparameter section Environment to the task as environment variables.",
-    ),
-    key(
-        "agent.apply_environment",
-        Kind::Flag,
-        Packaged("true"),
-        "Set the variables of the top-level section environment.",
-    )
-    .variables(&["CLEARML_AGENT_ENABLE_ENV_CONFIG_SECTION"]),
-    key(
-        "agent.apply_files",
-        Kind::Flag,
-        Packaged("true"),
-        "Write the files of the top-level section files.",
-    )
-    .variables(&["CLEARML_AGENT_ENABLE_FILES_CONFIG_SECTION"]),
-    key(
-        "agent.status_report_sec",
-        Kind::Number(1.0),
-        Internal("30"),
-        "Seconds between status reports of the worker.",
-    )
-    .variables(&["CLEARML_AGENT_STATUS_REPORT_FREQ_SEC"])
-    .strict(),
-    key(
-        "agent.status_poll_interval_sec",
-        Kind::Number(0.1),
-        Internal("2.0"),
-        "Seconds between looks whether a running task was aborted.",
-    ),
-    key(
-        "agent.on_stop",
-        Kind::Choice(&["kill", "detach"]),
-        Internal("\"kill\""),
-        "What stopping the daemon does to running tasks: stop them, or leave them to be adopted by the next daemon.",
-    ),
-    key(
-        "agent.adopt_after_sec",
-        Kind::Number(0.0),
-        Internal("30"),
-        "Seconds for which nobody has looked after a task of this machine, because its daemon has died, until another daemon does.",
-    ),
-    key(
-        "agent.abort_grace_sec",
-        Kind::Number(0.0),
-        Internal("10"),
-        "Seconds between asking an aborted task to end and killing it.",
-    ),
-    key(
-        "agent.state_dir",
-        Kind::Path,
-        Computed("$XDG_STATE_HOME/clearml-agent, else ~/.local/state/clearml-agent"),
-        "Folder of the agent's own records: runs, journals, locks.",
-    )
-    .variables(&["CLEARML_AGENT_STATE_DIR"]),
-    key(
-        "agent.console.max_bytes",
-        Kind::Integer(1 << 20),
-        Internal("4294967296"),
-        "Most bytes of console output that are kept on disk for one task.",
-    ),
-    key(
-        "agent.console.segment_bytes",
-        Kind::Integer(1 << 12),
-        Internal("8388608"),
-        "Size at which a new console file is begun.",
-    ),
-    key(
-        "agent.console.flush_interval_sec",
-        Kind::Number(0.05),
-        Internal("1.0"),
-        "Seconds between deliveries of console lines to the server.",
-    ),
-    key(
-        "agent.console.partial_line_max_age_sec",
-        Kind::Number(0.1),
-        Internal("5.0"),
-        "Seconds after which text without a line end is delivered.",
-    ),
-    // Version control.
-    key(
-        "agent.git_user",
-        Kind::Text,
-        Unset,
-        "User for repositories over HTTPS; needs agent.git_pass.",
-    )
-    .variables(&["CLEARML_AGENT_GIT_USER", "TRAINS_AGENT_GIT_USER"]),
-    key(
-        "agent.git_pass",
-        Kind::Text,
-        Unset,
-        "Password or token for repositories over HTTPS; needs agent.git_user.",
-    )
-    .variables(&["CLEARML_AGENT_GIT_PASS", "TRAINS_AGENT_GIT_PASS"])
-    .secret(),
-    key(
-        "agent.git_host",
-        Kind::Text,
-        Unset,
-        "The only host that gets these credentials.",
-    )
-    .variables(&["CLEARML_AGENT_GIT_HOST", "TRAINS_AGENT_GIT_HOST"]),
-    key(
-        "agent.git_host_match_prefix",
-        Kind::Flag,
-        Internal("false"),
-        "Compare agent.git_host with the beginning of the URL instead of its host.",
-    ),
-    key(
-        "agent.git.extra_credentials",
-        Kind::Structure,
-        Unset,
-        "More credentials: a list of objects with user, pass and host.",
-    )
-    .secret(),
-    key(
-        "agent.enable_git_ask_pass",
-        Kind::Flag,
-        Internal("true"),
-        "Hand credentials to git through GIT_ASKPASS instead of the URL.",
-    ),
-    key(
-        "agent.force_git_ssh_protocol",
-        Kind::Flag,
-        Packaged("false"),
-        "Use SSH for repositories that are named by an HTTPS URL.",
-    ),
-    key("agent.force_git_ssh_port", Kind::Port, Unset, "Port for SSH."),
-    key(
-        "agent.force_git_ssh_user",
-        Kind::Text,
-        Unset,
-        "User for SSH; git when unset.",
-    ),
-    key(
-        "agent.translate_ssh",
-        Kind::Flag,
-        Packaged("true"),
-        "Use HTTPS for repositories named by an SSH URL when credentials match.",
-    ),
-    key(
-        "agent.translate_ssl_replacement_scheme",
-        Kind::Text,
-        Internal("\"https\""),
-        "Scheme of the URLs made by agent.translate_ssh.",
-    )
-    .variables(&["CLEARML_AGENT_SSH_URL_REPLACEMENT_SCHEME"]),
-    key(
-        "agent.git_fetch_args",
-        Kind::List,
-        Packaged("[\"--all\", \"--tags\", \"--recurse-submodules\"]"),
-        "Arguments of git fetch.",
-    ),
-    key(
-        "agent.vcs_cache.enabled",
-        Kind::Flag,
-        Packaged("true"),
-        "Keep clones for the next task.",
-    ),
-    key(
-        "agent.vcs_cache.path",
-        Kind::Path,
-        Packaged("\"~/.clearml/vcs-cache\""),
-        "Folder of the kept clones.",
-    ),
-    key(
-        "agent.vcs_cache.clone_on_pull_fail",
-        Kind::Flag,
-        Internal("false"),
-        "Clone anew when a kept clone cannot be updated.",
-    ),
-    key(
-        "agent.force_git_root_python_path",
-        Kind::Flag,
-        Internal("false"),
-        "Put the root of the repository instead of the working folder in PYTHONPATH.",
-    ),
-    // Python.
-    key(
-        "agent.python_binary",
-        Kind::Path,
-        Packaged("\"\""),
-        "The Python interpreter to use.",
-    ),
-    key(
-        "agent.default_python",
-        Kind::Text,
-        Unset,
-        "Python version for tasks that name none; quote it, 3.10 is otherwise 3.1.",
-    ),
-    key(
-        "agent.ignore_requested_python_version",
-        Kind::Flag,
-        Internal("false"),
-        "Use the default interpreter whatever version the task asks for.",
-    ),
-    key(
-        "agent.venvs_dir",
-        Kind::Path,
-        Packaged("\"~/.clearml/venvs-builds\""),
-        "Folder in which virtual environments are built.",
-    ),
-    key(
-        "agent.venvs_cache.path",
-        Kind::Path,
-        Packaged("\"~/.clearml/venvs-cache\""),
-        "Folder of kept virtual environments; empty keeps none.",
-    )
-    .variables(&["CLEARML_AGENT_VENV_CACHE_PATH"]),
-    key(
-        "agent.venvs_cache.max_entries",
-        Kind::Integer(0),
-        Packaged("10"),
-        "Most kept virtual environments.",
-    ),
-    key(
-        "agent.venvs_cache.free_space_threshold_gb",
-        Kind::Number(f64::MIN),
-        Packaged("2.0"),
-        "Keep none when less space is free, in gigabytes; 0 or less never minds.",
-    ),
-    key(
-        "agent.venvs_cache.lock_timeout",
-        Kind::Number(0.0),
-        Internal("30"),
-        "Seconds to wait for another process that uses the cache.",
-    ),
-    key(
-        "agent.pip_download_cache.enabled",
-        Kind::Flag,
-        Packaged("true"),
-        "Keep downloaded packages.",
-    ),
-    key(
-        "agent.pip_download_cache.path",
-        Kind::Path,
-        Packaged("\"~/.clearml/pip-download-cache\""),
-        "Folder of the kept packages.",
-    ),
-    // How the configuration is shown.
-    key(
-        "agent.sanitize_config_printout.hide_secrets",
-        Kind::List,
-        Packaged(
-            "[\"^sanitize_config_printout$\", \"secret\", \"pass\", \"token\", \"account_key\", \"contents\"]",
-        ),
-        "Patterns of keys whose value is not shown.",
-    ),
-    key(
-        "agent.sanitize_config_printout.hide_secrets_recursive",
-        Kind::List,
-        Packaged("[\"^environment$\"]"),
-        "Patterns of keys below which no value is shown.",
-    ),
-    key(
-        "agent.sanitize_config_printout.dont_hide_secrets",
-        Kind::List,
-        Packaged("[\"^enable_git_ask_pass$\"]"),
-        "Patterns of keys that are shown although they match the others.",
-    ),
-    key(
-        "agent.sanitize_config_printout.docker_commands",
-        Kind::List,
-        Packaged("[\"^extra_docker_arguments$\"]"),
-        "Patterns of keys with container arguments, of which variables are not shown.",
-    ),
-    key(
-        "agent.sanitize_config_printout.urls",
-        Kind::List,
-        Packaged("[\"^extra_index_url$\"]"),
-        "Patterns of keys with URLs, of which passwords are not shown.",
-    ),
-    key(
-        "agent.hide_docker_command_env_vars.enabled",
-        Kind::Flag,
-        Packaged("true"),
-        "Do not show secret variables of container commands.",
-    ),
-    key(
-        "agent.hide_docker_command_env_vars.extra_keys",
-        Kind::List,
-        Packaged("[]"),
-        "More variables that are not shown.",
-    )
-    .variables(&["CLEARML_AGENT_DOCKER_ARGS_HIDE_ENV"]),
-];
+keys! { PRINTOUT:
+    "agent.sanitize_config_printout.hide_secrets", List,
+        Packaged(r#"["^sanitize_config_printout$", "secret", "pass", "token", "account_key", "contents"]"#),
+        "Patterns of keys whose value is not shown.";
+    "agent.sanitize_config_printout.hide_secrets_recursive", List, Packaged(r#"["^environment$"]"#),
+        "Patterns of keys below which no value is shown.";
+    "agent.sanitize_config_printout.dont_hide_secrets", List, Packaged(r#"["^enable_git_ask_pass$"]"#),
+        "Patterns of keys that are shown although they match the others.";
+    "agent.sanitize_config_printout.docker_commands", List, Packaged(r#"["^extra_docker_arguments$"]"#),
+        "Patterns of keys with container arguments, of which secret variables are not shown.";
+    "agent.sanitize_config_printout.urls", List, Packaged(r#"["^extra_index_url$"]"#),
+        "Patterns of keys with URLs, of which passwords are not shown.";
+    "agent.hide_docker_command_env_vars.enabled", Flag, Packaged("true"), "Do not show secret variables of container commands.";
+    "agent.hide_docker_command_env_vars.extra_keys", List, Packaged("[]"), "More variables that are not shown.";
+    "agent.hide_docker_command_env_vars.parse_embedded_urls", Flag, Packaged("true"),
+        "Do not show passwords of URLs in container commands.";
+}

@@ -1,63 +1,21 @@
 //! The one table of configuration keys and environment variables.
 //!
-//! A key is declared here once, with its type, default, environment variables, description, and
-//! whether its value is a secret. Typed settings are filled by these declarations, values are checked
-//! against them, documentation is generated from them, masking relies on them, and the warning about
-//! an unknown key suggests from them. Variables that stand for no key are declared beside them.
-//!
-//! Keys of the reference that nothing here reads yet are listed in `known_keys.txt`, so that a file
-//! which sets them is not reported as misspelt; their values travel on untouched.
+//! A key is declared here once, with its type, default, environment variables, description, whether its
+//! value is a secret, and whether it takes effect yet. Typed settings are filled by these declarations,
+//! values are checked against them, documentation is generated from them, masking relies on them, and the
+//! warning about an unknown key suggests from them. Variables that stand for no key are declared beside
+//! them, in [`variables`].
 
 mod agent;
 mod api;
-mod package_manager;
+mod containers;
+mod git;
+mod kind;
+mod left_out;
+mod python;
 mod variables;
 
-use std::fmt;
-
-/// What values a key takes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum Kind {
-    /// Any text; numbers and booleans are taken as their text.
-    Text,
-    /// A path; `~`, `$NAME` and `${NAME}` are expanded.
-    Path,
-    /// `true` or `false`; also `yes`, `no`, `on`, `off`, `t`, `f`, `y`, `n`, 1, 0.
-    Flag,
-    /// A whole number of at least this much.
-    Integer(i64),
-    /// A port number.
-    Port,
-    /// A number of at least this much.
-    Number(f64),
-    /// A list of texts; a single text is a list of one.
-    List,
-    /// One of these words, in any case.
-    Choice(&'static [&'static str]),
-    /// `true`, `false`, or the path of a file with certificates.
-    Verify,
-    /// A list of objects, or an object.
-    Structure,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text => f.write_str("a text"),
-            Self::Path => f.write_str("a path"),
-            Self::Flag => f.write_str("true or false"),
-            Self::Integer(least) => write!(f, "a whole number of at least {least}"),
-            Self::Port => f.write_str("a port number from 1 to 65535"),
-            Self::Number(least) if *least == f64::MIN => f.write_str("a number"),
-            Self::Number(least) => write!(f, "a number of at least {least}"),
-            Self::List => f.write_str("a list of texts"),
-            Self::Choice(words) => write!(f, "one of {}", words.join(", ")),
-            Self::Verify => f.write_str("true, false or the path of a certificate file"),
-            Self::Structure => f.write_str("a list or an object"),
-        }
-    }
-}
+pub use kind::Kind;
 
 /// What holds when nobody sets a key. The texts are JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +30,32 @@ pub enum DefaultValue {
     Computed(&'static str),
 }
 
+/// Whether a key or variable does anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It takes effect.
+    Active,
+    /// It is read and checked, and will take effect with the part of the agent that is named.
+    Later(&'static str),
+    /// It is accepted, so that files and scripts need no change, and does nothing, for this reason.
+    Ignored(&'static str),
+    /// It is not for the agent, but for whom is said here.
+    PassedOn(&'static str),
+}
+
+/// What happens to a variable whose text does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It is reported and ignored.
+    Lenient,
+    /// It stops the start.
+    Strict,
+    /// Only `true` counts; what is false leaves the key as it is. Anything else stops the start.
+    OnlyTrue,
+    /// Any text that is not a word for "no" means yes.
+    Presence,
+}
+
 /// One configuration key.
 #[derive(Debug, Clone, Copy)]
 pub struct Declaration {
@@ -83,12 +67,17 @@ pub struct Declaration {
     pub default: DefaultValue,
     /// Environment variables that set it; the first one that is not empty counts.
     pub variables: &'static [&'static str],
+    /// What happens when such a variable has an unusable text.
+    pub class: Class,
     /// What it does, in one line.
     pub doc: &'static str,
     /// Whether the value must never be shown.
     pub secret: bool,
-    /// Whether a variable with an unusable value stops the start instead of being ignored.
-    pub strict_variables: bool,
+    /// Whether it does anything.
+    pub standing: Standing,
+    /// What takes the place of a value of the wrong type, after a warning; without it such a value is an
+    /// error. The text is JSON.
+    pub instead: Option<&'static str>,
 }
 
 impl Declaration {
@@ -98,9 +87,11 @@ impl Declaration {
             kind,
             default,
             variables: &[],
+            class: Class::Lenient,
             doc,
             secret: false,
-            strict_variables: false,
+            standing: Standing::Active,
+            instead: None,
         }
     }
 
@@ -114,7 +105,54 @@ impl Declaration {
 
     const fn strict(self) -> Self {
         Self {
-            strict_variables: true,
+            class: Class::Strict,
+            ..self
+        }
+    }
+
+    const fn only_true(self) -> Self {
+        Self {
+            class: Class::OnlyTrue,
+            ..self
+        }
+    }
+
+    const fn lenient(self, instead: &'static str) -> Self {
+        Self {
+            instead: Some(instead),
+            ..self
+        }
+    }
+
+    const fn later(self, with: &'static str) -> Self {
+        Self {
+            standing: Standing::Later(with),
+            ..self
+        }
+    }
+
+    const fn ignored(self, because: &'static str) -> Self {
+        Self {
+            standing: Standing::Ignored(because),
+            ..self
+        }
+    }
+
+    const fn no_bootstrap(self) -> Self {
+        self.ignored("there is no bootstrap package")
+    }
+
+    const fn no_metering(self) -> Self {
+        self.ignored("language models are not metered")
+    }
+
+    const fn retries(self) -> Self {
+        self.ignored("calls are repeated until they succeed or can't")
+    }
+
+    const fn sdk(self) -> Self {
+        Self {
+            standing: Standing::PassedOn("the SDK in tasks"),
             ..self
         }
     }
@@ -123,28 +161,164 @@ impl Declaration {
 /// One environment variable that stands for no key.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
-    /// Its names; the first one that is not empty counts.
+    /// Its names; the first one that is not empty counts. A `*` at the end means any further text.
     pub names: &'static [&'static str],
     /// What values it takes.
     pub kind: Kind,
+    /// What holds when it is not set, in words; empty where that is nothing.
+    pub default: &'static str,
+    /// What happens when it has an unusable text.
+    pub class: Class,
     /// What it does, in one line.
     pub doc: &'static str,
     /// Whether the value must never be shown.
     pub secret: bool,
-    /// Whether an unusable value stops the start instead of being ignored.
-    pub strict: bool,
+    /// Whether it does anything.
+    pub standing: Standing,
 }
 
-/// All configuration keys that the agent reads, in the order of the documentation.
+impl Variable {
+    const fn new(names: &'static [&'static str], kind: Kind, doc: &'static str) -> Self {
+        Self {
+            names,
+            kind,
+            default: "",
+            class: Class::Lenient,
+            doc,
+            secret: false,
+            standing: Standing::Active,
+        }
+    }
+
+    const fn default(self, default: &'static str) -> Self {
+        Self { default, ..self }
+    }
+
+    const fn secret(self) -> Self {
+        Self { secret: true, ..self }
+    }
+
+    const fn strict(self) -> Self {
+        Self {
+            class: Class::Strict,
+            ..self
+        }
+    }
+
+    const fn presence(self) -> Self {
+        Self {
+            class: Class::Presence,
+            ..self
+        }
+    }
+
+    const fn later(self, with: &'static str) -> Self {
+        Self {
+            standing: Standing::Later(with),
+            ..self
+        }
+    }
+
+    const fn ignored(self, because: &'static str) -> Self {
+        Self {
+            standing: Standing::Ignored(because),
+            ..self
+        }
+    }
+
+    const fn no_bootstrap(self) -> Self {
+        self.ignored("there is no bootstrap package")
+    }
+
+    const fn no_metering(self) -> Self {
+        self.ignored("language models are not metered")
+    }
+
+    const fn passed(self, to: &'static str) -> Self {
+        Self {
+            standing: Standing::PassedOn(to),
+            ..self
+        }
+    }
+}
+
+/// A table of keys: key, kind, default and description of each, and what else is to be said of it.
+macro_rules! keys {
+    ($name:ident: $($key:literal, $kind:expr, $default:expr, $doc:literal
+        $(, $(.$say:ident($($argument:expr)?))+)?;)*) => {
+        pub(super) const $name: &[super::Declaration] = {
+            use super::DefaultValue::*;
+            use super::Kind::*;
+            &[$(super::Declaration::new($key, $kind, $default, $doc)$($(.$say($($argument)?))+)?),*]
+        };
+    };
+}
+/// A table of variables: names, kind and description of each, and what else is to be said of it.
+macro_rules! variables_table {
+    ($name:ident: $($names:expr, $kind:expr, $doc:literal $(, $(.$say:ident($($argument:expr)?))+)?;)*) => {
+        pub(super) const $name: &[super::Variable] = {
+            use super::Kind::*;
+            &[$(super::Variable::new(&$names, $kind, $doc)$($(.$say($($argument)?))+)?),*]
+        };
+    };
+}
+use {keys, variables_table};
+
+/// Keys that belong together.
+#[derive(Debug, Clone, Copy)]
+pub struct Section {
+    /// What they are about.
+    pub title: &'static str,
+    /// The keys.
+    pub keys: &'static [Declaration],
+}
+
+/// Variables that belong together.
+#[derive(Debug, Clone, Copy)]
+pub struct VariableSection {
+    /// What they are about.
+    pub title: &'static str,
+    /// The variables.
+    pub variables: &'static [Variable],
+}
+
+const SECTIONS: &[Section] = &[
+    section("Worker", agent::WORKER),
+    section("Version control", git::KEYS),
+    section("Python", python::KEYS),
+    section("Package manager", python::PACKAGE_MANAGER),
+    section("Containers", containers::KEYS),
+    section("Printout of the configuration", agent::PRINTOUT),
+    section("Server", api::KEYS),
+    section("Handed on to tasks", api::SDK),
+    section("Left out: bootstrap package", left_out::BOOTSTRAP),
+    section("Left out: metering of language models", left_out::METERING),
+];
+
+const fn section(title: &'static str, keys: &'static [Declaration]) -> Section {
+    Section { title, keys }
+}
+
+/// All configuration keys, grouped, in the order of the documentation.
+#[must_use]
+pub fn sections() -> &'static [Section] {
+    SECTIONS
+}
+
+/// All configuration keys, in the order of the documentation.
 pub fn declarations() -> impl Iterator<Item = &'static Declaration> {
-    [agent::KEYS, package_manager::KEYS, api::KEYS]
-        .into_iter()
-        .flatten()
+    SECTIONS.iter().flat_map(|section| section.keys)
+}
+
+/// All environment variables that stand for no key, grouped, in the order of the documentation.
+#[must_use]
+pub fn variable_sections() -> &'static [VariableSection] {
+    variables::SECTIONS
 }
 
 /// All environment variables that stand for no key.
 pub fn variables() -> impl Iterator<Item = &'static Variable> {
-    variables::VARIABLES.iter()
+    variables::SECTIONS.iter().flat_map(|section| section.variables)
 }
 
 /// The declaration of a key.
@@ -154,45 +328,30 @@ pub fn declaration(key: &str) -> Option<&'static Declaration> {
 }
 
 /// The declaration of a variable that stands for no key, by its first name.
-pub(crate) fn variable(name: &str) -> Option<&'static Variable> {
+#[must_use]
+pub fn variable(name: &str) -> Option<&'static Variable> {
     variables().find(|variable| variable.names[0] == name)
 }
 
-/// Keys that are accepted without being read: one per line, `.*` at the end for everything below.
-const KNOWN: &str = include_str!("known_keys.txt");
-
-/// Whether a key may stand in a file, as itself or as a section that holds declared keys.
+/// Whether a key may stand in a file, as itself or inside of a declared object.
 pub(crate) fn is_known(key: &str) -> bool {
     let below = |section: &str| {
         key.strip_prefix(section)
             .is_some_and(|rest| rest.starts_with('.'))
     };
-    let declared = declarations().any(|declaration| {
-        declaration.key == key || (declaration.kind == Kind::Structure && below(declaration.key))
-    });
-    declared
-        || known().any(|line| match line.strip_suffix(".*") {
-            Some(section) => section == key || below(section),
-            None => line == key,
-        })
+    declarations().any(|declaration| {
+        declaration.key == key || (declaration.kind == Kind::Map && below(declaration.key))
+    })
 }
 
 /// The known key that is spelt most like this one, if any is near enough to be meant.
 pub(crate) fn nearest(key: &str) -> Option<&'static str> {
     declarations()
         .map(|declaration| declaration.key)
-        .chain(known().map(|line| line.trim_end_matches(".*")))
         .map(|candidate| (strsim::damerau_levenshtein(candidate, key), candidate))
         .min()
         .filter(|(distance, candidate)| *distance <= 2 + candidate.len() / 8)
         .map(|(_, candidate)| candidate)
-}
-
-fn known() -> impl Iterator<Item = &'static str> {
-    KNOWN
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 #[cfg(test)]
@@ -206,30 +365,30 @@ mod tests {
         let mut keys = BTreeSet::new();
         let mut names = BTreeSet::new();
         for declaration in declarations() {
-            assert!(keys.insert(declaration.key), "{} twice", declaration.key);
+            let key = declaration.key;
+            assert!(keys.insert(key), "{key} twice");
             assert!(
-                !declaration.doc.is_empty() && !declaration.doc.contains('\n'),
-                "{}",
-                declaration.key
-            );
-            assert!(
-                !known().any(|line| line == declaration.key),
-                "{} is also in the list",
-                declaration.key
+                declaration.doc.ends_with('.') && !declaration.doc.contains('\n'),
+                "{key}"
             );
             for name in declaration.variables {
                 assert!(names.insert(*name), "{name} twice");
             }
             if let DefaultValue::Packaged(text) | DefaultValue::Internal(text) = declaration.default {
                 let value = serde_json::from_str(text).unwrap();
-                assert!(
-                    crate::convert::fits(declaration.kind, &value),
-                    "{}: {text}",
-                    declaration.key
-                );
+                assert!(crate::convert::fits(declaration.kind, &value), "{key}: {text}");
+            }
+            if let Some(text) = declaration.instead {
+                let value = serde_json::from_str(text).unwrap();
+                assert!(crate::convert::fits(declaration.kind, &value), "{key}: {text}");
             }
         }
         for variable in variables() {
+            let first = variable.names[0];
+            assert!(
+                variable.doc.ends_with('.') && !variable.doc.contains('\n'),
+                "{first}"
+            );
             for name in variable.names {
                 assert!(names.insert(*name), "{name} twice");
             }

@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::package_manager::PackageManagerSettings;
 use crate::convert;
 use crate::effective::Reader;
-use crate::error::ConfigError;
 
 /// Shortest pause between looks at the queues that the command line may ask for, and the usual one.
 const QUEUE_POLL_SECONDS: f64 = 5.0;
@@ -158,6 +157,18 @@ pub struct AgentSettings {
     pub debug: bool,
     /// `agent.crash_on_exception`.
     pub crash_on_exception: bool,
+    /// `agent.reload_config`.
+    pub reload_config: bool,
+    /// `agent.uptime`: hours in which tasks are taken.
+    pub uptime: Vec<String>,
+    /// `agent.downtime`: hours in which no tasks are taken.
+    pub downtime: Vec<String>,
+    /// `agent.cpu_only`.
+    pub cpu_only: bool,
+    /// `agent.cuda_version` as ten times the major plus the minor version; `None` when it is not set.
+    pub cuda_version: Option<String>,
+    /// `agent.cudnn_version`, in the same notation.
+    pub cudnn_version: Option<String>,
     /// `agent.python_binary`.
     pub python_binary: Option<PathBuf>,
     /// `agent.default_python`.
@@ -207,7 +218,7 @@ pub struct AgentSettings {
 }
 
 impl AgentSettings {
-    pub(crate) fn read(reader: &Reader<'_>) -> Result<Self, ConfigError> {
+    pub(crate) fn read(reader: &Reader<'_>) -> Self {
         let cache = |name: &str| {
             let path = reader.path(&format!("agent.{name}.path"));
             let enabled = reader.flag(&format!("agent.{name}.enabled")) && path.is_some();
@@ -216,18 +227,24 @@ impl AgentSettings {
                 path: path.unwrap_or_default(),
             }
         };
-        Ok(Self {
+        Self {
             worker_id: reader.text("agent.worker_id"),
             worker_name: reader
                 .text("agent.worker_name")
                 .unwrap_or_else(|| host_name(reader)),
             worker_tags: reader
-                .variable("CLEARML_WORKER_TAGS")?
+                .variable("CLEARML_WORKER_TAGS")
                 .as_ref()
                 .and_then(convert::list)
                 .unwrap_or_default(),
             debug: reader.flag("agent.debug"),
             crash_on_exception: reader.flag("agent.crash_on_exception"),
+            reload_config: reader.flag("agent.reload_config"),
+            uptime: reader.list("agent.uptime"),
+            downtime: reader.list("agent.downtime"),
+            cpu_only: reader.flag("agent.cpu_only"),
+            cuda_version: device_version(reader, "agent.cuda_version"),
+            cudnn_version: device_version(reader, "agent.cudnn_version"),
             python_binary: reader.path("agent.python_binary"),
             default_python: reader.text("agent.default_python"),
             ignore_requested_python_version: reader.flag("agent.ignore_requested_python_version"),
@@ -243,7 +260,7 @@ impl AgentSettings {
             vcs_cache: cache("vcs_cache"),
             pip_download_cache: cache("pip_download_cache"),
             package_manager: PackageManagerSettings::read(reader),
-            git: GitSettings::read(reader)?,
+            git: GitSettings::read(reader),
             task_ping_interval_sec: Some(reader.number("agent.task_ping_interval_sec"))
                 .filter(|seconds| *seconds > 0.0),
             suppress_carriage_return: reader.flag("agent.suppress_carriage_return"),
@@ -258,7 +275,7 @@ impl AgentSettings {
                 _ => OnStop::Kill,
             },
             state_dir: state_dir(reader),
-            temp_dir: temp_dir(reader)?,
+            temp_dir: temp_dir(reader),
             console: ConsoleSettings {
                 max_bytes: reader.count("agent.console.max_bytes"),
                 segment_bytes: reader.count("agent.console.segment_bytes"),
@@ -267,21 +284,21 @@ impl AgentSettings {
             },
             poll: PollSettings {
                 queue_override_sec: reader
-                    .variable("CLEARML_AGENT_QUEUE_POLL_FREQ_SEC")?
+                    .variable("CLEARML_AGENT_QUEUE_POLL_FREQ_SEC")
                     .as_ref()
                     .and_then(convert::number),
                 status_poll_interval_sec: reader.number("agent.status_poll_interval_sec"),
                 status_report_sec: reader.number("agent.status_report_sec"),
             },
-            environment_overrides: EnvironmentOverrides::read(reader)?,
-        })
+            environment_overrides: EnvironmentOverrides::read(reader),
+        }
     }
 }
 
 impl GitSettings {
-    fn read(reader: &Reader<'_>) -> Result<Self, ConfigError> {
-        let verbose = reader.variable("CLEARML_AGENT_GIT_CLONE_VERBOSE")?;
-        Ok(Self {
+    fn read(reader: &Reader<'_>) -> Self {
+        let verbose = reader.variable("CLEARML_AGENT_GIT_CLONE_VERBOSE");
+        Self {
             user: reader.text("agent.git_user"),
             pass: reader.text("agent.git_pass").map(Secret::new),
             host: reader.text("agent.git_host"),
@@ -301,21 +318,21 @@ impl GitSettings {
             clone_verbose: verbose.as_ref().and_then(convert::flag).unwrap_or(false),
             clone_on_pull_fail: reader.flag("agent.vcs_cache.clone_on_pull_fail"),
             root_in_python_path: reader.flag("agent.force_git_root_python_path"),
-        })
+        }
     }
 }
 
 impl EnvironmentOverrides {
-    fn read(reader: &Reader<'_>) -> Result<Self, ConfigError> {
-        let text = |name: &str| Ok::<_, ConfigError>(reader.variable(name)?.as_ref().and_then(convert::text));
-        let skip = reader.variable("CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL")?;
-        Ok(Self {
-            skip_pip_venv_install: text("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL")?,
+    fn read(reader: &Reader<'_>) -> Self {
+        let text = |name: &str| reader.variable(name).as_ref().and_then(convert::text);
+        let skip = reader.variable("CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL");
+        Self {
+            skip_pip_venv_install: text("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL"),
             skip_python_env_install: skip.as_ref().and_then(convert::flag).unwrap_or(false),
             force_code_dir: reader.sources.variable_path("CLEARML_AGENT_FORCE_CODE_DIR"),
-            force_exec_script: text("CLEARML_AGENT_FORCE_EXEC_SCRIPT")?,
-            extra_python_path: text("CLEARML_AGENT_EXTRA_PYTHON_PATH")?,
-        })
+            force_exec_script: text("CLEARML_AGENT_FORCE_EXEC_SCRIPT"),
+            extra_python_path: text("CLEARML_AGENT_EXTRA_PYTHON_PATH"),
+        }
     }
 }
 
@@ -337,6 +354,23 @@ fn extra_credentials(reader: &Reader<'_>) -> Vec<GitCredential> {
         })
     };
     entries.iter().filter_map(entry).collect()
+}
+
+/// A version of CUDA or cuDNN as a whole number: `11.8.0` and `118` are `118`, `10` stays `10`. Without
+/// devices it is `0`.
+fn device_version(reader: &Reader<'_>, key: &str) -> Option<String> {
+    if reader.flag("agent.cpu_only") {
+        return Some("0".to_owned());
+    }
+    let text = reader.text(key)?;
+    let mut parts = text.trim().split('.').map(|part| part.parse::<u32>().ok());
+    match (parts.next().flatten(), parts.next()) {
+        (Some(major), Some(Some(minor))) => {
+            Some((major.saturating_mul(10).saturating_add(minor)).to_string())
+        }
+        (Some(whole), None) => Some(whole.to_string()),
+        _ => None,
+    }
 }
 
 fn host_name(reader: &Reader<'_>) -> String {
@@ -363,13 +397,12 @@ fn state_dir(reader: &Reader<'_>) -> PathBuf {
     })
 }
 
-fn temp_dir(reader: &Reader<'_>) -> Result<PathBuf, ConfigError> {
-    let given = reader.variable("CLEARML_AGENT_TEMP_STDOUT_FILE_DIR")?;
+fn temp_dir(reader: &Reader<'_>) -> PathBuf {
+    let given = reader.variable("CLEARML_AGENT_TEMP_STDOUT_FILE_DIR");
     let text = given
         .as_ref()
         .and_then(convert::text)
         .or_else(|| reader.sources.env.get("TMPDIR").cloned());
-    Ok(text
-        .filter(|text| !text.is_empty())
-        .map_or_else(|| PathBuf::from("/tmp"), |text| reader.sources.path(&text)))
+    text.filter(|text| !text.is_empty())
+        .map_or_else(|| PathBuf::from("/tmp"), |text| reader.sources.path(&text))
 }

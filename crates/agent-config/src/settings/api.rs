@@ -100,19 +100,18 @@ pub struct ApiSettings {
 }
 
 impl ApiSettings {
-    pub(crate) fn read(reader: &Reader<'_>, location: Option<&Path>) -> Result<Self, ConfigError> {
+    pub(crate) fn read(reader: &Reader<'_>, location: Option<&Path>) -> Self {
         let server = |key: &str| Some(reader.text(key)?.trim().trim_matches('/').to_owned());
         let secret = |key: &str| reader.text(key).map(Secret::new);
-        let variable_text =
-            |name: &str| Ok::<_, ConfigError>(reader.variable(name)?.as_ref().and_then(convert::text));
+        let variable_text = |name: &str| reader.variable(name).as_ref().and_then(convert::text);
         let api_server = server("api.api_server").or_else(|| server("api.host"));
         let derived = |port, part| api_server.as_deref().and_then(|api| sibling(api, port, part));
-        Ok(Self {
+        Self {
             web_server: server("api.web_server").or_else(|| derived(8080, "app.")),
             files_server: server("api.files_server").or_else(|| derived(8081, "files.")),
             access_key: secret("api.credentials.access_key"),
             secret_key: secret("api.credentials.secret_key"),
-            auth_token: variable_text("CLEARML_AUTH_TOKEN")?.map(Secret::new),
+            auth_token: variable_text("CLEARML_AUTH_TOKEN").map(Secret::new),
             verify: match reader.raw("api.verify_certificate") {
                 Some(value) => match convert::flag(&value) {
                     Some(true) => TlsVerify::Verify,
@@ -136,16 +135,16 @@ impl ApiSettings {
             request_token_expiration_sec: reader
                 .integer("api.auth.request_token_expiration_sec")
                 .and_then(|seconds| u64::try_from(seconds).ok()),
-            initial_connect: initial_connect(variable_text("CLEARML_AGENT_INITIAL_CONNECT_RETRY_OVERRIDE")?),
-            force_max_api_version: variable_text("CLEARML_AGENT_FORCE_MAX_API_VERSION")?,
+            initial_connect: initial_connect(variable_text("CLEARML_AGENT_INITIAL_CONNECT_RETRY_OVERRIDE")),
+            force_max_api_version: variable_text("CLEARML_AGENT_FORCE_MAX_API_VERSION"),
             verbose: reader
-                .variable("CLEARML_API_VERBOSE")?
+                .variable("CLEARML_API_VERBOSE")
                 .as_ref()
                 .and_then(convert::flag)
                 .unwrap_or(false),
             location: location.map_or_else(|| "~/clearml.conf".to_owned(), |path| path.display().to_string()),
             api_server,
-        })
+        }
     }
 
     /// The URL of the API server.

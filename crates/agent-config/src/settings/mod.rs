@@ -3,6 +3,7 @@
 mod agent;
 mod api;
 mod package_manager;
+mod values;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,9 +24,11 @@ use crate::convert;
 use crate::effective::{Effective, Reader};
 use crate::error::{ConfigError, Warning};
 use crate::keys;
-use crate::layers::{self, Collected, Sources};
-use crate::mask;
+use crate::layers::{Layers, Sources};
+use crate::left_out;
+use crate::mask::{self, CommandMask};
 use crate::origin::Origin;
+use crate::vaults::VaultLayers;
 
 /// The whole configuration: typed where the agent reads it, and as a tree for everything else.
 ///
@@ -39,9 +42,12 @@ pub struct Settings {
     rest: Arc<Rest>,
 }
 
+#[derive(Clone)]
 struct Rest {
+    layers: Arc<Layers>,
+    sources: Arc<Sources>,
+    vaults: VaultLayers,
     effective: Effective,
-    location: Option<PathBuf>,
     warnings: Vec<Warning>,
 }
 
@@ -52,21 +58,42 @@ impl Settings {
     ///
     /// [`ConfigError`], always naming the file and line, or the variable, that has to be corrected.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        let Collected {
-            mut effective,
-            location,
-            mut warnings,
-        } = layers::collect(sources)?;
-        effective.check()?;
+        let layers = Arc::new(Layers::read(sources)?);
+        Self::build(layers, Arc::new(sources.clone()), VaultLayers::default())
+    }
+
+    /// Reads all layers anew, from the same places; vaults stay what they are.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Settings::load`].
+    pub fn reload(&self) -> Result<Self, ConfigError> {
+        let layers = Arc::new(Layers::read(&self.rest.sources)?);
+        Self::build(layers, Arc::clone(&self.rest.sources), self.rest.vaults.clone())
+    }
+
+    pub(crate) fn with_vault_layers(&self, vaults: VaultLayers) -> Result<Self, ConfigError> {
+        Self::build(
+            Arc::clone(&self.rest.layers),
+            Arc::clone(&self.rest.sources),
+            vaults,
+        )
+    }
+
+    fn build(layers: Arc<Layers>, sources: Arc<Sources>, vaults: VaultLayers) -> Result<Self, ConfigError> {
+        let mut effective = layers.combine(&vaults.configuration, &vaults.monitoring)?;
+        let mut warnings = layers.warnings.clone();
+        warnings.extend(effective.check()?);
         warnings.extend(effective.unknown_keys());
+        warnings.extend(left_out::warnings(&effective));
         let (agent, api) = {
             let reader = Reader {
                 effective: &effective,
-                sources,
+                sources: &sources,
             };
             (
-                AgentSettings::read(&reader)?,
-                ApiSettings::read(&reader, location.as_deref())?,
+                AgentSettings::read(&reader),
+                ApiSettings::read(&reader, layers.location.as_deref()),
             )
         };
         derive(&mut effective, &agent, &api);
@@ -75,11 +102,33 @@ impl Settings {
             agent: Arc::new(agent),
             api: Arc::new(api),
             rest: Arc::new(Rest {
+                layers,
+                sources,
+                vaults,
                 effective,
-                location,
                 warnings,
             }),
         })
+    }
+
+    /// The same settings with other values at some keys that no typed field depends on.
+    pub(crate) fn changed(&self, values: impl Iterator<Item = (&'static str, Value)>) -> Self {
+        let mut rest = Rest::clone(&self.rest);
+        for (key, value) in values {
+            rest.effective.rewrite(key, value);
+        }
+        Self {
+            rest: Arc::new(rest),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.rest.sources
+    }
+
+    pub(crate) fn vaults(&self) -> &VaultLayers {
+        &self.rest.vaults
     }
 
     /// The whole effective configuration, secrets included, for the process that runs a task: written
@@ -94,7 +143,18 @@ impl Settings {
     /// The whole effective configuration without secrets, for people.
     #[must_use]
     pub fn masked_json(&self) -> Value {
-        mask::mask(&self.rest.effective)
+        mask::mask(&self.rest.effective, self.command_mask())
+    }
+
+    /// How container commands are shown.
+    #[must_use]
+    pub fn command_mask(&self) -> CommandMask {
+        let from_variable = self.variable_list("CLEARML_AGENT_DOCKER_ARGS_HIDE_ENV");
+        let hide = "agent.hide_docker_command_env_vars";
+        let enabled = self.flag(&format!("{hide}.enabled")) || !from_variable.is_empty();
+        let mut extra = self.list(&format!("{hide}.extra_keys"));
+        extra.extend(from_variable);
+        CommandMask::new(enabled, extra, self.flag(&format!("{hide}.parse_embedded_urls")))
     }
 
     /// The value at a dotted key, for sections that have no typed form.
@@ -109,10 +169,44 @@ impl Settings {
         self.rest.effective.origin(key).cloned()
     }
 
+    pub(crate) fn origin_of(&self, path: &[String]) -> Option<&Origin> {
+        self.rest.effective.origin_of(path)
+    }
+
     /// The configuration file that the user edits, if there is one.
     #[must_use]
     pub fn location(&self) -> Option<&Path> {
-        self.rest.location.as_deref()
+        self.rest.layers.location.as_deref()
+    }
+
+    /// The files that were read, lowest layer first; without those of a configuration folder and includes.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.rest.layers.files
+    }
+
+    /// What is to be said about the files: that the usual ones were replaced, and, if
+    /// `CLEARML_AGENT_CONFIG_VERBOSE` asks for it, which were read.
+    #[must_use]
+    pub fn announcements(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let sources = self.sources();
+        let replaced =
+            sources.config_file.is_some() || sources.variable_path("CLEARML_CONFIG_FILE").is_some();
+        if let Some(file) = self.location().filter(|_| replaced) {
+            lines.push(format!(
+                "Using custom configuration file from env var: {}",
+                file.display()
+            ));
+        }
+        if self
+            .variable_flag("CLEARML_AGENT_CONFIG_VERBOSE")
+            .unwrap_or(false)
+        {
+            let read = |file: &PathBuf| format!("Loading config from file {}", file.display());
+            lines.extend(self.files().iter().map(read));
+        }
+        lines
     }
 
     /// What was found odd but usable: unknown keys, ignored variables, missing includes.
@@ -134,9 +228,12 @@ impl Settings {
             .extra_credentials
             .iter()
             .map(|credential| credential.pass.clone());
+        let mut named = Vec::new();
+        secret_texts(self.rest.effective.root(), "", &mut named);
         declared
             .chain(git)
             .chain(self.api.auth_token.clone())
+            .chain(named.into_iter().map(Secret::new))
             .filter(|secret| !secret.is_empty())
             .collect()
     }
@@ -145,40 +242,13 @@ impl Settings {
     pub fn register_secrets(&self, redactor: &Redactor) {
         self.secrets().iter().for_each(|secret| redactor.add(secret));
     }
-
-    /// The variables of the top-level section `environment`, unless `agent.apply_environment` is off.
-    ///
-    /// Values are written as the Python agent writes them: `True`, `False`, nothing for null.
-    #[must_use]
-    pub fn environment(&self) -> Vec<(String, String)> {
-        if !self.agent.apply_environment {
-            return Vec::new();
-        }
-        let text = |value: &Value| match value {
-            Value::Null => String::new(),
-            Value::Bool(true) => "True".to_owned(),
-            Value::Bool(false) => "False".to_owned(),
-            other => convert::text(other).unwrap_or_else(|| other.to_string()),
-        };
-        match self.get("environment") {
-            Some(Value::Object(members)) => members
-                .iter()
-                .map(|(name, value)| (name.clone(), text(value)))
-                .collect(),
-            Some(Value::Array(pairs)) => {
-                let pair = |pair: &Value| Some((pair.get(0)?.as_str()?.to_owned(), text(pair.get(1)?)));
-                pairs.iter().filter_map(pair).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
 }
 
 impl fmt::Debug for Settings {
     /// Shows only the source of the settings: the rest may hold secrets in any of its texts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
-            .field("location", &self.rest.location)
+            .field("location", &self.rest.layers.location)
             .finish_non_exhaustive()
     }
 }
@@ -204,5 +274,34 @@ fn derive(effective: &mut Effective, agent: &AgentSettings, api: &ApiSettings) {
             Value::from(agent.worker_name.as_str()),
             "the host name",
         );
+    }
+}
+
+/// Parts of names by which values are taken for secrets also where nothing declares them.
+const SECRET_NAMES: &[&str] = &["secret", "pass", "token", "account_key", "api_key", "access_key"];
+/// Shorter texts are no secrets worth the name, and would be found in harmless ones.
+const SHORTEST_SECRET: usize = 6;
+
+/// All texts whose key has a name that secrets have, such as those of the section `environment`.
+fn secret_texts(value: &Value, path: &str, found: &mut Vec<String>) {
+    let Value::Object(members) = value else {
+        if let Value::Array(items) = value {
+            items.iter().for_each(|item| secret_texts(item, path, found));
+        }
+        return;
+    };
+    for (name, member) in members {
+        let path = format!("{path}{name}");
+        let lower = name.to_ascii_lowercase();
+        match member {
+            Value::String(text)
+                if text.len() >= SHORTEST_SECRET
+                    && SECRET_NAMES.iter().any(|part| lower.contains(part))
+                    && keys::declaration(&path).is_none() =>
+            {
+                found.push(text.clone());
+            }
+            _ => secret_texts(member, &format!("{path}."), found),
+        }
     }
 }

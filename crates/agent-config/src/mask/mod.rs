@@ -3,31 +3,35 @@
 //! The patterns of `agent.sanitize_config_printout` decide by key name. Beyond them, whatever they are
 //! set to, a key that is declared secret is never shown, nor is a password inside any URL.
 
-use clearml_support::redact::mask_url;
+mod command;
+
 use clearml_support::secret::MASK;
 use regex::{Regex, RegexSet};
 use serde_json::{Map, Value};
+
+pub use command::CommandMask;
 
 use crate::convert;
 use crate::effective::Effective;
 use crate::keys;
 
-/// Variables of container commands that are never shown.
-const SECRET_VARIABLES: &[&str] = &[
-    "CLEARML_AGENT_GIT_PASS",
-    "TRAINS_AGENT_GIT_PASS",
-    "CLEARML_API_SECRET_KEY",
-    "TRAINS_API_SECRET_KEY",
-    "AWS_SECRET_ACCESS_KEY",
-    "AZURE_STORAGE_KEY",
-    "CLEARML_AUTH_TOKEN",
-];
-/// Variables whose content is a container command itself.
-const COMMAND_VARIABLES: &[&str] = &["CLEARML_DOCKER_IMAGE", "TRAINS_DOCKER_IMAGE"];
+/// The mask for a part of a longer text.
+const INNER_MASK: &str = "********";
 
-/// The whole configuration, masked.
-pub(crate) fn mask(effective: &Effective) -> Value {
-    let rules = Rules::new(effective);
+/// The text without the passwords of the URLs in it.
+///
+/// ```
+/// use clearml_agent_config::mask_urls;
+/// assert_eq!(mask_urls("https://me:pa55@host/x"), "https://me:********@host/x");
+/// ```
+#[must_use]
+pub fn mask_urls(text: &str) -> String {
+    clearml_support::redact::mask_url(text).replace(&format!("{MASK}@"), &format!("{INNER_MASK}@"))
+}
+
+/// The whole configuration, masked; container commands by `commands`.
+pub(crate) fn mask(effective: &Effective, commands: CommandMask) -> Value {
+    let rules = Rules::new(effective, commands);
     match effective.root() {
         Value::Object(members) => Value::Object(rules.object(members, "")),
         other => other.clone(),
@@ -38,40 +42,25 @@ struct Rules {
     shown: RegexSet,
     hidden: RegexSet,
     hidden_below: RegexSet,
-    commands: Vec<Regex>,
-    command_variables: Option<Vec<String>>,
+    command_keys: Vec<Regex>,
+    commands: CommandMask,
 }
 
 impl Rules {
-    fn new(effective: &Effective) -> Self {
+    fn new(effective: &Effective, commands: CommandMask) -> Self {
         let list = |name: &str| {
             let value = effective.get(&format!("agent.sanitize_config_printout.{name}"));
             value.and_then(convert::list).unwrap_or_default()
         };
-        let hide = "agent.hide_docker_command_env_vars";
-        let extra = effective
-            .get(&format!("{hide}.extra_keys"))
-            .and_then(convert::list)
-            .unwrap_or_default();
-        let enabled = effective
-            .get(&format!("{hide}.enabled"))
-            .and_then(convert::flag)
-            .unwrap_or(true);
         Self {
             shown: patterns(&list("dont_hide_secrets")),
             hidden: patterns(&list("hide_secrets")),
             hidden_below: patterns(&list("hide_secrets_recursive")),
-            commands: list("docker_commands")
+            command_keys: list("docker_commands")
                 .iter()
                 .filter_map(|pattern| Regex::new(&format!("^(?:{pattern})")).ok())
                 .collect(),
-            command_variables: (enabled || !extra.is_empty()).then(|| {
-                SECRET_VARIABLES
-                    .iter()
-                    .map(|name| (*name).to_owned())
-                    .chain(extra)
-                    .collect()
-            }),
+            commands,
         }
     }
 
@@ -89,7 +78,7 @@ impl Rules {
 
     fn member(&self, key: &str, value: &Value, path: &str) -> Value {
         let secret = keys::declaration(path).is_some_and(|declaration| declaration.secret);
-        if secret && value.is_string() {
+        if secret && !value.is_array() && !value.is_object() {
             return Value::from(MASK);
         }
         if !self.shown.is_match(key) {
@@ -106,7 +95,7 @@ impl Rules {
                 };
             }
         }
-        if self.commands.iter().any(|pattern| pattern.is_match(key)) {
+        if self.command_keys.iter().any(|pattern| pattern.is_match(key)) {
             return self.command(value);
         }
         self.value(value, path)
@@ -116,7 +105,8 @@ impl Rules {
         match value {
             Value::Object(members) => Value::Object(self.object(members, path)),
             Value::Array(items) => items.iter().map(|item| self.value(item, path)).collect(),
-            Value::String(text) => Value::from(mask_url(text)),
+            // Passwords of URLs are hidden everywhere, not only below the keys of the list `urls`.
+            Value::String(text) => Value::from(mask_urls(text)),
             other => other.clone(),
         }
     }
@@ -129,48 +119,10 @@ impl Rules {
                     .iter()
                     .map(|item| convert::text(item).unwrap_or_default())
                     .collect();
-                self.words(&words).into()
+                self.commands.words(&words).into()
             }
-            Value::String(text) => {
-                let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
-                self.words(&words).join(" ").into()
-            }
+            Value::String(text) => self.commands.text(text).into(),
             other => self.value(other, ""),
-        }
-    }
-
-    /// `-e NAME=value`, `--env NAME=value`, `--env=NAME=value` and `-eNAME=value`.
-    fn words(&self, words: &[String]) -> Vec<String> {
-        let mut assigns = false;
-        let masked = words.iter().map(|word| {
-            if std::mem::take(&mut assigns) {
-                return self.assignment(word);
-            }
-            if word == "-e" || word == "--env" {
-                assigns = true;
-                return word.clone();
-            }
-            for flag in ["--env=", "-e"] {
-                if let Some(rest) = word.strip_prefix(flag).filter(|rest| rest.contains('=')) {
-                    return format!("{flag}{}", self.assignment(rest));
-                }
-            }
-            mask_url(word)
-        });
-        masked.collect()
-    }
-
-    fn assignment(&self, word: &str) -> String {
-        let (Some(names), Some((name, content))) = (&self.command_variables, word.split_once('=')) else {
-            return mask_url(word);
-        };
-        if names.iter().any(|secret| secret == name) {
-            format!("{name}={MASK}")
-        } else if COMMAND_VARIABLES.contains(&name) {
-            let words: Vec<String> = content.split(' ').map(str::to_owned).collect();
-            format!("{name}={}", self.words(&words).join(" "))
-        } else {
-            mask_url(word)
         }
     }
 }

@@ -1,0 +1,41 @@
+//! Keys of the `agent` section that concern version control.
+
+use super::keys;
+
+keys! { KEYS:
+    "agent.git_user", Text, Unset, "User for repositories over HTTPS; needs agent.git_pass.",
+        .variables(&["CLEARML_AGENT_GIT_USER", "TRAINS_AGENT_GIT_USER"]);
+    "agent.git_pass", Text, Unset, "Password or token for repositories over HTTPS; needs agent.git_user.",
+        .variables(&["CLEARML_AGENT_GIT_PASS", "TRAINS_AGENT_GIT_PASS"]).secret();
+    "agent.git_host", Text, Unset, "The only host that gets these credentials.",
+        .variables(&["CLEARML_AGENT_GIT_HOST", "TRAINS_AGENT_GIT_HOST"]);
+    "agent.git_host_match_prefix", Flag, Internal("false"),
+        "Compare agent.git_host with the beginning of the URL instead of its host.", .later("the full range of git credentials");
+    "agent.git.extra_credentials", Entries, Unset, "More credentials: a list of objects with user, pass and host.",
+        .secret().later("the full range of git credentials");
+    "agent.hg_user", Text, Unset, "User for Mercurial repositories over HTTPS.", .later("Mercurial");
+    "agent.hg_pass", Text, Unset, "Password for Mercurial repositories over HTTPS.", .secret().later("Mercurial");
+    "agent.hg_host", Text, Unset, "The only host that gets the Mercurial credentials.", .later("Mercurial");
+    "agent.hg.extra_credentials", Entries, Unset, "More Mercurial credentials: a list of objects with user, pass and host.",
+        .secret().later("Mercurial");
+    "agent.git_use_ms_entra_token", Flag, Internal("false"),
+        "Send agent.git_pass to git servers as a bearer token of Microsoft Entra.",
+        .variables(&["CLEARML_AGENT_GIT_USE_MS_ENTRA_TOKEN"]).only_true().later("the full range of git credentials");
+    "agent.git_use_azure_pat", Flag, Internal("false"),
+        "Send agent.git_pass to git servers as a personal access token of Azure DevOps.",
+        .variables(&["CLEARML_AGENT_GIT_USE_AZURE_PAT"]).only_true().later("the full range of git credentials");
+    "agent.enable_git_ask_pass", Flag, Internal("true"), "Hand credentials to git through GIT_ASKPASS instead of the URL.";
+    "agent.force_git_ssh_protocol", Flag, Packaged("false"), "Use SSH for repositories that are named by an HTTPS URL.";
+    "agent.force_git_ssh_port", Port, Unset, "Port for SSH.";
+    "agent.force_git_ssh_user", Text, Unset, "User for SSH; git when unset.";
+    "agent.translate_ssh", Flag, Packaged("true"), "Use HTTPS for repositories named by an SSH URL when credentials match.";
+    "agent.translate_ssl_replacement_scheme", Text, Packaged(r#""https""#), "Scheme of the URLs made by agent.translate_ssh.",
+        .variables(&["CLEARML_AGENT_SSH_URL_REPLACEMENT_SCHEME"]);
+    "agent.git_fetch_args", List, Packaged(r#"["--all", "--tags", "--recurse-submodules"]"#), "Arguments of git fetch.",
+        .lenient("[]");
+    "agent.vcs_cache.enabled", Flag, Packaged("true"), "Keep clones for the next task.";
+    "agent.vcs_cache.path", Path, Packaged(r#""~/.clearml/vcs-cache""#), "Folder of the kept clones.";
+    "agent.vcs_cache.clone_on_pull_fail", Flag, Internal("false"), "Clone anew when a kept clone cannot be updated.";
+    "agent.force_git_root_python_path", Flag, Internal("false"),
+        "Put the root of the repository instead of the working folder in PYTHONPATH.";
+}
