@@ -1,119 +1,164 @@
-//! `users.*`, `projects.*`, `server.*` and `debug.*`: who we are and who is there. The login itself
-//! belongs to the session and lives in `client.rs`.
+//! `auth.*` and `login.*`: access keys, and what the login page offers. The login itself belongs to the
+//! session and lives in `session.rs`.
 
+use clearml_support::secret::Secret;
+use clearml_task_model::UserId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::call::{Call, Retry};
+use crate::call::Call;
 use crate::client::Client;
 use crate::error::ApiError;
-use crate::{Nothing, VERSION, is_false};
+use crate::reply::Updated;
 
-/// The user that the credentials belong to.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-pub struct User {
-    /// Id.
-    pub id: String,
-    /// Name.
-    pub name: Option<String>,
-    /// Role, such as `admin`.
-    pub role: Option<String>,
+/// A new access key with its secret, which the server does not tell again.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NewCredentials {
+    /// The access key.
+    pub access_key: String,
+    /// Its secret.
+    #[serde(deserialize_with = "secret")]
+    pub secret_key: Secret,
+    /// What it is for, in its owner's words.
+    #[serde(default)]
+    pub label: Option<String>,
     /// Everything else.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// Which projects to list.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct ProjectsQuery {
-    /// These projects.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub id: Vec<String>,
-    /// Name by regular expression; see [`exact`](crate::exact).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Only these fields are returned.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub only_fields: Vec<String>,
-    /// Also hidden projects.
-    #[serde(skip_serializing_if = "is_false")]
-    pub search_hidden: bool,
+/// An access key as the server lists it: without its secret.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+pub struct AccessKey {
+    /// The access key.
+    pub access_key: String,
+    /// What it is for, in its owner's words.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// When it was last used.
+    #[serde(default)]
+    pub last_used: Option<String>,
+    /// Where it was last used.
+    #[serde(default)]
+    pub last_used_from: Option<String>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
 }
 
-/// A project, as far as it was asked for.
+/// How people log in to this server.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
-pub struct Project {
-    /// Id.
-    pub id: Option<String>,
-    /// Full name, with `/` between parents and children.
-    pub name: Option<String>,
+#[serde(default)]
+pub struct LoginModes {
+    /// Whether we are logged in.
+    pub authenticated: bool,
+    /// Login by name and password.
+    pub basic: Value,
     /// Everything else.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// What the server says about itself.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-pub struct ServerInfo {
-    /// Version of the server.
-    pub version: Option<String>,
-    /// Newest API version.
-    pub api_version: Option<String>,
-    /// Everything else.
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-struct CurrentUser {
-    user: User,
-}
-
-#[derive(Deserialize)]
-struct Projects {
-    projects: Vec<Project>,
+fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+    String::deserialize(deserializer).map(Secret::new)
 }
 
 impl Client {
-    /// The user that the credentials belong to. Repeated until answered.
+    /// Ends the session on the server: its tokens are refused from now on, also those that children got.
+    /// A later call of this client logs in again. API 2.2. Repeated until answered.
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub async fn users_get_current_user(&self) -> Result<User, ApiError> {
-        let call = Call::new("users.get_current_user")
-            .version(VERSION)
-            .retry(Retry::Idempotent);
-        Ok(self.call::<CurrentUser>(call).await?.user)
+    pub async fn auth_logout(&self) -> Result<(), ApiError> {
+        self.done(Call::safe("auth.logout", (2, 2))).await
     }
 
-    /// Projects that match. At most 500 per call. Repeated until answered.
+    /// Makes an access key for the caller. Repeated only while it is certain that none was made.
     ///
     /// # Errors
-    /// See [`ApiError`].
-    pub async fn projects_get_all(&self, query: &ProjectsQuery) -> Result<Vec<Project>, ApiError> {
-        let call = Call::new("projects.get_all")
-            .version(VERSION)
-            .data(query)
-            .retry(Retry::Idempotent);
-        Ok(self.call::<Projects>(call).await?.projects)
+    /// 400/301 for users that the server's configuration defines. See [`ApiError`].
+    pub async fn auth_create_credentials(&self, label: Option<&str>) -> Result<NewCredentials, ApiError> {
+        let body = label.map_or_else(|| json!({}), |label| json!({ "label": label }));
+        self.field(
+            Call::creating("auth.create_credentials", (2, 1)).body(body),
+            "credentials",
+        )
+        .await
     }
 
-    /// What the server says about itself. Repeated until answered.
+    /// The caller's access keys. Repeated until answered.
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub async fn server_info(&self) -> Result<ServerInfo, ApiError> {
-        self.call(Call::new("server.info").version(VERSION).retry(Retry::Idempotent))
+    pub async fn auth_get_credentials(&self) -> Result<Vec<AccessKey>, ApiError> {
+        self.field(Call::safe("auth.get_credentials", (2, 1)), "credentials")
             .await
     }
 
-    /// Whether the server answers at all; needs no credentials and is sent once.
+    /// Changes the label of an access key. API 2.19. Repeated until answered.
+    ///
+    /// # Errors
+    /// 400/75 for an unknown key. See [`ApiError`].
+    pub async fn auth_edit_credentials(&self, access_key: &str, label: &str) -> Result<Updated, ApiError> {
+        let body = json!({ "access_key": access_key, "label": label });
+        self.call(Call::safe("auth.edit_credentials", (2, 19)).body(body))
+            .await
+    }
+
+    /// Makes an access key invalid; gives the number of keys that were. Repeated until answered.
+    ///
+    /// # Errors
+    /// 400/300 for an unknown key. See [`ApiError`].
+    pub async fn auth_revoke_credentials(&self, access_key: &str) -> Result<u64, ApiError> {
+        let body = json!({ "access_key": access_key });
+        self.field(
+            Call::safe("auth.revoke_credentials", (2, 1)).body(body),
+            "revoked",
+        )
+        .await
+    }
+
+    /// Whether the server's configuration defines its users. Needs no credentials; sent once.
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub async fn debug_ping(&self) -> Result<(), ApiError> {
-        self.call::<Nothing>(Call::new("debug.ping").anonymous())
+    pub async fn auth_fixed_users_mode(&self) -> Result<Map<String, Value>, ApiError> {
+        self.call(Call::new("auth.fixed_users_mode").anonymous()).await
+    }
+
+    /// What a token says, if it is valid. For administrators. Repeated until answered.
+    ///
+    /// # Errors
+    /// 401/1 for others. See [`ApiError`].
+    pub async fn auth_validate_token(&self, token: &Secret) -> Result<Map<String, Value>, ApiError> {
+        let body = json!({ "token": token.expose() });
+        self.call(Call::safe("auth.validate_token", (2, 1)).body(body))
             .await
-            .map(drop)
+    }
+
+    /// A token of another user. For administrators. Repeated until answered.
+    ///
+    /// # Errors
+    /// 401/1 for others, 400/301 for an unknown user. See [`ApiError`].
+    pub async fn auth_get_token_for_user(&self, user: &UserId) -> Result<Secret, ApiError> {
+        let body = json!({ "user": user });
+        let call = Call::safe("auth.get_token_for_user", (2, 1)).body(body);
+        self.field::<String>(call, "token").await.map(Secret::new)
+    }
+
+    /// How people can log in. Needs no credentials; sent once.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn login_supported_modes(&self) -> Result<LoginModes, ApiError> {
+        self.call(Call::new("login.supported_modes").anonymous()).await
+    }
+
+    /// Ends the session, as the web pages do. Repeated until answered.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn login_logout(&self) -> Result<(), ApiError> {
+        self.done(Call::safe("login.logout", (2, 1))).await
     }
 }

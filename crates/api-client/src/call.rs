@@ -7,6 +7,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::token::Version;
+use crate::{SPOKEN, VERSION};
+
 /// The HTTP method of API calls. The server treats all alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Method {
@@ -35,9 +38,14 @@ impl Method {
 /// is not a failure in this sense: any call is sent once more with a fresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Retry {
-    /// Nothing: the error goes to the caller. For calls that do harm when applied twice.
+    /// Nothing: the error goes to the caller. For calls that do harm when applied twice and whose callers
+    /// have something better to do than to wait.
     #[default]
     Never,
+    /// Sends the call again as long as it is certain that the server did not apply it (no connection, 429,
+    /// 503). For calls that create something. What is unclear comes out as
+    /// [`ApiError::Ambiguous`](crate::ApiError::Ambiguous).
+    IfNotApplied,
     /// Sends the call again until an answer comes. For calls that may be applied twice.
     Idempotent,
     /// Like [`Retry::Idempotent`], but gives up when this much time has passed.
@@ -82,6 +90,21 @@ pub struct Call {
     pub(crate) deferred: bool,
     pub(crate) anonymous: bool,
     pub(crate) settled_by: Option<(u16, u32)>,
+    pub(crate) since: Option<Version>,
+    pub(crate) extension: Extension,
+    /// The answer is no JSON in an envelope, unless it is an error.
+    pub(crate) plain: bool,
+}
+
+/// How a call relates to what every server has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extension {
+    /// Part of the API.
+    No,
+    /// Not every server has it; which one does shows only when it is asked, so a refusal is remembered.
+    Optional,
+    /// Only servers with another feature set than `basic` have it.
+    BeyondBasic,
 }
 
 impl Call {
@@ -96,6 +119,60 @@ impl Call {
             deferred: false,
             anonymous: false,
             settled_by: None,
+            since: None,
+            extension: Extension::No,
+            plain: false,
+        }
+    }
+
+    /// A call of the API as this crate knows it: available since a version, asked for in the version that
+    /// this crate speaks.
+    fn known(endpoint: &'static str, (major, minor): (u32, u32), retry: Retry) -> Self {
+        let since = Version::new(major, minor);
+        let mut call = Self::new(endpoint).retry(retry).since(since);
+        call.version = Some(if since > SPOKEN {
+            Cow::Owned(since.to_string())
+        } else {
+            Cow::Borrowed(VERSION)
+        });
+        call
+    }
+
+    /// A call that may be applied twice; see [`Call::known`].
+    pub(crate) fn safe(endpoint: &'static str, since: (u32, u32)) -> Self {
+        Self::known(endpoint, since, Retry::Idempotent)
+    }
+
+    /// A call that creates or appends; see [`Call::known`].
+    pub(crate) fn creating(endpoint: &'static str, since: (u32, u32)) -> Self {
+        Self::known(endpoint, since, Retry::IfNotApplied)
+    }
+
+    /// A call that is sent once; see [`Call::known`].
+    pub(crate) fn once(endpoint: &'static str, since: (u32, u32)) -> Self {
+        Self::known(endpoint, since, Retry::Never)
+    }
+
+    /// Marks a call that not every server has.
+    pub(crate) fn extension(mut self, extension: Extension) -> Self {
+        self.extension = extension;
+        self
+    }
+
+    /// The oldest API version that has this call. With an older server the call is not sent and fails
+    /// with [`ApiError::Unsupported`](crate::ApiError::Unsupported).
+    #[must_use]
+    pub fn since(mut self, version: Version) -> Self {
+        self.since = Some(version);
+        self
+    }
+
+    /// The version to ask a server for that speaks `newest`.
+    pub(crate) fn version_for(&self, newest: Version) -> Option<Cow<'static, str>> {
+        let wanted = self.version.clone()?;
+        match wanted.parse::<Version>() {
+            Ok(version) if version > newest => Some(Cow::Owned(newest.to_string())),
+            _ => Some(wanted),
         }
     }
 
@@ -162,6 +239,12 @@ impl Call {
     #[must_use]
     pub fn deferred(mut self) -> Self {
         self.deferred = true;
+        self
+    }
+
+    /// Takes the answer as it comes.
+    pub(crate) fn plain(mut self) -> Self {
+        self.plain = true;
         self
     }
 

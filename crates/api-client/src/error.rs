@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::retry;
+use crate::token::Version;
 
 /// Why no usable answer came back although the request went out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +145,20 @@ pub enum ApiError {
         /// Where the data differs.
         reason: String,
     },
+    /// The server does not have this call, or not yet, or not in its edition. Asking again is of no use.
+    #[error("{endpoint}: the API server {server} (API {has}) does not offer this call: {reason}")]
+    Unsupported {
+        /// The call.
+        endpoint: String,
+        /// The configured address of the server.
+        server: String,
+        /// The API version that the call came with, if that is known.
+        needs: Option<Version>,
+        /// The newest API version of the server, or the one that the client is held to.
+        has: Version,
+        /// What is missing.
+        reason: String,
+    },
     /// The answer is larger than the client accepts.
     #[error("{endpoint}: the answer is larger than {limit} bytes; ask for fewer objects or fields")]
     TooLarge {
@@ -171,9 +186,11 @@ impl ApiError {
             Self::Connect { .. } | Self::Tls { .. } | Self::Ambiguous { .. } | Self::Protocol { .. } => true,
             Self::Status { http, .. } => matches!(http, 408 | 425 | 429 | 500..=599),
             Self::Login { source, .. } => source.is_transient(),
-            Self::Options { .. } | Self::Unauthorized { .. } | Self::Data { .. } | Self::TooLarge { .. } => {
-                false
-            }
+            Self::Options { .. }
+            | Self::Unauthorized { .. }
+            | Self::Data { .. }
+            | Self::TooLarge { .. }
+            | Self::Unsupported { .. } => false,
         }
     }
 
@@ -186,6 +203,7 @@ impl ApiError {
             | Self::Connect { .. }
             | Self::Tls { .. }
             | Self::Unauthorized { .. }
+            | Self::Unsupported { .. }
             | Self::Login { .. } => true,
             Self::Status { http, .. } => matches!(http, 400..=499 | 503 | 509) && *http != 408,
             Self::Ambiguous { .. } | Self::Protocol { .. } | Self::Data { .. } | Self::TooLarge { .. } => {
@@ -200,6 +218,8 @@ impl ApiError {
         match self {
             Self::Status { code, subcode, .. } => Some((*code, *subcode)),
             Self::Unauthorized { subcode, .. } => Some((401, *subcode)),
+            // What the server answers, or would have answered.
+            Self::Unsupported { .. } => Some((404, 0)),
             Self::Login { source, .. } => source.code(),
             _ => None,
         }
@@ -217,11 +237,12 @@ impl ApiError {
     pub fn is_missing_endpoint(&self) -> bool {
         matches!(
             self,
-            Self::Status {
-                code: 404,
-                enveloped: true,
-                ..
-            }
+            Self::Unsupported { .. }
+                | Self::Status {
+                    code: 404,
+                    enveloped: true,
+                    ..
+                }
         )
     }
 
@@ -264,6 +285,7 @@ impl ApiError {
             | Self::Tls { reason, .. }
             | Self::Ambiguous { reason, .. }
             | Self::Protocol { reason, .. }
+            | Self::Unsupported { reason, .. }
             | Self::Data { reason, .. } => *reason = clean(std::mem::take(reason)),
             Self::Status { message, .. } | Self::Unauthorized { message, .. } => {
                 *message = clean(std::mem::take(message));

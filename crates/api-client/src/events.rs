@@ -7,10 +7,10 @@ use clearml_task_model::TaskId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::VERSION;
-use crate::call::{Call, Retry};
+use crate::call::Call;
 use crate::client::Client;
 use crate::error::{ApiError, Interruption};
+use crate::reply::null_as_default;
 
 /// A piece of a task's console.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -82,6 +82,7 @@ pub struct BatchResult {
     /// Refused events.
     pub errors: u64,
     /// How many were refused for which reason.
+    #[serde(deserialize_with = "null_as_default")]
     pub errors_info: BTreeMap<String, u64>,
 }
 
@@ -100,6 +101,7 @@ impl BatchResult {
 #[serde(default)]
 pub struct TaskLog {
     /// The events, oldest first.
+    #[serde(deserialize_with = "null_as_default")]
     pub events: Vec<LogEvent>,
     /// Their number.
     pub returned: u64,
@@ -154,6 +156,11 @@ impl Client {
         for event in events {
             event.append_to(&mut lines);
         }
+        self.send_lines(lines).await
+    }
+
+    /// JSON lines of events, in as many requests as it takes.
+    pub(crate) async fn send_lines(&self, lines: Vec<u8>) -> Result<BatchResult, ApiError> {
         let max = self.inner.options.max_request_bytes;
         let (parts, oversize) = split_lines(&Bytes::from(lines), max);
         let mut result = BatchResult::default();
@@ -166,7 +173,7 @@ impl Client {
         }
         for (sent, part) in parts.into_iter().enumerate() {
             match self
-                .call(Call::new("events.add_batch").version(VERSION).lines(part))
+                .call(Call::once("events.add_batch", (2, 1)).lines(part))
                 .await
             {
                 Ok(added) => result.add(added),
@@ -186,8 +193,8 @@ impl Client {
 
     /// A window of a task's console, oldest event first. Without `from_timestamp` the newest
     /// (`navigate_earlier`) or oldest events, with it those strictly earlier or later. All events of
-    /// the last millisecond of a window are in it, so paging by timestamp loses nothing. Repeated
-    /// until answered.
+    /// the last millisecond of a window are in it, so paging by timestamp loses nothing. API 2.9.
+    /// Repeated until answered.
     ///
     /// # Errors
     /// 400/101 when there is no such task. See [`ApiError`].
@@ -202,13 +209,8 @@ impl Client {
         if let Some(from) = from_timestamp {
             body["from_timestamp"] = from.into();
         }
-        self.call(
-            Call::new("events.get_task_log")
-                .version(VERSION)
-                .body(body)
-                .retry(Retry::Idempotent),
-        )
-        .await
+        self.call(Call::safe("events.get_task_log", (2, 9)).body(body))
+            .await
     }
 }
 

@@ -48,59 +48,75 @@ mod call;
 mod client;
 mod error;
 mod events;
+mod events_manage;
+mod feature;
+mod files;
+mod follow;
+mod metrics;
+mod models;
 mod options;
 mod outage;
+mod projects;
+mod projects_info;
+mod proxy;
 mod queues;
+mod queues_manage;
+mod reply;
 mod retry;
+mod select;
+mod session;
+mod system;
 mod tasks;
 mod tls;
 mod token;
+mod trace;
 mod transport;
+mod users;
+mod words;
 mod workers;
+mod workers_stats;
 
-use clearml_task_model::{QueueId, TaskId};
-use serde::Deserialize;
-use serde_json::json;
-
-pub use auth::{Project, ProjectsQuery, ServerInfo, User};
+pub use auth::{AccessKey, LoginModes, NewCredentials};
 pub use call::{Call, Method, Retry};
 pub use client::Client;
 pub use error::{ApiError, Interruption};
 pub use events::{BatchResult, LogEvent, TaskLog, split_lines};
+pub use events_manage::{ClearLog, RawCurves, Sample};
+pub use feature::Feature;
+pub use files::{Files, RemovedFiles};
+pub use follow::Follow;
+pub use metrics::{
+    Axis, ByIteration, Curve, Curves, CurvesOfTasks, Event, EventPage, EventsQuery, SINGLE_VALUE,
+    SingleValues,
+};
+pub use models::{Model, ModelDeleted, ModelFields, ModelId, ModelsAction};
 pub use options::{Auth, ClientOptions};
-pub use queues::QueuesQuery;
-pub use retry::RetryPolicy;
+pub use projects::{Project, ProjectDeleted, ProjectFields, ProjectsQuery};
+pub use projects_info::{MetricVariant, ParameterName, TagsOf};
+pub use queues::{Popped, QueuesQuery, TaskOwner};
+pub use queues_manage::{Move, QueueFields, QueueMetrics};
+pub use reply::{BatchError, BatchFailure, BatchItem, BatchOutcome, MetadataItem, Named, Updated};
+pub use retry::{MAINTENANCE_RETRIES, RetryLimits, RetryPolicy};
+pub use select::Selection;
+pub use system::{ServerInfo, Tags};
 pub use tasks::{
-    CloneOptions, HyperParamItem, ReplaceHyperParams, StatusChange, TaskHyperParams, TasksQuery, Updated,
+    Artifact, ArtifactMode, CloneOptions, ConfigurationItem, DeleteTask, EnqueueTo, HyperParamItem,
+    HyperParamKey, ModelUse, ReplaceHyperParams, StatusChange, TaskConfiguration, TaskConfigurationNames,
+    TaskDeleted, TaskHyperParams, TasksAction, TasksQuery,
 };
 pub use tls::TlsVerify;
 pub use token::{SessionInfo, Version};
-pub use workers::{Named, StatusReport, WorkerEntry, WorkersQuery};
+pub use users::{User, Vault};
+pub use workers::{StatusReport, WorkerEntry, WorkersQuery};
+pub use workers_stats::{Activity, ClusterReport, Counts, RuntimeProperty, Span, StatsItem, WorkerStats};
+
+pub(crate) use reply::Nothing;
 
 /// The API version that typed calls ask for: new enough that replies have today's shape only, old
-/// enough for every server in use (a server treats a higher version as its newest).
+/// enough for every server in use. A server that is older is asked for its own newest version.
 const VERSION: &str = "2.23";
-
-/// Reply data that nobody reads.
-#[derive(Deserialize)]
-struct Nothing {}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde asks for"
-)]
-fn is_false(value: &bool) -> bool {
-    !*value
-}
-
-/// A call about one task in one queue.
-async fn queue_call(client: &Client, call: Call, queue: &QueueId, task: &TaskId) -> Result<(), ApiError> {
-    let body = json!({ "queue": queue, "task": task });
-    client
-        .call::<Nothing>(call.version(VERSION).body(body).retry(Retry::Idempotent))
-        .await
-        .map(drop)
-}
+/// [`VERSION`] as a number.
+const SPOKEN: Version = Version::new(2, 23);
 
 /// The pattern that finds exactly this name: name filters of the API are regular expressions that
 /// match anywhere.

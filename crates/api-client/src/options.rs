@@ -11,6 +11,7 @@ use crate::call::Method;
 use crate::error::ApiError;
 use crate::retry::RetryPolicy;
 use crate::tls::TlsVerify;
+use crate::token::Version;
 
 /// Who we are for the server.
 #[derive(Debug, Clone)]
@@ -26,8 +27,23 @@ pub enum Auth {
     Token(Secret),
 }
 
+impl Auth {
+    /// An access key and its secret.
+    pub fn keys(access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
+        Self::Keys {
+            access_key: Secret::new(access_key),
+            secret_key: Secret::new(secret_key),
+        }
+    }
+
+    /// A token (`CLEARML_AUTH_TOKEN`).
+    pub fn token(token: impl Into<String>) -> Self {
+        Self::Token(Secret::new(token))
+    }
+}
+
 /// How to reach a server, and as whom.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClientOptions {
     /// Base URL of the API server; a path in it is kept, slashes at its end are not.
     pub api_server: String,
@@ -45,6 +61,14 @@ pub struct ClientOptions {
     pub user_agent_name: String,
     /// Host name, sent as `X-ClearML-Worker`.
     pub worker_header: String,
+    /// Further headers of every request, for gateways that ask for them. Their values count as secrets.
+    pub headers: Vec<(String, Secret)>,
+    /// Takes the server for not newer than this (`CLEARML_AGENT_FORCE_MAX_API_VERSION`): no call asks for
+    /// a higher version, and features that came later are not there. Ignored by an older server.
+    pub max_api_version: Option<Version>,
+    /// Compresses request bodies from this size on. The official server refuses such requests (415),
+    /// which the client answers by sending plain bodies from then on. `None` = never.
+    pub compress_requests: Option<usize>,
     /// Waits between repetitions.
     pub retry: RetryPolicy,
     /// Largest request body in bytes; batches are cut at line ends below it.
@@ -70,12 +94,28 @@ impl ClientOptions {
             token_expiration: None,
             user_agent_name: program.to_owned(),
             worker_header: String::new(),
+            headers: Vec::new(),
+            max_api_version: None,
+            compress_requests: None,
             retry: RetryPolicy::default(),
             max_request_bytes: 15 * 1024 * 1024,
             max_response_bytes: 64 * 1024 * 1024,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
         }
+    }
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("api_server", &mask_url(&self.api_server))
+            .field("auth", &self.auth)
+            .field("verify", &self.verify)
+            .field("default_method", &self.default_method)
+            .field("max_api_version", &self.max_api_version)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
     }
 }
 
@@ -95,7 +135,7 @@ impl Server {
         let fail = |why: &str| ApiError::Options {
             reason: format!("api.api_server {shown:?} {why}; expected something like http://localhost:8008"),
         };
-        let url = Url::parse(trimmed).map_err(|error| fail(&format!("is not a URL ({error})")))?;
+        let mut url = Url::parse(trimmed).map_err(|error| fail(&format!("is not a URL ({error})")))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(fail("is neither http nor https"));
         }
@@ -108,8 +148,23 @@ impl Server {
             Some(Host::Ipv6(address)) => address.is_loopback(),
             None => return Err(fail("has no host")),
         };
+        let named = !url.username().is_empty() || url.password().is_some();
+        let cannot_be_a_base = "an address with a host can have, and lose, a user";
+        if named {
+            // It would take the place of the credentials: there is one such header.
+            tracing::warn!(
+                server = shown,
+                "the user in api.api_server is not used; put a gateway's credentials into a header"
+            );
+            url.set_username("").expect(cannot_be_a_base);
+            url.set_password(None).expect(cannot_be_a_base);
+        }
         Ok(Self {
-            base: trimmed.to_owned(),
+            base: if named {
+                url.as_str().trim_end_matches('/').to_owned()
+            } else {
+                trimmed.to_owned()
+            },
             https: url.scheme() == "https",
             loopback,
             shown,
@@ -169,8 +224,11 @@ mod tests {
         };
         let options = ClientOptions::new("http://h", auth);
         assert!(!format!("{options:?}").contains("hunter2"));
+        let options = ClientOptions::new("http://u:hunter2@h", Auth::token("hunter2"));
+        assert!(!format!("{options:?}").contains("hunter2"));
         let server = Server::parse("http://u:hunter2@h").unwrap();
         assert!(!format!("{server:?} {}", server.shown()).contains("hunter2"));
+        assert_eq!(server.url("debug.ping", None), "http://h/debug.ping");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! `queues.*`.
 
-use clearml_task_model::{Queue, QueueEntry, QueueId, TaskId};
+use clearml_task_model::{Queue, QueueEntry, QueueId, TaskId, UserId};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use crate::call::{Call, Retry};
+use crate::call::Call;
 use crate::client::Client;
 use crate::error::ApiError;
-use crate::{VERSION, is_false, queue_call};
+use crate::reply::is_false;
 
 /// Which queues to list, and what of them. Empty fields do not filter.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -42,6 +42,32 @@ pub struct QueuesQuery {
     /// Objects per page; the server never gives more than 500.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub page_size: Option<u32>,
+    /// Further filters; see [`Selection`](crate::Selection).
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A task that was taken out of a queue.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Popped {
+    /// The task and since when it waited; `None`: nothing was taken.
+    pub entry: Option<QueueEntry>,
+    /// Whose task it is, if that was asked for and something was taken.
+    #[serde(default)]
+    pub task_info: Option<TaskOwner>,
+}
+
+/// Whose a task is.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct TaskOwner {
+    /// The user.
+    pub user: Option<UserId>,
+    /// The user's company.
+    pub company: Option<String>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -59,9 +85,9 @@ struct Created {
     id: QueueId,
 }
 
-#[derive(Deserialize)]
-struct Popped {
-    entry: Option<QueueEntry>,
+/// A call about one task in one queue.
+pub(crate) fn entry(endpoint: &'static str, queue: &QueueId, task: &TaskId) -> Call {
+    Call::safe(endpoint, (2, 4)).body(json!({ "queue": queue, "task": task }))
 }
 
 impl Client {
@@ -70,10 +96,7 @@ impl Client {
     /// # Errors
     /// See [`ApiError`].
     pub async fn queues_get_all(&self, query: &QueuesQuery) -> Result<Vec<Queue>, ApiError> {
-        let call = Call::new("queues.get_all")
-            .version(VERSION)
-            .data(query)
-            .retry(Retry::Idempotent);
+        let call = Call::safe("queues.get_all", (2, 4)).data(query);
         Ok(self.call::<Queues>(call).await?.queues)
     }
 
@@ -90,10 +113,7 @@ impl Client {
         if let Some(entries) = max_entries {
             body["max_task_entries"] = entries.into();
         }
-        let call = Call::new("queues.get_by_id")
-            .version(VERSION)
-            .body(body)
-            .retry(Retry::Idempotent);
+        let call = Call::safe("queues.get_by_id", (2, 4)).body(body);
         Ok(self.call::<OneQueue>(call).await?.queue)
     }
 
@@ -102,15 +122,11 @@ impl Client {
     /// # Errors
     /// 400/707 when there is none, 400/708 when there are several. See [`ApiError`].
     pub async fn queues_get_default(&self) -> Result<Queue, ApiError> {
-        self.call(
-            Call::new("queues.get_default")
-                .version(VERSION)
-                .retry(Retry::Idempotent),
-        )
-        .await
+        self.call(Call::safe("queues.get_default", (2, 4))).await
     }
 
-    /// Creates a queue. Sent once: after an ambiguous failure look the name up.
+    /// Creates a queue. Repeated only while it is certain that none was created; after an ambiguous failure
+    /// look the name up.
     ///
     /// # Errors
     /// 400/801 when the name is taken, 400/800 when it is too short. See [`ApiError`].
@@ -120,7 +136,7 @@ impl Client {
             body["system_tags"] = system_tags.into();
         }
         Ok(self
-            .call::<Created>(Call::new("queues.create").version(VERSION).body(body))
+            .call::<Created>(Call::creating("queues.create", (2, 4)).body(body))
             .await?
             .id)
     }
@@ -139,16 +155,34 @@ impl Client {
         queue: &QueueId,
         only: Option<&TaskId>,
     ) -> Result<Option<QueueEntry>, ApiError> {
+        Ok(self.pop(queue, only, false).await?.entry)
+    }
+
+    /// Like [`queues_get_next_task`](Self::queues_get_next_task), and also says whose task it is, for
+    /// [`impersonate`](Self::impersonate). **Sent once.**
+    ///
+    /// # Errors
+    /// 400/701 when there is no such queue. See [`ApiError`].
+    pub async fn queues_get_next_task_and_owner(
+        &self,
+        queue: &QueueId,
+        only: Option<&TaskId>,
+    ) -> Result<Popped, ApiError> {
+        self.pop(queue, only, true).await
+    }
+
+    async fn pop(&self, queue: &QueueId, only: Option<&TaskId>, info: bool) -> Result<Popped, ApiError> {
         let mut body = json!({ "queue": queue });
         if let Some(task) = only {
             body["task"] = task.as_str().into();
         }
-        let call = Call::new("queues.get_next_task").version(VERSION).body(body);
-        let popped = self
-            .call::<Popped>(call)
+        if info {
+            body["get_task_info"] = true.into();
+        }
+        let call = Call::once("queues.get_next_task", (2, 4)).body(body);
+        self.call::<Popped>(call)
             .await
-            .map_err(|error| error.or_ambiguous(self.server()))?;
-        Ok(popped.entry)
+            .map_err(|error| error.or_ambiguous(self.server()))
     }
 
     /// Appends a task to a queue without touching the task. Repeated until answered.
@@ -156,13 +190,8 @@ impl Client {
     /// # Errors
     /// 400/701 for an unknown queue, 400/706 when the task is already there. See [`ApiError`].
     pub async fn queues_add_task(&self, queue: &QueueId, task: &TaskId) -> Result<(), ApiError> {
-        queue_call(
-            self,
-            Call::new("queues.add_task").settled_by(400, 706),
-            queue,
-            task,
-        )
-        .await
+        let call = entry("queues.add_task", queue, task);
+        self.done(call.settled_by(400, 706)).await
     }
 
     /// Moves a waiting task to the front of its queue. Repeated until answered.
@@ -170,7 +199,7 @@ impl Client {
     /// # Errors
     /// 400/703 when the task is not in the queue. See [`ApiError`].
     pub async fn queues_move_task_to_front(&self, queue: &QueueId, task: &TaskId) -> Result<(), ApiError> {
-        queue_call(self, Call::new("queues.move_task_to_front"), queue, task).await
+        self.done(entry("queues.move_task_to_front", queue, task)).await
     }
 
     /// Takes a task out of a queue without touching the task. Repeated until answered.
@@ -178,12 +207,7 @@ impl Client {
     /// # Errors
     /// 400/703 when the task is not in the queue. See [`ApiError`].
     pub async fn queues_remove_task(&self, queue: &QueueId, task: &TaskId) -> Result<(), ApiError> {
-        queue_call(
-            self,
-            Call::new("queues.remove_task").settled_by(400, 703),
-            queue,
-            task,
-        )
-        .await
+        let call = entry("queues.remove_task", queue, task);
+        self.done(call.settled_by(400, 703)).await
     }
 }

@@ -16,6 +16,78 @@ pub struct RetryPolicy {
     /// How often the first login is repeated while the server cannot be reached; `None` waits for
     /// ever. Once a login has succeeded, this no longer matters.
     pub initial_retries: Option<u32>,
+    /// How often one call is repeated after the first login; without limits until an answer comes.
+    pub limits: RetryLimits,
+    /// Whether maintenance of the server (503) is waited out whatever the limits say. Otherwise it counts
+    /// as a status, and without a limit for these [`MAINTENANCE_RETRIES`] is the limit.
+    pub wait_on_maintenance_forever: bool,
+}
+
+/// Repetitions of a 503 when maintenance is not waited out for ever.
+pub const MAINTENANCE_RETRIES: u32 = 240;
+
+/// How often one call is repeated, in all and by cause. `None` = as often as it takes. A call that reaches
+/// a limit fails with the error of its last attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetryLimits {
+    /// Repetitions for any cause.
+    pub total: Option<u32>,
+    /// Repetitions because no connection could be made.
+    pub connect: Option<u32>,
+    /// Repetitions because no usable answer came.
+    pub read: Option<u32>,
+    /// Repetitions because the server or a gateway answered that it cannot at the moment.
+    pub status: Option<u32>,
+}
+
+/// The failures of one call so far.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    /// All of them; decides the length of the next wait.
+    pub(crate) all: u32,
+    counted: u32,
+    connect: u32,
+    read: u32,
+    status: u32,
+}
+
+impl Failures {
+    /// Counts a failure and says whether the policy allows another attempt.
+    pub(crate) fn add(&mut self, error: &ApiError, policy: &RetryPolicy) -> bool {
+        self.all = self.all.saturating_add(1);
+        let maintenance = error.code().is_some_and(|(code, _)| code == 503);
+        if maintenance && policy.wait_on_maintenance_forever {
+            return true;
+        }
+        let limits = &policy.limits;
+        let (count, limit) = match cause(error) {
+            Cause::Connect => (&mut self.connect, limits.connect),
+            Cause::Read => (&mut self.read, limits.read),
+            Cause::Status if maintenance => (
+                &mut self.status,
+                Some(limits.status.unwrap_or(MAINTENANCE_RETRIES)),
+            ),
+            Cause::Status => (&mut self.status, limits.status),
+        };
+        *count = count.saturating_add(1);
+        self.counted = self.counted.saturating_add(1);
+        limit.is_none_or(|limit| *count <= limit) && limits.total.is_none_or(|limit| self.counted <= limit)
+    }
+}
+
+enum Cause {
+    Connect,
+    Read,
+    Status,
+}
+
+fn cause(error: &ApiError) -> Cause {
+    match error {
+        ApiError::Connect { .. } | ApiError::Tls { .. } => Cause::Connect,
+        ApiError::Status { .. } => Cause::Status,
+        ApiError::Login { source, .. } => cause(source),
+        _ => Cause::Read,
+    }
 }
 
 impl Default for RetryPolicy {
@@ -25,6 +97,8 @@ impl Default for RetryPolicy {
             cap: Duration::from_secs(10),
             max_retry_after: Duration::from_secs(60),
             initial_retries: Some(4),
+            limits: RetryLimits::default(),
+            wait_on_maintenance_forever: true,
         }
     }
 }
@@ -51,7 +125,8 @@ impl RetryPolicy {
         let may_come_up =
             repeatable(error) && !matches!(error, ApiError::Tls { .. } | ApiError::Protocol { .. });
         let broken_for_now = self.initial_retries.is_none() && error.is_transient();
-        (may_come_up || broken_for_now) && self.initial_retries.is_none_or(|limit| failures <= limit)
+        let limit = self.initial_retries.or(self.limits.total);
+        (may_come_up || broken_for_now) && limit.is_none_or(|limit| failures <= limit)
     }
 }
 
@@ -178,6 +253,75 @@ mod tests {
         assert!(patient.waits_for_first_login(1000, &status(500)));
         assert!(patient.waits_for_first_login(1000, &protocol()));
         assert!(!patient.waits_for_first_login(1, &status(400)));
+    }
+
+    #[test]
+    fn limits_count_by_cause_and_maintenance_is_a_cause_of_its_own() {
+        let limits = |total, connect, read, status| RetryLimits {
+            total,
+            connect,
+            read,
+            status,
+        };
+        let timeout = || ambiguous(Interruption::Timeout);
+        // (limits, maintenance for ever, failures in order, whether each may be followed by another attempt)
+        let table: [(RetryLimits, bool, Vec<ApiError>, &[bool]); 6] = [
+            (
+                limits(None, None, None, None),
+                true,
+                vec![connect(), timeout(), status(502)],
+                &[true; 3],
+            ),
+            (
+                limits(Some(2), None, None, None),
+                true,
+                vec![connect(), timeout(), status(502)],
+                &[true, true, false],
+            ),
+            (
+                limits(None, Some(1), None, None),
+                true,
+                vec![connect(), status(502), connect()],
+                &[true, true, false],
+            ),
+            (
+                limits(None, None, Some(0), None),
+                true,
+                vec![connect(), timeout()],
+                &[true, false],
+            ),
+            (
+                limits(Some(1), None, None, Some(0)),
+                true,
+                vec![status(503), status(503), status(429)],
+                &[true, true, false],
+            ),
+            (
+                limits(None, None, None, Some(1)),
+                false,
+                vec![status(503), status(503)],
+                &[true, false],
+            ),
+        ];
+        for (limits, wait_on_maintenance_forever, errors, expected) in table {
+            let policy = RetryPolicy {
+                limits,
+                wait_on_maintenance_forever,
+                ..RetryPolicy::default()
+            };
+            let mut failures = Failures::default();
+            let allowed: Vec<bool> = errors.iter().map(|error| failures.add(error, &policy)).collect();
+            assert_eq!(allowed, expected, "{limits:?}");
+        }
+        let policy = RetryPolicy {
+            wait_on_maintenance_forever: false,
+            ..RetryPolicy::default()
+        };
+        let mut failures = Failures::default();
+        let allowed = (0..300)
+            .take_while(|_| failures.add(&status(503), &policy))
+            .count();
+        assert_eq!(allowed, 240);
     }
 
     proptest! {

@@ -7,6 +7,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde_json::Value;
+
+use crate::feature::Feature;
 
 /// A dotted version number; missing parts count as zero, so `2.9 < 2.13` and `2.13 == 2.13.0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,15 +61,36 @@ pub struct SessionInfo {
     pub company: Option<String>,
     /// The user's role, such as `admin`.
     pub role: Option<String>,
+    /// What kind of service account the credentials belong to, if to one.
+    pub service_account_type: Option<String>,
+    /// The tenant that the token is for, on servers that have tenants.
+    pub tenant: Option<String>,
+    /// What identity providers told about the user, on servers that pass it on.
+    pub providers_info: Option<Value>,
 }
 
 impl SessionInfo {
+    /// Whether the server can do this.
+    #[must_use]
+    pub fn supports(&self, feature: Feature) -> bool {
+        self.api_version >= feature.since() && (self.beyond_basic() || !feature.is_beyond_basic())
+    }
+
+    /// Whether the server has more than the open server has.
+    #[must_use]
+    pub fn beyond_basic(&self) -> bool {
+        self.feature_set != BASIC
+    }
+
     /// Whether the server speaks API version `major.minor` or a newer one.
     #[must_use]
     pub fn at_least(&self, major: u32, minor: u32) -> bool {
         self.api_version >= Version::new(major, minor)
     }
 }
+
+/// `feature_set` of the open server.
+pub(crate) const BASIC: &str = "basic";
 
 #[derive(Deserialize)]
 struct Claims {
@@ -76,6 +100,8 @@ struct Claims {
     api_version: Option<String>,
     server_version: Option<String>,
     feature_set: Option<String>,
+    tenant: Option<String>,
+    providers_info: Option<Value>,
     #[serde(default)]
     identity: Identity,
 }
@@ -86,6 +112,7 @@ struct Identity {
     user_name: Option<String>,
     company: Option<String>,
     role: Option<String>,
+    service_account_type: Option<Value>,
 }
 
 /// The readable part of a token.
@@ -120,14 +147,26 @@ pub(crate) fn decode(token: &str, now_s: f64) -> Result<Decoded, String> {
         session: SessionInfo {
             api_version,
             server_version: claims.server_version.unwrap_or_else(|| "1.0.0".to_owned()),
-            feature_set: claims.feature_set.unwrap_or_else(|| "basic".to_owned()),
+            feature_set: claims.feature_set.unwrap_or_else(|| BASIC.to_owned()),
             user: claims.identity.user,
             user_name: claims.identity.user_name,
             company: claims.identity.company,
             role: claims.identity.role,
+            service_account_type: claims.identity.service_account_type.and_then(text),
+            tenant: claims.tenant,
+            providers_info: claims.providers_info.filter(|value| !value.is_null()),
         },
         life,
     })
+}
+
+/// A number and a word say the same here, whichever a server uses.
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    }
 }
 
 /// Whether a token of this age should be replaced before the next call. The threshold is cut to half

@@ -1,12 +1,16 @@
 //! One request and its reply: sending, reading within bounds, and sorting every outcome into an
 //! [`ApiError`]. Nothing is repeated here.
 
-use std::error::Error as _;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use clearml_support::redact::{Redactor, mask_url};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
 };
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -15,20 +19,33 @@ use crate::call::{Body, Call};
 use crate::error::{ApiError, Interruption};
 use crate::options::{ClientOptions, Server};
 use crate::tls::client_config;
+use crate::words::{chain, excerpt, has_tls_cause};
+use crate::{proxy, trace};
 
 /// No reply takes longer than this, however steadily it trickles in.
 const LONGEST_REPLY: Duration = Duration::from_secs(600);
 /// Large bodies get this much more time per part of them.
 const UPLOAD_PART: usize = 256 * 1024;
-/// How much of a foreign text goes into a message.
-const EXCERPT: usize = 160;
 
 pub(crate) struct Transport {
-    http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
     pub(crate) server: Server,
     default_method: reqwest::Method,
     request_timeout: Duration,
     max_response_bytes: usize,
+    compress_from: Option<usize>,
+    /// The server has refused a compressed request.
+    plain: AtomicBool,
+    /// The variable that makes our requests go through a proxy, for messages.
+    proxy: Option<&'static str>,
+}
+
+impl std::fmt::Debug for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transport")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a request is signed with.
@@ -37,6 +54,20 @@ pub(crate) enum Signature<'a> {
     None,
     Basic { user: &'a str, password: &'a str },
     Bearer(&'a str),
+}
+
+/// How one attempt of a call goes out.
+#[derive(Clone, Copy)]
+pub(crate) struct Dispatch<'a> {
+    pub(crate) signature: Signature<'a>,
+    /// The version to ask for.
+    pub(crate) version: Option<&'a str>,
+    pub(crate) query: &'a [(&'a str, String)],
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    /// Shortens the wait for an answer.
+    pub(crate) limit: Option<Duration>,
+    /// Knows the secrets, for the log.
+    pub(crate) redactor: &'a (dyn Fn() -> Redactor + Sync),
 }
 
 /// A good reply.
@@ -64,7 +95,7 @@ impl Transport {
         let server = Server::parse(&options.api_server)?;
         let tls = client_config(
             &options.verify,
-            server.https || (!server.loopback && proxy_speaks_tls()),
+            server.https || (!server.loopback && proxy::speaks_tls()),
         )?;
         let mut builder = reqwest::Client::builder()
             .default_headers(headers(options)?)
@@ -86,20 +117,48 @@ impl Transport {
         })?;
         Ok(Self {
             http,
-            server,
             default_method: options.default_method.to_http(),
             request_timeout: options.request_timeout,
             max_response_bytes: options.max_response_bytes,
+            compress_from: options.compress_requests,
+            plain: AtomicBool::new(false),
+            proxy: proxy::variable(server.https).filter(|_| !server.loopback),
+            server,
         })
     }
 
-    /// Sends the call once. `limit` shortens the wait for an answer.
-    pub(crate) async fn send(
+    /// Sends the call once.
+    pub(crate) async fn send(&self, call: &Call, dispatch: &Dispatch<'_>) -> Result<Reply, ApiError> {
+        let trx = clearml_support::id::hex32();
+        let method = self.method(call);
+        let started = Instant::now();
+        trace::request(call, &trx, dispatch.redactor);
+        let mut status = None;
+        let mut outcome = self.exchange(call, dispatch, &method, &trx, &mut status).await;
+        if status == Some(415) && !self.plain.swap(true, Ordering::Relaxed) && self.compresses(call) {
+            tracing::debug!("the server takes no compressed requests; sending plain ones from now on");
+            outcome = self.exchange(call, dispatch, &method, &trx, &mut status).await;
+        }
+        tracing::debug!(
+            %method,
+            endpoint = %call.endpoint,
+            version = dispatch.version,
+            status,
+            ms = started.elapsed().as_millis() as u64,
+            trx,
+            "API call"
+        );
+        outcome
+    }
+
+    /// One request and its reply; `seen` becomes the reply's HTTP status.
+    async fn exchange(
         &self,
         call: &Call,
-        signature: Signature<'_>,
-        query: &[(&str, String)],
-        limit: Option<Duration>,
+        dispatch: &Dispatch<'_>,
+        method: &reqwest::Method,
+        trx: &str,
+        seen: &mut Option<u16>,
     ) -> Result<Reply, ApiError> {
         let failed = |cause: Interruption, reason: String| ApiError::Ambiguous {
             endpoint: call.endpoint.to_string(),
@@ -107,9 +166,12 @@ impl Transport {
             cause,
             reason,
         };
-        let patience = limit.map_or(self.request_timeout, |limit| limit.min(self.request_timeout));
+        let patience = dispatch
+            .limit
+            .map_or(self.request_timeout, |limit| limit.min(self.request_timeout));
         let upload = Duration::from_secs((call.body.len() / UPLOAD_PART) as u64);
-        let response = match timeout(patience + upload, self.request(call, signature, query).send()).await {
+        let request = self.request(call, dispatch, method.clone(), trx)?;
+        let response = match timeout(patience + upload, request.send()).await {
             Err(_) => {
                 let reason = format!("no answer within {:.1} s", (patience + upload).as_secs_f64());
                 return Err(failed(Interruption::Timeout, reason));
@@ -118,37 +180,79 @@ impl Transport {
             Ok(Ok(response)) => response,
         };
         let status = response.status().as_u16();
+        *seen = Some(status);
         let retry_after = retry_after(response.headers());
         let location = response
             .headers()
             .get(LOCATION)
             .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
+            .map(mask_url);
         let body = self.read(call, response, patience).await?;
+        trace::reply(call, trx, &body, dispatch.redactor);
         if let (300..=399, Some(location)) = (status, location) {
             return Err(self.protocol(call, format!("it redirects to {location}")));
         }
         self.judge(call, status, retry_after, body)
     }
 
-    fn request(
+    /// Sends a request that is none of the API once, and gives the body of a good answer. `size`: of what
+    /// is sent.
+    pub(crate) async fn send_foreign(
         &self,
         call: &Call,
-        signature: Signature<'_>,
-        query: &[(&str, String)],
-    ) -> reqwest::RequestBuilder {
-        let method = match (call.method, &call.body) {
+        size: usize,
+        request: reqwest::RequestBuilder,
+    ) -> Result<Bytes, ApiError> {
+        let patience = self.request_timeout + Duration::from_secs((size / UPLOAD_PART) as u64);
+        let response = match timeout(patience, request.send()).await {
+            Err(_) => {
+                return Err(ApiError::Ambiguous {
+                    endpoint: call.endpoint.to_string(),
+                    server: self.server.shown().to_owned(),
+                    cause: Interruption::Timeout,
+                    reason: format!("no answer within {:.1} s", patience.as_secs_f64()),
+                });
+            }
+            Ok(Err(error)) => return Err(self.send_error(call, error)),
+            Ok(Ok(response)) => response,
+        };
+        let status = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
+        let body = self.read(call, response, self.request_timeout).await?;
+        tracing::debug!(endpoint = %call.endpoint, status, bytes = body.len(), "file server request");
+        if (200..300).contains(&status) {
+            return Ok(body);
+        }
+        Err(self.status(call, status, status, 0, excerpt(&body), retry_after, false))
+    }
+
+    fn method(&self, call: &Call) -> reqwest::Method {
+        match (call.method, &call.body) {
             (Some(method), _) => method.to_http(),
             (None, Body::Lines(_)) => reqwest::Method::POST,
             (None, _) => self.default_method.clone(),
-        };
+        }
+    }
+
+    fn compresses(&self, call: &Call) -> bool {
+        self.compress_from.is_some_and(|size| call.body.len() >= size)
+    }
+
+    fn request(
+        &self,
+        call: &Call,
+        dispatch: &Dispatch<'_>,
+        method: reqwest::Method,
+        trx: &str,
+    ) -> Result<reqwest::RequestBuilder, ApiError> {
         let mut request = self
             .http
-            .request(method, self.server.url(&call.endpoint, call.version.as_deref()));
-        if !query.is_empty() {
-            request = request.query(query);
+            .request(method, self.server.url(&call.endpoint, dispatch.version))
+            .header("X-Clearml-Trx", trx);
+        if !dispatch.query.is_empty() {
+            request = request.query(dispatch.query);
         }
-        request = match signature {
+        request = match dispatch.signature {
             Signature::None => request,
             Signature::Basic { user, password } => request.basic_auth(user, Some(password)),
             Signature::Bearer(token) => match bearer(token) {
@@ -156,20 +260,27 @@ impl Transport {
                 None => request,
             },
         };
+        for (name, value) in dispatch.headers {
+            request = request.header(*name, *value);
+        }
         if call.deferred {
             request = request
                 .header("X-ClearML-Async", "1")
                 .header("X-Trains-Async", "1");
         }
-        match &call.body {
-            Body::Empty => request,
-            Body::Json(bytes) => request
-                .header(CONTENT_TYPE, "application/json")
-                .body(bytes.clone()),
-            Body::Lines(bytes) => request
-                .header(CONTENT_TYPE, "application/json-lines")
-                .body(bytes.clone()),
+        let (kind, bytes) = match &call.body {
+            Body::Empty => return Ok(request),
+            Body::Json(bytes) => ("application/json", bytes),
+            Body::Lines(bytes) => ("application/json-lines", bytes),
+        };
+        request = request.header(CONTENT_TYPE, kind);
+        if self.compresses(call) && !self.plain.load(Ordering::Relaxed) {
+            let body = gzip(bytes).map_err(|error| ApiError::Options {
+                reason: format!("{}: the request cannot be compressed: {error}", call.endpoint),
+            })?;
+            return Ok(request.header(CONTENT_ENCODING, "gzip").body(body));
         }
+        Ok(request.body(bytes.clone()))
     }
 
     async fn read(
@@ -222,6 +333,9 @@ impl Transport {
         retry_after: Option<Duration>,
         body: Bytes,
     ) -> Result<Reply, ApiError> {
+        if call.plain && (200..300).contains(&http) {
+            return Ok(Reply { body, pending: None });
+        }
         let meta = match serde_json::from_slice::<Envelope>(&body) {
             Ok(Envelope { meta: Some(meta) }) => meta,
             Ok(Envelope { meta: None }) if http < 300 => {
@@ -318,7 +432,10 @@ impl Transport {
             (true, false) => ApiError::Connect {
                 endpoint,
                 server,
-                reason: chain(error),
+                reason: match self.proxy {
+                    Some(variable) => format!("{} (through the proxy in {variable})", chain(error)),
+                    None => chain(error),
+                },
             },
             (false, _) => {
                 let cause = if timed_out {
@@ -353,6 +470,20 @@ fn headers(options: &ClientOptions) -> Result<HeaderMap, ApiError> {
             headers.insert(HeaderName::from_static(name), value.clone());
         }
     }
+    for (name, value) in &options.headers {
+        let unusable = |what: &str| ApiError::Options {
+            reason: format!("the header {name:?}: {what} cannot be sent"),
+        };
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable("such a name"))?;
+        if key == AUTHORIZATION {
+            return Err(ApiError::Options {
+                reason: "the header Authorization carries the credentials and cannot be given".to_owned(),
+            });
+        }
+        let mut value = HeaderValue::from_str(value.expose()).map_err(|_| unusable("its value"))?;
+        value.set_sensitive(true);
+        headers.insert(key, value);
+    }
     Ok(headers)
 }
 
@@ -363,17 +494,10 @@ fn bearer(token: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn proxy_speaks_tls() -> bool {
-    [
-        "http_proxy",
-        "HTTP_PROXY",
-        "https_proxy",
-        "HTTPS_PROXY",
-        "all_proxy",
-        "ALL_PROXY",
-    ]
-    .iter()
-    .any(|name| std::env::var(name).is_ok_and(|value| value.starts_with("https://")))
+fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+    encoder.write_all(bytes)?;
+    encoder.finish()
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -386,45 +510,4 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         at.duration_since(std::time::SystemTime::now())
             .unwrap_or_default(),
     )
-}
-
-/// Whether the handshake failed, as opposed to the connection. An [`std::io::Error`] leaves the error it
-/// wraps out of its `source`, so wrapped ones are opened by hand.
-fn has_tls_cause(error: &(dyn std::error::Error + 'static)) -> bool {
-    let wrapped = error
-        .downcast_ref::<std::io::Error>()
-        .and_then(std::io::Error::get_ref);
-    error.is::<rustls::Error>()
-        || wrapped.is_some_and(|inner| has_tls_cause(inner))
-        || error.source().is_some_and(has_tls_cause)
-}
-
-/// The causes from the outside in, without the layers that only repeat that a request failed.
-fn chain(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut parts = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        let text = current.to_string();
-        if parts.last().is_some_and(|last| !last.ends_with(&text)) {
-            parts.push(text);
-        }
-        cause = current.source();
-    }
-    let says_nothing = |part: &String| part == "error sending request" || part.starts_with("client error (");
-    let first = parts.iter().position(|part| !says_nothing(part)).unwrap_or(0);
-    parts[first..].join(": ")
-}
-
-/// The beginning of a foreign text on one line, without markup noise.
-fn excerpt(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&body[..body.len().min(4 * EXCERPT)]);
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.is_empty() {
-        return "an empty body".to_owned();
-    }
-    match line.char_indices().nth(EXCERPT) {
-        Some((end, _)) => format!("\"{}…\"", &line[..end]),
-        None => format!("\"{line}\""),
-    }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::call::{Call, Retry};
 use crate::client::Client;
 use crate::error::ApiError;
-use crate::{Nothing, VERSION};
+use crate::reply::{Named, null_as_default};
 
 /// What a worker tells the server regularly.
 #[derive(Debug, Clone, Serialize)]
@@ -51,17 +51,7 @@ pub struct WorkersQuery {
     /// With any of these system tags.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub system_tags: Vec<String>,
-}
-
-/// A reference to an object with its name.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
-pub struct Named {
-    /// Id.
-    pub id: Option<String>,
-    /// Name, when the object still exists.
-    pub name: Option<String>,
-    /// Everything else.
+    /// Further filters.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -82,14 +72,14 @@ pub struct WorkerEntry {
     /// The running task's queue.
     pub queue: Option<Named>,
     /// The queues it serves.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub queues: Vec<Named>,
     /// When it registered.
     pub register_time: Option<String>,
     /// When it was last heard of.
     pub last_activity_time: Option<String>,
     /// Tags.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub tags: Vec<String>,
     /// Everything else.
     #[serde(flatten)]
@@ -117,11 +107,8 @@ impl Client {
         if let Some(seconds) = timeout {
             body["timeout"] = seconds.into();
         }
-        let call = Call::new("workers.register")
-            .version(VERSION)
-            .body(body)
-            .retry(Retry::Idempotent);
-        self.call::<Nothing>(call).await.map(drop)
+        let call = Call::safe("workers.register", (2, 4)).body(body);
+        self.done(call).await
     }
 
     /// Removes a worker from the server's list. Unknown workers are no error. Gives up after ten
@@ -132,11 +119,10 @@ impl Client {
     pub async fn workers_unregister(&self, worker: &WorkerId) -> Result<(), ApiError> {
         let limit = std::time::Duration::from_secs(10);
         let body = json!({ "worker": worker });
-        let call = Call::new("workers.unregister")
-            .version(VERSION)
+        let call = Call::safe("workers.unregister", (2, 4))
             .body(body)
             .retry(Retry::Bounded(limit));
-        self.call::<Nothing>(call).await.map(drop)
+        self.done(call).await
     }
 
     /// Reports what a worker does. Sent once: the next report is more recent than a repeated one.
@@ -144,8 +130,8 @@ impl Client {
     /// # Errors
     /// 400/101 when the task does not exist. See [`ApiError`].
     pub async fn workers_status_report(&self, report: &StatusReport) -> Result<(), ApiError> {
-        let call = Call::new("workers.status_report").version(VERSION).data(report);
-        self.call::<Nothing>(call).await.map(drop)
+        let call = Call::once("workers.status_report", (2, 4)).data(report);
+        self.done(call).await
     }
 
     /// Lists workers. Repeated until answered.
@@ -153,10 +139,7 @@ impl Client {
     /// # Errors
     /// See [`ApiError`].
     pub async fn workers_get_all(&self, query: &WorkersQuery) -> Result<Vec<WorkerEntry>, ApiError> {
-        let call = Call::new("workers.get_all")
-            .version(VERSION)
-            .data(query)
-            .retry(Retry::Idempotent);
+        let call = Call::safe("workers.get_all", (2, 4)).data(query);
         Ok(self.call::<Workers>(call).await?.workers)
     }
 }

@@ -24,6 +24,9 @@ use crate::shipper::ShipOptions;
 #[error("the configuration of the run: {0}")]
 pub struct SettingsError(#[from] ConfigError);
 
+/// Waits of zero would make a busy loop of an outage.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
 /// Options of a client for the configured server.
 ///
 /// # Errors
@@ -56,6 +59,15 @@ pub fn client_options(settings: &Settings) -> Result<ClientOptions, ConfigError>
     options.user_agent_name = concat!("clearml-agent/", env!("CARGO_PKG_VERSION")).to_owned();
     options.worker_header = host_name();
     options.max_request_bytes = usize::try_from(settings.api.max_request_bytes).unwrap_or(usize::MAX);
+    options.max_api_version = settings
+        .api
+        .force_max_api_version
+        .as_deref()
+        .and_then(|version| version.parse().ok());
+    // The official client waits 0, 2, 4, … times the factor; ours has no wait of zero, and begins with half.
+    options.retry.base = (settings.api.retry_backoff_factor / 2).max(SHORTEST_WAIT);
+    options.retry.cap = settings.api.retry_backoff_max.max(SHORTEST_WAIT);
+    options.retry.wait_on_maintenance_forever = settings.api.wait_on_maintenance_forever;
     options.retry.initial_retries = match settings.api.initial_connect {
         InitialConnect::Default => options.retry.initial_retries,
         InitialConnect::Times(times) => Some(times),
