@@ -8,6 +8,8 @@ pub mod bench;
 pub mod conformance;
 pub mod demo;
 pub mod floors;
+pub mod reference;
+pub mod soak;
 pub mod terminal;
 pub mod testing;
 pub mod workbench;

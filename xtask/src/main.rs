@@ -31,6 +31,20 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Run the tests that draw lots in their long form, with new seeds each time.
+    Soak {
+        /// Begin no new round after this time; every form runs once at least.
+        #[arg(long, default_value_t = 30)]
+        minutes: u64,
+        /// Only forms whose name contains this text, such as `kill-campaign` or `properties`.
+        name: Option<String>,
+    },
+    /// Write the pages of docs/reference anew.
+    Reference {
+        /// Only say whether they are up to date.
+        #[arg(long)]
+        check: bool,
+    },
     /// Check the rules about who may import whom.
     Floors,
     /// Check that every promise in fixtures/conformance names a test that exists.
@@ -45,6 +59,8 @@ fn main() -> ExitCode {
             against_python,
             quick,
         } => xtask::bench::run(against_python, quick),
+        Command::Soak { minutes, name } => xtask::soak::run(minutes, name.as_deref()),
+        Command::Reference { check } => xtask::reference::run(check),
         Command::Floors => xtask::floors::run(),
         Command::ConformanceRows => xtask::conformance::run(),
     };

@@ -346,13 +346,11 @@ async fn simulate(seed: u64, agents: usize, trouble: u32, late: bool) {
     );
 }
 
-/// Seeds of one scenario; more with `POP_MODEL_SEEDS=n`.
+/// Seeds of one scenario; more with `POP_MODEL_SEEDS=n`, others with `CLEARML_TEST_SEED=first`.
 fn seeds() -> std::ops::Range<u64> {
-    let count = std::env::var("POP_MODEL_SEEDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(60);
-    0..count
+    let number = |variable| std::env::var(variable).ok()?.parse::<u64>().ok();
+    let first = number("CLEARML_TEST_SEED").unwrap_or(0);
+    first..first.saturating_add(number("POP_MODEL_SEEDS").unwrap_or(60))
 }
 
 fn scenario(agents: usize, trouble: u32, late: bool) {
