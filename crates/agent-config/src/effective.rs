@@ -145,7 +145,7 @@ impl Effective {
             key: key.to_owned(),
             expected: expected.to_owned(),
             found,
-            origin: self.origin(key).cloned().unwrap_or(Origin::Default),
+            origin: Box::new(self.origin(key).cloned().unwrap_or(Origin::Default)),
         }
     }
 

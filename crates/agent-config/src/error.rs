@@ -122,7 +122,7 @@ pub enum ConfigError {
         /// The value, or only its type where the value may be a secret.
         found: String,
         /// Where the value came from.
-        origin: Origin,
+        origin: Box<Origin>,
     },
     /// An environment variable has a value that cannot be understood.
     #[error("the environment variable {name} must be {expected}; correct or unset it")]
