@@ -1,13 +1,15 @@
 //! The command line. Option names and their meaning are those of the official agent.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use clearml_agent_config::Sources;
-use clearml_task_runner::RunOptions;
 use serde_json::Value;
 
-use crate::commands::{ConfigArguments, DaemonArguments, ExecuteArguments, ListArguments, ServerArguments};
+use crate::commands::{
+    BootstrapArguments, BuildArguments, CompletionsArguments, ConfigArguments, DaemonArguments,
+    DoctorArguments, ExecuteArguments, InitArguments, ListArguments, ReferenceArguments, ServerArguments,
+};
 
 /// What `--version` prints.
 pub(crate) const VERSION_LINE: &str = concat!("CLEARML-AGENT version ", env!("CARGO_PKG_VERSION"));
@@ -16,12 +18,12 @@ pub(crate) const VERSION_LINE: &str = concat!("CLEARML-AGENT version ", env!("CA
 #[derive(Parser)]
 #[command(
     name = "clearml-agent",
-    about = "CLEARML-AGENT AI Orchestration DevOps: runs machine-learning tasks from ClearML queues",
+    about = "Runs machine-learning tasks from ClearML queues",
+    before_help = "CLEARML-AGENT AI Orchestration DevOps",
     display_name = "CLEARML-AGENT",
     version = concat!("version ", env!("CARGO_PKG_VERSION")),
     disable_help_subcommand = true,
     disable_version_flag = true,
-    infer_long_args = true,
     args_override_self = true
 )]
 pub(crate) struct Arguments {
@@ -40,19 +42,36 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Poll queues and run their tasks.
-    #[command(infer_long_args = true, args_override_self = true)]
-    Daemon(DaemonArguments),
     /// Run one task.
-    #[command(infer_long_args = true, args_override_self = true)]
-    Execute(ExecuteArguments),
+    #[command(args_override_self = true)]
+    Execute(Box<ExecuteArguments>),
+    /// Prepare the environment of a task without running it.
+    #[command(args_override_self = true)]
+    Build(Box<BuildArguments>),
+    /// Poll queues and run their tasks.
+    #[command(args_override_self = true)]
+    Daemon(Box<DaemonArguments>),
     /// Serve the ClearML API from a folder on this machine, for trying, teaching and tests.
-    #[command(infer_long_args = true, args_override_self = true)]
+    #[command(args_override_self = true)]
     Server(ServerArguments),
     /// Show the workers that the server knows.
     List(ListArguments),
     /// Show the effective configuration, secrets masked.
     Config(ConfigArguments),
+    /// Set up this machine: from credentials to a configuration file that works.
+    #[command(args_override_self = true)]
+    Init(Box<InitArguments>),
+    /// Examine this machine and the way to the server, and say what to do about it.
+    #[command(args_override_self = true)]
+    Doctor(DoctorArguments),
+    /// Print what a shell needs to complete this command line.
+    Completions(CompletionsArguments),
+    /// Write the reference pages and manual pages.
+    #[command(hide = true)]
+    Reference(ReferenceArguments),
+    /// Does nothing: this agent needs no package inside of containers. For scripts of the official agent.
+    #[command(args_override_self = true)]
+    InstallBootstrap(BootstrapArguments),
     /// Supervise one run. Started by the agent itself.
     #[command(hide = true)]
     Runner {
@@ -69,77 +88,25 @@ pub(crate) enum Command {
     },
 }
 
-/// Options shared by `daemon` and `execute`.
-#[derive(Args)]
-pub(crate) struct TaskArguments {
-    /// Optimise Python code (-O); twice also drops its documentation strings (-OO).
-    #[arg(short = 'O', action = ArgAction::Count)]
-    pub(crate) optimization: u8,
-    /// Git user name; overrides agent.git_user.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) git_user: Option<String>,
-    /// Git password or token; overrides agent.git_pass. Visible to other users of this machine: prefer the
-    /// configuration file or CLEARML_AGENT_GIT_PASS.
-    #[arg(long, value_name = "PASSWORD")]
-    pub(crate) git_pass: Option<String>,
-    /// Log level of the ClearML SDK inside the task.
-    #[arg(long, value_enum, ignore_case = true, default_value = "INFO")]
-    pub(crate) log_level: LogLevel,
-}
-
-impl TaskArguments {
-    /// What a task gets from the command line, whichever way it is started.
-    pub(crate) fn run_options(&self) -> RunOptions {
-        RunOptions {
-            optimization: self.optimization,
-            log_level: Some(self.log_level.name()),
-            ..RunOptions::default()
-        }
-    }
-
-    /// The configuration keys that these options override.
-    pub(crate) fn overrides(&self) -> Vec<(String, Value, String)> {
-        let git = [
-            ("agent.git_user", &self.git_user, "--git-user"),
-            ("agent.git_pass", &self.git_pass, "--git-pass"),
-        ];
-        git.into_iter()
-            .filter_map(|(key, value, flag)| {
-                let value = value.as_ref()?;
-                Some((
-                    key.to_owned(),
-                    Value::from(value.as_str()),
-                    format!("command line {flag}"),
-                ))
-            })
-            .collect()
-    }
-}
-
-/// The names are the SDK's.
-#[derive(Clone, Copy, ValueEnum)]
-#[value(rename_all = "UPPER")]
-pub(crate) enum LogLevel {
-    Debug,
-    Info,
-    Warn,
-    Warning,
-    Error,
-    Critical,
-}
-
-impl LogLevel {
-    pub(crate) fn name(self) -> String {
-        self.to_possible_value()
-            .map(|value| value.get_name().to_owned())
-            .unwrap_or_default()
-    }
+/// The whole command line as clap knows it.
+pub(crate) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// The sources of configuration that the global options decide.
-pub(crate) fn sources(config_file: Option<PathBuf>, debug: bool) -> Sources {
+pub(crate) fn sources(config_file: Option<&Path>, debug: bool) -> anyhow::Result<Sources> {
     let mut sources = Sources::from_process();
-    sources.config_file = config_file.or(sources.config_file);
+    if let Some(given) = config_file {
+        let path = expand(given, &sources);
+        let path = std::path::absolute(&path).unwrap_or(path);
+        if !path.is_file() {
+            anyhow::bail!(
+                "Could not open configuration file: {}; check --config-file",
+                path.display()
+            );
+        }
+        sources.config_file = Some(path);
+    }
     if debug {
         sources.overrides.push((
             "agent.debug".to_owned(),
@@ -147,10 +114,77 @@ pub(crate) fn sources(config_file: Option<PathBuf>, debug: bool) -> Sources {
             "command line --debug".to_owned(),
         ));
     }
-    sources
+    Ok(sources)
+}
+
+/// `~` and `$VARIABLE`, which no shell has seen where the option came from a file. What is unknown stays.
+fn expand(path: &Path, sources: &Sources) -> PathBuf {
+    let Some(text) = path.to_str() else {
+        return path.to_owned();
+    };
+    let at_home = match (text.strip_prefix('~'), &sources.home) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+            format!("{}{rest}", home.display())
+        }
+        _ => text.to_owned(),
+    };
+    let mut out = String::new();
+    let mut rest = at_home.as_str();
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        let plain = |text: &str| {
+            text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .unwrap_or(text.len())
+        };
+        let (name, used) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+            Some((name, _)) => (name, name.len() + 2),
+            None => (&after[..plain(after)], plain(after)),
+        };
+        match sources.env.get(name).filter(|_| !name.is_empty()) {
+            Some(value) => out.push_str(value),
+            None => out.push_str(&rest[at..at + 1 + used]),
+        }
+        rest = &after[used..];
+    }
+    out.push_str(rest);
+    out.into()
 }
 
 /// Prints the overview of commands to standard output.
 pub(crate) fn print_help() -> std::io::Result<()> {
-    Arguments::command().print_help()
+    command().print_help()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_the_configuration_may_have_a_home_and_variables() {
+        let sources = Sources {
+            home: Some("/home/me".into()),
+            env: [
+                ("A".to_owned(), "x".to_owned()),
+                ("AB".to_owned(), "y".to_owned()),
+            ]
+            .into(),
+            ..Sources::default()
+        };
+        for (text, expected) in [
+            ("~/a.conf", "/home/me/a.conf"),
+            ("~", "/home/me"),
+            ("~other/a", "~other/a"),
+            ("/$A/${AB}c/$AB.conf", "/x/yc/y.conf"),
+            ("/$NONE/${NONE}/$/a$", "/$NONE/${NONE}/$/a$"),
+            ("a.conf", "a.conf"),
+        ] {
+            assert_eq!(expand(Path::new(text), &sources), PathBuf::from(expected));
+        }
+    }
+
+    #[test]
+    fn clap_finds_no_fault_in_the_declarations() {
+        command().debug_assert();
+    }
 }

@@ -4,8 +4,12 @@
 //! small: `--version`, and the private `shim`.
 
 mod arguments;
+mod argv;
 mod commands;
+mod containers;
 mod failure;
+mod task_options;
+mod usage;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -20,7 +24,10 @@ fn main() -> ExitCode {
     if let Some(code) = quick_way_out() {
         return code;
     }
-    let arguments = Arguments::parse();
+    let arguments = match parse() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     let debug = arguments.debug;
     start_logging(debug);
     match run(arguments) {
@@ -30,6 +37,28 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The arguments, or the exit code where there is nothing to run: help was wanted, or they make no sense.
+fn parse() -> Result<Arguments, ExitCode> {
+    let read = |path: &Path| clearml_support::fs::read_limited(path, argv::MAX_FILE_BYTES);
+    let given = std::env::args_os().skip(1);
+    let usage = |error: &argv::UsageError| {
+        usage::print(error, arguments::command());
+        ExitCode::from(usage::EXIT_USAGE)
+    };
+    let prepared = argv::prepare(given, &arguments::command(), &read).map_err(|error| usage(&error))?;
+    let program = std::iter::once("clearml-agent".into());
+    Arguments::try_parse_from(program.chain(prepared.arguments)).map_err(|error| {
+        match usage::from_clap(&error, prepared.command) {
+            Some(error) => usage(&error),
+            None => {
+                // Help that nobody reads is no failure.
+                let _gone = error.print();
+                ExitCode::SUCCESS
+            }
+        }
+    })
 }
 
 /// The commands that need no argument parser and no runtime.
@@ -58,13 +87,19 @@ fn run(arguments: Arguments) -> anyhow::Result<i32> {
     };
     // Whatever we create may hold secrets. The user's code gets the original mask back from the runner.
     clearml_task_runner::umask::make_private();
-    let sources = arguments::sources(arguments.config_file, arguments.debug);
+    let sources = arguments::sources(arguments.config_file.as_deref(), arguments.debug)?;
     match command {
-        Command::Daemon(options) => block_on(commands::daemon(options, sources)),
-        Command::Execute(options) => block_on(commands::execute(options, sources)),
+        Command::Daemon(options) => block_on(commands::daemon(&options, sources)),
+        Command::Execute(options) => block_on(commands::execute(&options, sources)),
+        Command::Build(options) => commands::build(&options, sources),
         Command::Server(options) => block_on(commands::server(options)),
         Command::List(options) => block_on(commands::list(options, sources)),
         Command::Config(options) => commands::config(&options, &sources),
+        Command::Init(options) => block_on(commands::init(*options, sources)),
+        Command::Doctor(options) => block_on(commands::doctor(options, sources)),
+        Command::Completions(options) => commands::completions(&options, &arguments::command()),
+        Command::Reference(options) => commands::reference(&options, &arguments::command()),
+        Command::InstallBootstrap(options) => commands::install_bootstrap(&options),
         Command::Runner { run } => block_on(commands::runner(run)),
         // Reached only with arguments that the quick way does not know.
         Command::Shim { run } => Ok(clearml_task_runner::shim_main(&run)),

@@ -22,6 +22,17 @@ pub struct Activity {
     pub queue: Option<QueueId>,
 }
 
+/// What does not change while a worker lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Its id.
+    pub worker: WorkerId,
+    /// The queues that it serves.
+    pub queues: Vec<QueueId>,
+    /// Tags under which the server shows it.
+    pub tags: Vec<String>,
+}
+
 /// Reports in the background, as long as it lives.
 #[derive(Debug)]
 pub struct Reporter {
@@ -35,9 +46,10 @@ impl Reporter {
     /// Registers the worker and begins to report. The registration happens in the background too: the
     /// first report would register an unknown worker anyway.
     #[must_use]
-    pub fn start(client: Client, worker: WorkerId, queues: Vec<QueueId>, every: Duration) -> Self {
+    pub fn start(client: Client, about: About, every: Duration) -> Self {
         let (activity, changes) = watch::channel(Activity::default());
-        let reports = tokio::spawn(report(client.clone(), worker.clone(), queues, every, changes));
+        let worker = about.worker.clone();
+        let reports = tokio::spawn(report(client.clone(), about, every, changes));
         Self {
             client,
             worker,
@@ -72,13 +84,8 @@ impl Drop for Reporter {
     }
 }
 
-async fn report(
-    client: Client,
-    worker: WorkerId,
-    queues: Vec<QueueId>,
-    every: Duration,
-    mut changes: watch::Receiver<Activity>,
-) {
+async fn report(client: Client, about: About, every: Duration, mut changes: watch::Receiver<Activity>) {
+    let About { worker, queues, tags } = about;
     if let Err(error) = client.workers_register(&worker, &queues, None).await {
         tracing::warn!("registering worker {worker}: {error}; going on without");
     }
@@ -92,7 +99,7 @@ async fn report(
             task,
             queue,
             queues: queues.clone(),
-            tags: None,
+            tags: (!tags.is_empty()).then(|| tags.clone()),
             machine_stats: None,
             is_daemon: true,
         };

@@ -64,7 +64,12 @@ fn execute_options(
         overrides: overrides.into(),
         ..Sources::from_process()
     };
+    let settings = Settings::load(&sources)?;
+    let agent = &settings.agent;
+    let made = || format!("{}:{}", agent.worker_name, std::process::id());
+    let worker = agent.worker_id.clone().unwrap_or_else(made);
     Ok(ExecuteOptions {
+        worker: worker.into(),
         task: task.to_owned(),
         clone: mode == "clone",
         disable_monitoring: mode == "silent",
@@ -72,7 +77,7 @@ fn execute_options(
         require_queue: mode == "queued",
         log_file: (mode == "logged").then(|| format!("{state}/task.log").into()),
         run: RunOptions::default(),
-        settings: Settings::load(&sources)?,
+        settings,
     })
 }
 

@@ -153,7 +153,7 @@ impl RunInputs {
     pub fn from_process(options: RunOptions) -> Self {
         Self {
             schema: SCHEMA,
-            environment: std::env::vars_os().map(|(k, v)| (OsText(k), OsText(v))).collect(),
+            environment: options.environment(std::env::vars_os()),
             umask: crate::umask::original(),
             options,
         }
@@ -170,8 +170,26 @@ pub struct RunOptions {
     pub log_level: Option<String>,
     /// Tags for `CLEARML_WORKER_TAGS`.
     pub worker_tags: Vec<String>,
+    /// Variables that the task gets, or does not get where the value is `None`, whatever the environment of
+    /// the agent has.
+    pub variables: Vec<(String, Option<String>)>,
     /// Nothing may be installed or fetched.
     pub standalone: bool,
+}
+
+impl RunOptions {
+    fn environment(&self, process: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsText, OsText)> {
+        let named = |name: &OsString| self.variables.iter().any(|(own, _)| OsStr::new(own) == name);
+        let own = self
+            .variables
+            .iter()
+            .filter_map(|(name, value)| Some((name.into(), value.as_ref()?.into())));
+        process
+            .filter(|(name, _)| !named(name))
+            .chain(own)
+            .map(|(name, value)| (OsText(name), OsText(value)))
+            .collect()
+    }
 }
 
 /// `launch.json`: everything the shim needs. Holds secrets; mode 0600.

@@ -14,7 +14,7 @@ use clearml_agent_config::{Settings, Sources};
 use clearml_api_client::{Client, StatusChange};
 use clearml_local_server::{Server, ServerOptions};
 use clearml_task_runner::settings::client_options;
-use clearml_task_runner::{RunOptions, run, shim_main, umask};
+use clearml_task_runner::{run, shim_main, umask};
 use clearml_worker::{DaemonOptions, daemon};
 use serde_json::json;
 
@@ -72,15 +72,10 @@ fn options(
             .into(),
         ..Sources::from_process()
     };
+    let settings = Settings::load(&sources)?;
     Ok(DaemonOptions {
         queues: queues.iter().map(|name| (*name).to_owned()).collect(),
-        foreground: true,
-        create_queue: false,
-        order_fairness: false,
-        polling_interval: None,
-        run: RunOptions::default(),
-        program: None,
-        settings: Settings::load(&sources)?,
+        ..DaemonOptions::new(sources, settings)
     })
 }
 

@@ -4,12 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clearml_agent_config::{ConfigError, InitialConnect, Settings};
-use clearml_api_client::{ApiError, Client};
+use clearml_agent_config::{ConfigError, InitialConnect, Settings, Sources};
+use clearml_api_client::{ApiError, Client, WorkersQuery};
+use clearml_intake::hours::StatusQueue;
 use clearml_intake::schedule::Backoff;
-use clearml_intake::slot::register_folder;
 use clearml_intake::{
-    ApiQueueServer, Popper, QueueError, Reporter, ServedQueue, SlotError, Timing, resolve_queues, take_slot,
+    About, ApiQueueServer, Identity, Popper, QueueError, Register, Reporter, ServedQueue, SlotError, Timing,
+    WorkingHours, resolve_queues, take_slot,
 };
 use clearml_support::fs::create_private_dir;
 use clearml_support::lock::FileLock;
@@ -17,10 +18,13 @@ use clearml_task_model::WorkerId;
 use clearml_task_runner::settings::{client_options, host_name};
 use clearml_task_runner::{RunDirError, RunOptions, RunStore, this_program};
 
+use crate::active::{Activation, status_lines};
 use crate::adopt::{Orphans, worker_lock};
+use crate::background::{LogFile, Output, tell_starter};
 use crate::journal::RunJournal;
 use crate::pull::Queues;
 use crate::serve::{Server, say};
+use crate::startup::{check_current_folder, check_folders, settings_of_slot, table};
 use crate::stop::Stop;
 
 /// Exit code of a daemon that was ended by a signal, as the Python agent has it.
@@ -35,20 +39,57 @@ const UNREGISTER_LIMIT: Duration = Duration::from_secs(3);
 pub struct DaemonOptions {
     /// Names or ids of queues in order of priority; the server's default queue when empty.
     pub queues: Vec<String>,
-    /// Says on the terminal what it is doing while it waits.
-    pub foreground: bool,
     /// Creates queues that do not exist.
     pub create_queue: bool,
     /// One task a queue in turn, instead of priority.
     pub order_fairness: bool,
     /// Seconds between looks at the queues; at least 5.
-    pub polling_interval: Option<u64>,
-    /// What all tasks get from the command line. Worker tags are added from the configuration.
+    pub polling_interval: Option<f64>,
+    /// What decides the worker's id.
+    pub identity: Identity,
+    /// When it takes tasks.
+    pub hours: WorkingHours,
+    /// Tags of the worker, for the server and for tasks; those of the configuration when `None`.
+    pub tags: Option<Vec<String>>,
+    /// Where its output goes.
+    pub output: Output,
+    /// Prints the configuration at the start.
+    pub introduce: Option<fn(&Settings)>,
+    /// What all tasks get from the command line. Worker tags are added.
     pub run: RunOptions,
     /// The program whose `runner` and `shim` commands are started; this very program when `None`.
     pub program: Option<PathBuf>,
+    /// Where the configuration came from.
+    pub sources: Sources,
     /// The configuration.
     pub settings: Settings,
+}
+
+impl DaemonOptions {
+    /// A daemon with this configuration, on the terminal.
+    #[must_use]
+    pub fn new(sources: Sources, settings: Settings) -> Self {
+        let agent = &settings.agent;
+        Self {
+            queues: Vec::new(),
+            create_queue: false,
+            order_fairness: false,
+            polling_interval: None,
+            identity: Identity {
+                name: agent.worker_name.clone(),
+                explicit: agent.worker_id.clone(),
+                ..Identity::default()
+            },
+            hours: WorkingHours::Always,
+            tags: None,
+            output: Output::Terminal,
+            introduce: None,
+            run: RunOptions::default(),
+            program: None,
+            sources,
+            settings,
+        }
+    }
 }
 
 /// The daemon could not be started.
@@ -75,6 +116,19 @@ pub enum DaemonError {
          Stop it, or give this one another id with CLEARML_WORKER_ID"
     )]
     SameWorker(WorkerId),
+    /// Nobody can work in a folder that is gone.
+    #[error("the current working directory does not exist ({0}); change to another folder and start again")]
+    NoCurrentFolder(#[source] io::Error),
+    /// A configured folder can't be used.
+    #[error("Invalid config key \"{key}\": the folder {} can't be used: {reason}; set the key to another one", folder.display())]
+    Folder {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        folder: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The operating system refused something.
     #[error("{doing}: {source}")]
     System {
@@ -109,24 +163,118 @@ fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
 ///
 /// Only at the start: when the configuration, the server, a queue, or the state folder can't be used.
 pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
+    check_current_folder()?;
     let stop = Stop::listen().map_err(system("listening for signals"))?;
-    for warning in options.settings.warnings() {
-        tracing::warn!("{warning}");
-    }
     let client = Client::new(client_options(&options.settings)?)?;
     let queues = tokio::select! {
         queues = find_queues(&client, &options) => queues?,
         () = stop.wait() => return Ok(EXIT_SIGNAL),
     };
 
-    let agent = &options.settings.agent;
-    let slot = take_slot(&register_folder(), &agent.worker_name, agent.worker_id.as_deref())?;
+    let register = Register::of_machine();
+    let slot = take_slot(&register, &options.identity, &listed(&client, &register).await)?;
     let worker = slot.worker().clone();
-    let _lock = lock_worker(&agent.state_dir, &worker)?;
-    let store = RunStore::open(&agent.state_dir)?;
-    announce(&worker, &queues);
+    let settings = settings_of_slot(options.settings.clone(), &options.sources, slot.number())?;
+    let _lock = lock_worker(&settings.agent.state_dir, &worker)?;
+    let store = RunStore::open(&settings.agent.state_dir)?;
+    check_folders(&settings, options.sources.home.as_deref())?;
+    let introduction = || {
+        if let Some(print) = options.introduce {
+            print(&settings);
+        }
+        say(&table(&worker, &queues));
+    };
+    introduction();
+    let log = to_background(&options, &settings, introduction)?;
+    let mut server = server(options, client, worker, store, queues, settings, stop, log);
+    server.serve().await;
+    server.reporter.stop(UNREGISTER_LIMIT).await;
+    drop(slot);
+    Ok(EXIT_SIGNAL)
+}
 
-    let ids: Vec<_> = queues.iter().map(|queue| queue.id.clone()).collect();
+/// Prints working hours, what overrides them, and the queues.
+///
+/// # Errors
+///
+/// When the server or a queue can't be used.
+pub async fn status(options: &DaemonOptions) -> Result<(), DaemonError> {
+    let client = Client::new(client_options(&options.settings)?)?;
+    let queues = find_queues(&client, options).await?;
+    let worker = options
+        .identity
+        .fixed()
+        .unwrap_or_else(|| options.identity.of_process());
+    let queues: Vec<StatusQueue> = queues
+        .into_iter()
+        .map(|queue| StatusQueue {
+            name: queue.name,
+            tags: queue.tags,
+        })
+        .collect();
+    for line in status_lines(&client, &worker, &options.hours, &queues).await {
+        say(&line);
+    }
+    Ok(())
+}
+
+/// The workers that the server knows, where the register alone does not tell who lives.
+async fn listed(client: &Client, register: &Register) -> Vec<WorkerId> {
+    if !register.is_shared() {
+        return Vec::new();
+    }
+    match client.workers_get_all(&WorkersQuery::default()).await {
+        Ok(workers) => workers.into_iter().map(|worker| worker.id).collect(),
+        Err(e) => {
+            tracing::warn!("asking for the workers: {e}");
+            Vec::new()
+        }
+    }
+}
+
+/// Leaves the terminal, unless the output belongs there.
+fn to_background(
+    options: &DaemonOptions,
+    settings: &Settings,
+    introduce: impl Fn(),
+) -> Result<Option<LogFile>, DaemonError> {
+    if options.output == Output::Terminal {
+        return Ok(None);
+    }
+    let detached = options.output == Output::Detached;
+    let folder = &settings.agent.temp_dir;
+    let log = LogFile::create(folder, detached, settings.agent.debug)
+        .map_err(system(format!("creating the log file in {}", folder.display())))?;
+    say(&format!(
+        "Running CLEARML-AGENT daemon in background mode, writing stdout/stderr to {}",
+        log.path().display()
+    ));
+    log.redirect()
+        .map_err(system(format!("writing output to {}", log.path().display())))?;
+    if detached {
+        introduce();
+        tell_starter().map_err(system("closing the standard input"))?;
+    }
+    say("Starting infinite task polling loop...");
+    Ok(Some(log))
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "these are the parts that the start has made, used once"
+)]
+fn server(
+    options: DaemonOptions,
+    client: Client,
+    worker: WorkerId,
+    store: RunStore,
+    queues: Vec<ServedQueue>,
+    settings: Settings,
+    stop: Stop,
+    log: Option<LogFile>,
+) -> Server {
+    let agent = &settings.agent;
+    let ids: Vec<_> = queues.into_iter().map(|queue| queue.id).collect();
     let journal = RunJournal::new(store.clone(), agent.state_dir.join("runs"), worker.clone());
     let popper = Popper::new(
         ApiQueueServer::new(client.clone()),
@@ -135,39 +283,42 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
         host_name(),
         Timing::default(),
     );
+    let tags = options.tags.unwrap_or_else(|| agent.worker_tags.clone());
     let every = Duration::try_from_secs_f64(agent.poll.status_report_sec).unwrap_or(REPORT_EVERY);
-    let reporter = Reporter::start(client.clone(), worker.clone(), ids.clone(), every);
-    let mut server = Server {
+    let about = About {
+        worker: worker.clone(),
+        queues: ids.clone(),
+        tags: tags.clone(),
+    };
+    Server {
         worker,
         store,
         popper,
+        reporter: Reporter::start(client.clone(), about, every),
+        active: Activation::new(options.hours, ids.len()),
         queues: Queues::new(ids, options.order_fairness),
-        reporter,
         stop,
         program: options.program.unwrap_or_else(this_program),
         options: RunOptions {
-            worker_tags: agent.worker_tags.clone(),
+            worker_tags: tags,
             ..options.run
         },
-        poll: agent
-            .poll
-            .queue_interval(options.polling_interval.map(|seconds| seconds as f64)),
-        verbose: options.foreground,
+        poll: agent.poll.queue_interval(options.polling_interval),
+        verbose: options.output == Output::Terminal || agent.debug,
         trouble: Backoff::default(),
         orphans: Orphans::new(Duration::try_from_secs_f64(agent.adopt_after_sec).unwrap_or(Duration::MAX)),
-        settings: options.settings.clone(),
+        log,
+        settings,
         client,
-    };
-    server.serve().await;
-    server.reporter.stop(UNREGISTER_LIMIT).await;
-    drop(slot);
-    Ok(EXIT_SIGNAL)
+    }
 }
 
 /// Logs in and finds the queues. After a boot the server may come up later than we do, so unless the
 /// number of attempts was set, its absence is waited out; a server that refuses us is an error at once.
 async fn find_queues(client: &Client, options: &DaemonOptions) -> Result<Vec<ServedQueue>, DaemonError> {
-    let patient = options.settings.api.initial_connect == InitialConnect::Default;
+    // Who waits for a detached daemon wants to know how the start went.
+    let patient =
+        options.settings.api.initial_connect == InitialConnect::Default && options.output != Output::Detached;
     let mut backoff = Backoff::default();
     loop {
         let attempt = async {
@@ -198,37 +349,4 @@ fn lock_worker(state: &Path, worker: &WorkerId) -> Result<FileLock, DaemonError>
     FileLock::try_acquire(&path)
         .map_err(system(format!("locking {}", path.display())))?
         .ok_or_else(|| DaemonError::SameWorker(worker.clone()))
-}
-
-fn announce(worker: &WorkerId, queues: &[ServedQueue]) {
-    say(&format!("Worker \"{worker}\" - Listening to queues:"));
-    let mut rows = vec![["id", "name", "tags"].map(str::to_owned)];
-    rows.extend(
-        queues
-            .iter()
-            .map(|queue| [queue.id.to_string(), queue.name.clone(), queue.tags.join(",")]),
-    );
-    let widths: [usize; 3] = std::array::from_fn(|column| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    });
-    let rule: String = widths
-        .iter()
-        .map(|width| format!("+{}", "-".repeat(width + 2)))
-        .collect();
-    for (index, row) in rows.iter().enumerate() {
-        // Above the titles and below them.
-        if index < 2 {
-            say(&format!("{rule}+"));
-        }
-        let cells: String = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("| {cell:<width$} "))
-            .collect();
-        say(&format!("{cells}|"));
-    }
-    say(&format!("{rule}+\n"));
 }

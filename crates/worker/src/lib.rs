@@ -11,15 +11,24 @@
 //! One pass over the queues is one request, however many queues there are (`pull`). The loop never ends
 //! because of an error: what fails is reported once, left alone for a while, and tried again (`serve`).
 //!
+//! Around the loop: what is checked at the start (`startup`), which queues rest at the moment (`active`), the
+//! log file and `--detached` (`background`), and `--stop` (`terminate`).
+//!
 //! Not here: what happens inside a run (`clearml-task-runner`), and everything that other consumers of
 //! queues need as well (`clearml-intake`).
 
+mod active;
 mod adopt;
+mod background;
 mod daemon;
 mod journal;
 mod pull;
 mod serve;
+mod startup;
 mod stop;
+mod terminate;
 mod watch;
 
-pub use daemon::{DaemonError, DaemonOptions, daemon};
+pub use background::{Output, leave_terminal, start_detached};
+pub use daemon::{DaemonError, DaemonOptions, daemon, status};
+pub use terminate::{StopRequest, stop_daemons};

@@ -40,6 +40,8 @@ pub(crate) struct Queues {
     order: QueueOrder,
     paused: Vec<Paused>,
     missing: HashSet<QueueId>,
+    /// Of each queue, when it was last seen.
+    tags: Vec<Vec<String>>,
     listing: Paused,
     begun: Instant,
 }
@@ -48,6 +50,7 @@ impl Queues {
     pub(crate) fn new(ids: Vec<QueueId>, fairness: bool) -> Self {
         Self {
             paused: vec![Paused::default(); ids.len()],
+            tags: vec![Vec::new(); ids.len()],
             ids,
             order: QueueOrder::new(fairness),
             missing: HashSet::new(),
@@ -58,6 +61,11 @@ impl Queues {
 
     pub(crate) fn ids(&self) -> &[QueueId] {
         &self.ids
+    }
+
+    /// The tags of each queue, as of the last look.
+    pub(crate) fn tags(&self) -> &[Vec<String>] {
+        &self.tags
     }
 
     fn now(&self) -> Duration {
@@ -89,7 +97,7 @@ impl Queues {
             tracing::info!("the queues can be read again");
         }
         let mut heads = Vec::with_capacity(self.ids.len());
-        for id in &self.ids {
+        for (id, tags) in self.ids.iter().zip(&mut self.tags) {
             let found = queues.iter().find(|queue| queue.id.as_ref() == Some(id));
             match found {
                 Some(_) if self.missing.remove(id) => tracing::info!("queue {id} is back"),
@@ -98,6 +106,7 @@ impl Queues {
                 }
                 _ => {}
             }
+            *tags = found.map(|queue| queue.tags.clone()).unwrap_or_default();
             heads.push(found.and_then(|queue| Some(queue.entries.first()?.task.clone())));
         }
         heads

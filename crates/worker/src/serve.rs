@@ -12,7 +12,9 @@ use clearml_task_model::{TaskId, WorkerId};
 use clearml_task_runner::{Phase, RunDir, RunDirError, RunInputs, RunOptions, RunStore};
 use tokio::time::{sleep, timeout};
 
+use crate::active::Activation;
 use crate::adopt::Orphans;
+use crate::background::LogFile;
 use crate::journal::{RunJournal, intent_of, pop_phase};
 use crate::pull::{Pulled, Queues, TaskPopper, report};
 use crate::stop::Stop;
@@ -48,6 +50,9 @@ pub(crate) struct Server {
     /// Faults of this machine in a row.
     pub(crate) trouble: Backoff,
     pub(crate) orphans: Orphans,
+    pub(crate) active: Activation,
+    /// Where the output goes, if not to a terminal.
+    pub(crate) log: Option<LogFile>,
 }
 
 impl Server {
@@ -59,7 +64,7 @@ impl Server {
             self.adopt_orphans().await;
             let stop = self.stop.clone();
             let heads = tokio::select! {
-                heads = self.queues.heads(&self.client) => heads,
+                heads = self.heads() => heads,
                 () = stop.wait() => break,
             };
             match self.pull(&heads).await {
@@ -70,6 +75,16 @@ impl Server {
                 None => break,
             }
         }
+    }
+
+    /// The tasks at the heads of the queues that are served at this hour. May be dropped at any moment.
+    async fn heads(&mut self) -> Vec<Option<TaskId>> {
+        let mut heads = self.queues.heads(&self.client).await;
+        let (ids, tags) = (self.queues.ids(), self.queues.tags());
+        self.active
+            .mask(&self.client, &self.worker, ids, tags, &mut heads)
+            .await;
+        heads
     }
 
     /// A pop that has begun is brought to its end even if the daemon has to end: up to a point.
@@ -312,7 +327,11 @@ impl Server {
         let record = run.record()?;
         let task = record.identity.task.clone();
         if !run.has_inputs() {
+            self.reload();
             self.write_inputs(&run)?;
+        }
+        if let Some(log) = &self.log {
+            log.begin_task();
         }
         say(&format!("Running task '{task}'"));
         self.reporter.set(Activity {
@@ -354,6 +373,16 @@ impl Server {
             () = telling => Ok(None),
             () = sleep(grace + REPORT_PATIENCE) => Ok(None),
             () = self.stop.wait_for_hurry() => Ok(None),
+        }
+    }
+
+    /// What was changed in the configuration reaches the next task, if that is wanted.
+    fn reload(&mut self) {
+        if self.settings.agent.reload_config {
+            match self.settings.reload() {
+                Ok(settings) => self.settings = settings,
+                Err(e) => tracing::warn!("{e}; going on with the configuration as it was"),
+            }
         }
     }
 

@@ -1,44 +1,250 @@
 //! `daemon`: polls queues and runs their tasks.
 
-use clap::Args;
-use clearml_agent_config::{Settings, Sources};
+use std::ffi::OsString;
+use std::io::{self, Write};
 
-use crate::arguments::TaskArguments;
+use anyhow::Context;
+use clap::{ArgAction, Args};
+use clearml_agent_config::{Settings, Sources, printout};
+use clearml_gpu_alloc::{Request, Surroundings};
+use clearml_intake::{Identity, Register, Schedule, WorkingHours};
+use clearml_worker::{DaemonOptions, Output, StopRequest};
+
+use crate::containers::Containers;
+use crate::failure::warn;
+use crate::task_options::{GpuUse, Prepared, TaskArguments, not_yet};
 
 #[derive(Args)]
 pub(crate) struct DaemonArguments {
     /// Queues to poll, by name or id, the most important one first. Without it, the server's default queue.
-    #[arg(long, num_args = 1.., value_name = "QUEUE")]
+    #[arg(long, num_args = 1.., action = ArgAction::Set, value_name = "QUEUE")]
     queue: Vec<String>,
-    /// Keep the output on the terminal and say what happens while idle.
-    #[arg(long)]
-    foreground: bool,
-    /// Create queues that do not exist.
-    #[arg(long)]
-    create_queue: bool,
     /// Take one task of each queue in turn instead of starting with the first queue every time.
     #[arg(long)]
     order_fairness: bool,
     /// Seconds between polls, at least 5.
-    #[arg(long, value_name = "SECONDS")]
-    polling_interval: Option<u64>,
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    polling_interval: Option<i64>,
+    /// Keep the output on the terminal and say what happens while idle.
+    #[arg(long)]
+    foreground: bool,
+    /// Go to the background and leave the terminal.
+    #[arg(long, short)]
+    detached: bool,
+    /// Run tasks in containers: image and arguments, or the configured ones.
+    #[arg(long, num_args = 0.., action = ArgAction::Set, value_name = "IMAGE")]
+    docker: Option<Vec<String>>,
+    /// The same with Podman.
+    #[arg(long, num_args = 0.., action = ArgAction::Set, value_name = "IMAGE")]
+    podman: Option<Vec<String>>,
+    /// Install exactly this version of the agent in containers.
+    #[arg(long)]
+    force_current_version: bool,
+    /// Install nothing in containers.
+    #[arg(long)]
+    standalone_mode: bool,
+    /// Run many tasks at the same time, without GPUs; at most N of them.
+    #[arg(long, num_args = 0..=1, value_name = "N", allow_negative_numbers = true)]
+    services_mode: Option<Option<i64>>,
+    /// Tags of the worker that runs a task.
+    #[arg(long, num_args = 1.., action = ArgAction::Set, value_name = "TAG")]
+    child_report_tags: Option<Vec<String>>,
+    /// Create queues that do not exist.
+    #[arg(long)]
+    create_queue: bool,
+    /// Stop the daemon of these worker ids, or the one that was started with the same other arguments.
+    #[arg(long, num_args = 0.., action = ArgAction::Set, value_name = "WORKER")]
+    stop: Option<Vec<String>>,
+    /// Share the GPUs of --gpus between the queues: --queue NAME=GPUS.
+    #[arg(long)]
+    dynamic_gpus: bool,
+    /// Take tasks only in these hours: "17-20 TUE" "13-22 WED,SAT".
+    #[arg(long, num_args = 0.., action = ArgAction::Set, value_name = "HOURS DAYS")]
+    uptime: Vec<String>,
+    /// Take no tasks in these hours.
+    #[arg(long, num_args = 0.., action = ArgAction::Set, value_name = "HOURS DAYS")]
+    downtime: Vec<String>,
+    /// Show working hours and queues, and end.
+    #[arg(long)]
+    status: bool,
+    /// Accepted for scripts of the official agent; this one needs no bootstrap package.
+    #[arg(long)]
+    check_bootstrap: bool,
+    /// Act towards the server as the owner of each task.
+    #[arg(long)]
+    use_owner_token: bool,
+    /// The process that --detached has started.
+    #[arg(long, hide = true)]
+    in_background: bool,
     #[command(flatten)]
     task: TaskArguments,
 }
 
-pub(crate) async fn daemon(options: DaemonArguments, mut sources: Sources) -> anyhow::Result<i32> {
-    sources.overrides.extend(options.task.overrides());
-    let settings = Settings::load(&sources)?;
-    let status = clearml_worker::daemon(clearml_worker::DaemonOptions {
-        queues: options.queue,
-        foreground: options.foreground,
+impl DaemonArguments {
+    /// `--services-mode 0` is the same as nothing.
+    fn services(&self) -> bool {
+        self.services_mode.is_some_and(|number| number != Some(0))
+    }
+
+    fn containers(&self) -> Containers<'_> {
+        Containers {
+            docker: self.docker.as_deref(),
+            podman: self.podman.as_deref(),
+        }
+    }
+
+    fn output(&self) -> Output {
+        match (self.foreground, self.in_background) {
+            (true, _) => Output::Terminal,
+            (false, true) => Output::Detached,
+            (false, false) => Output::Log,
+        }
+    }
+
+    /// Contradictions first, then what is not there yet.
+    fn check(&self) -> anyhow::Result<()> {
+        self.containers().check(std::env::var_os("PATH").as_deref())?;
+        if self.dynamic_gpus {
+            self.check_pool()?;
+        }
+        if self.use_owner_token {
+            return Err(not_yet(
+                "acting as the owner of a task (--use-owner-token)",
+                "leave the option away to act with the agent's own credentials",
+            ));
+        }
+        if self.dynamic_gpus {
+            return Err(not_yet(
+                "sharing GPUs between queues (--dynamic-gpus)",
+                "start one daemon for each group of GPUs with --gpus instead",
+            ));
+        }
+        if self.services() {
+            return Err(not_yet(
+                "running several tasks at the same time (--services-mode)",
+                "start several daemons instead",
+            ));
+        }
+        self.containers().refuse()?;
+        for (given, option) in [
+            (self.force_current_version, "--force-current-version"),
+            (self.standalone_mode, "--standalone-mode"),
+        ] {
+            if given {
+                warn(&format!("{option} has no effect without --docker"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_pool(&self) -> anyhow::Result<()> {
+        let surroundings = Surroundings {
+            containers: self.containers().wanted(),
+            services_mode: self.services(),
+            cpu_only: self.task.cpu_only,
+        };
+        let request = Request::parse(self.task.gpus.as_deref(), &self.queue, surroundings)?;
+        request.warnings.iter().for_each(|warning| warn(warning));
+        Ok(())
+    }
+}
+
+pub(crate) async fn daemon(options: &DaemonArguments, sources: Sources) -> anyhow::Result<i32> {
+    if options.in_background {
+        clearml_worker::leave_terminal().context("leaving the terminal")?;
+    } else if options.detached && !options.foreground && !options.status && options.stop.is_none() {
+        return detach().await;
+    }
+    let gpu_use = GpuUse {
+        none: options.services(),
+        dynamic: options.dynamic_gpus,
+    };
+    // Whom to stop can be found out even where the pool is wrong: by its name.
+    let prepared = options.task.prepare(sources, gpu_use)?;
+    if let Some(ids) = &options.stop {
+        return stop(ids, prepared.identity());
+    }
+    options.check()?;
+    let hours = working_hours(options, &prepared.settings)?;
+    prepared.warn();
+    if options.check_bootstrap {
+        println!("{}", super::bootstrap::NOTE);
+    }
+    let daemon = daemon_options(options, prepared, hours);
+    if options.status {
+        clearml_worker::status(&daemon).await?;
+        return Ok(0);
+    }
+    Ok(clearml_worker::daemon(daemon).await?)
+}
+
+/// The process in the background does everything, and says here what goes wrong.
+async fn detach() -> anyhow::Result<i32> {
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    arguments.push("--in-background".into());
+    let program = clearml_task_runner::this_program();
+    clearml_worker::start_detached(&program, arguments)
+        .await
+        .context("starting the daemon in the background")
+}
+
+fn daemon_options(options: &DaemonArguments, prepared: Prepared, hours: WorkingHours) -> DaemonOptions {
+    DaemonOptions {
+        queues: options.queue.clone(),
         create_queue: options.create_queue,
         order_fairness: options.order_fairness,
-        polling_interval: options.polling_interval,
-        run: options.task.run_options(),
-        program: None,
-        settings,
-    })
-    .await?;
-    Ok(status)
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "seconds, of which nobody wants that many"
+        )]
+        polling_interval: options.polling_interval.map(|seconds| seconds as f64),
+        identity: prepared.identity(),
+        hours,
+        tags: options.child_report_tags.clone(),
+        output: options.output(),
+        introduce: Some(introduce),
+        run: options.task.run_options(&prepared.visible),
+        ..DaemonOptions::new(prepared.sources, prepared.settings)
+    }
+}
+
+fn introduce(settings: &Settings) {
+    // Nobody may be reading, or the disk behind it may be full.
+    let _unwritable = write!(io::stdout(), "{}", printout(settings, env!("CARGO_PKG_VERSION")));
+}
+
+fn stop(ids: &[String], identity: Identity) -> anyhow::Result<i32> {
+    let request = StopRequest {
+        ids: ids.to_vec(),
+        identity,
+        patience: None,
+    };
+    let found = clearml_worker::stop_daemons(&Register::of_machine(), &request)?;
+    Ok(i32::from(!found))
+}
+
+/// The schedules of the command line, or else those of the configuration.
+fn working_hours(options: &DaemonArguments, settings: &Settings) -> anyhow::Result<WorkingHours> {
+    let read = |entries: &[String], source: &str| {
+        let (schedule, warnings) = Schedule::parse(entries).with_context(|| source.to_owned())?;
+        warnings
+            .iter()
+            .for_each(|warning| warn(&format!("{source}: {warning}")));
+        anyhow::Ok(schedule)
+    };
+    let command_line = (
+        read(&options.uptime, "--uptime")?,
+        read(&options.downtime, "--downtime")?,
+    );
+    let agent = &settings.agent;
+    let configured = (
+        read(&agent.uptime, "agent.uptime")?,
+        read(&agent.downtime, "agent.downtime")?,
+    );
+    Ok(
+        WorkingHours::choose(command_line, configured).unwrap_or_else(|both| {
+            warn(&both.to_string());
+            WorkingHours::Always
+        }),
+    )
 }

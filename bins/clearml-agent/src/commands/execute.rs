@@ -2,19 +2,21 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use clearml_agent_config::{Settings, Sources};
+use clap::{ArgAction, Args};
+use clearml_agent_config::Sources;
+use clearml_intake::{Identity, Register, Slot, take_slot};
 
-use crate::arguments::TaskArguments;
+use crate::containers::Containers;
+use crate::task_options::{GpuUse, Prepared, TaskArguments, not_yet};
 
 #[derive(Args)]
 pub(crate) struct ExecuteArguments {
     /// The task, by id or name.
     #[arg(long, value_name = "TASK")]
     id: String,
-    /// Run a clone of the task.
-    #[arg(long)]
-    clone: bool,
+    /// Write the task's output to this file as well.
+    #[arg(long, value_name = "PATH")]
+    log_file: Option<PathBuf>,
     /// Report nothing: no console, no status. For a process started by an outer agent.
     #[arg(long, conflicts_with = "full_monitoring")]
     disable_monitoring: bool,
@@ -24,26 +26,71 @@ pub(crate) struct ExecuteArguments {
     /// Fail unless the task is waiting in a queue.
     #[arg(long)]
     require_queue: bool,
-    /// Write the task's output to this file as well.
-    #[arg(long, value_name = "PATH")]
-    log_file: Option<PathBuf>,
+    /// Use what is there: no clone, no packages.
+    #[arg(long)]
+    standalone_mode: bool,
+    /// Run the task in a container: image and arguments, or the configured ones.
+    #[arg(long, num_args = 0.., action = ArgAction::Set, value_name = "IMAGE")]
+    docker: Option<Vec<String>>,
+    /// Run a clone of the task.
+    #[arg(long)]
+    clone: bool,
     #[command(flatten)]
     task: TaskArguments,
 }
 
-pub(crate) async fn execute(options: ExecuteArguments, mut sources: Sources) -> anyhow::Result<i32> {
-    sources.overrides.extend(options.task.overrides());
-    let settings = Settings::load(&sources)?;
+pub(crate) async fn execute(options: &ExecuteArguments, sources: Sources) -> anyhow::Result<i32> {
+    let prepared = options.task.prepare(sources, GpuUse::default())?;
+    let containers = Containers {
+        docker: options.docker.as_deref(),
+        podman: None,
+    };
+    containers.check(std::env::var_os("PATH").as_deref())?;
+    containers.refuse()?;
+    if options.standalone_mode {
+        return Err(not_yet(
+            "running a task in folders that are there already (--standalone-mode)",
+            "leave the option away, or name the folder and the interpreter with CLEARML_AGENT_FORCE_CODE_DIR and \
+             CLEARML_AGENT_SKIP_PIP_VENV_INSTALL",
+        ));
+    }
+    prepared.warn();
+    let identity = identity(options, &prepared);
+    // Its place is free again when the task has ended.
+    let slot = if options.full_monitoring {
+        Some(take_slot(&Register::of_machine(), &identity, &[])?)
+    } else {
+        None
+    };
+    let worker = slot
+        .as_ref()
+        .map_or_else(|| identity.of_process(), |slot: &Slot| slot.worker().clone());
     let status = clearml_task_runner::execute(clearml_task_runner::ExecuteOptions {
-        task: options.id,
+        task: options.id.clone(),
         clone: options.clone,
         disable_monitoring: options.disable_monitoring,
         full_monitoring: options.full_monitoring,
         require_queue: options.require_queue,
-        log_file: options.log_file,
-        run: options.task.run_options(),
-        settings,
+        log_file: options.log_file.clone(),
+        worker,
+        run: options.task.run_options(&prepared.visible),
+        settings: prepared.settings,
     })
     .await?;
     Ok(status)
+}
+
+/// An outer agent that has no id for this process says so by an empty variable, which then counts more than
+/// the file.
+fn identity(options: &ExecuteArguments, prepared: &Prepared) -> Identity {
+    let emptied = prepared
+        .sources
+        .env
+        .get("CLEARML_WORKER_ID")
+        .is_some_and(String::is_empty);
+    let mut identity = prepared.identity();
+    if options.full_monitoring && emptied {
+        identity.explicit = None;
+    }
+    identity
 }

@@ -1,10 +1,14 @@
 //! `list`: the workers that the server knows.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
 use clap::Args;
 use clearml_agent_config::{Settings, Sources};
 use clearml_api_client::{Call, Client};
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
+use serde_saphyr::{FlowMap, FlowSeq};
 
 #[derive(Args)]
 pub(crate) struct ListArguments {
@@ -15,6 +19,10 @@ pub(crate) struct ListArguments {
 
 pub(crate) async fn list(options: ListArguments, sources: Sources) -> anyhow::Result<i32> {
     let settings = Settings::load(&sources)?;
+    // Standard output is for programs to read.
+    for warning in settings.warnings() {
+        eprintln!("clearml_agent: Warning: {warning}");
+    }
     let client = Client::new(clearml_task_runner::settings::client_options(&settings)?)?;
     client.login().await?;
     // 0 switches the filter by last activity off.
@@ -26,28 +34,69 @@ pub(crate) async fn list(options: ListArguments, sources: Sources) -> anyhow::Re
         println!("{:#}", reply["workers"]);
         return Ok(0);
     }
-    println!("workers:");
-    for worker in reply["workers"].as_array().into_iter().flatten() {
-        print_worker(worker);
-    }
-    println!();
+    println!("{}", yaml(&reply)?);
     Ok(0)
 }
 
-/// One list item in YAML: keys in order, nested values inline. JSON is the inline form of YAML.
-fn print_worker(worker: &Value) {
-    let Some(fields) = worker.as_object() else { return };
-    let mut names: Vec<_> = fields.keys().collect();
-    names.sort();
-    let mut lead = "- ";
-    for name in names {
-        match &fields[name] {
-            Value::Array(items) if !items.is_empty() => {
-                println!("{lead}{name}:");
-                items.iter().for_each(|item| println!("  - {item}"));
+/// The reply as YAML, with a line feed at its end.
+fn yaml(reply: &Value) -> anyhow::Result<String> {
+    serde_saphyr::to_string(&Block(reply)).context("writing the workers as YAML")
+}
+
+/// Keys sorted; what has nothing nested in it stands on one line, everything else in blocks.
+struct Block<'a>(&'a Value);
+
+impl Serialize for Block<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Array(items) if items.iter().any(is_nested) => {
+                serializer.collect_seq(items.iter().map(Block))
             }
-            value => println!("{lead}{name}: {value}"),
+            Value::Array(items) => FlowSeq(items).serialize(serializer),
+            Value::Object(fields) => {
+                let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
+                if fields.values().any(is_nested) {
+                    serializer.collect_map(sorted.into_iter().map(|(name, value)| (name, Block(value))))
+                } else {
+                    FlowMap(sorted).serialize(serializer)
+                }
+            }
+            scalar => scalar.serialize(serializer),
         }
-        lead = "  ";
+    }
+}
+
+fn is_nested(value: &Value) -> bool {
+    value.is_array() || value.is_object()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_sorted_and_leaves_stand_on_one_line() {
+        let reply = json!({"workers": [{
+            "user": {"name": "Käthe: \"x\"", "id": "u"},
+            "id": "host:gpu0",
+            "ip": null,
+            "last_activity_time": "2024-01-01T00:00:00Z",
+            "queues": [{"name": "default", "id": "12"}],
+            "tags": ["a", "true"],
+            "number": 3,
+        }]});
+        let expected = "\
+workers:
+- id: host:gpu0
+  ip: null
+  last_activity_time: '2024-01-01T00:00:00Z'
+  number: 3
+  queues:
+  - {id: '12', name: default}
+  tags: [a, 'true']
+  user: {id: u, name: 'Käthe: \"x\"'}
+";
+        assert_eq!(yaml(&reply).unwrap(), expected);
+        assert_eq!(yaml(&json!({"workers": []})).unwrap(), "workers: []\n");
     }
 }

@@ -1,17 +1,29 @@
 //! The commands: options in, one call into a crate, an exit code out. One file each, with its options.
 
+mod bootstrap;
+mod build;
+mod completions;
 mod config;
 mod daemon;
+mod doctor;
 mod execute;
+mod init;
 mod list;
+mod reference;
 mod server;
 
 use std::path::PathBuf;
 
+pub(crate) use bootstrap::{BootstrapArguments, install_bootstrap};
+pub(crate) use build::{BuildArguments, build};
+pub(crate) use completions::{CompletionsArguments, completions};
 pub(crate) use config::{ConfigArguments, config};
 pub(crate) use daemon::{DaemonArguments, daemon};
+pub(crate) use doctor::{DoctorArguments, doctor};
 pub(crate) use execute::{ExecuteArguments, execute};
+pub(crate) use init::{InitArguments, init};
 pub(crate) use list::{ListArguments, list};
+pub(crate) use reference::{ReferenceArguments, reference};
 pub(crate) use server::{ServerArguments, server};
 
 /// The private command that supervises one run.

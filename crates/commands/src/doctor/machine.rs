@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clearml_intake::slot::{instances, register_folder};
+use clearml_intake::Register;
 use clearml_support::lock::FileLock;
 use rustix::fs::{Access, StatVfs, StatVfsMountFlags, access, statvfs};
 
@@ -142,8 +142,8 @@ fn locks(section: &Section, state: &Path) {
 }
 
 fn agents(section: &Section) {
-    let folder = register_folder();
-    match instances(&folder) {
+    let register = Register::of_machine();
+    match register.instances() {
         Ok(running) if running.is_empty() => section.ok("agents", "none runs here"),
         Ok(running) => {
             for instance in running {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use clearml_api_client::WorkersQuery;
-use clearml_intake::{Activity, Reporter};
+use clearml_intake::{About, Activity, Reporter};
 use serde_json::json;
 
 use crate::world::{World, world};
@@ -34,8 +34,11 @@ async fn the_server_sees_the_worker_and_its_task_at_once_and_no_worker_afterward
     let queues = vec![world.queue.clone()];
     let reporter = Reporter::start(
         world.client.clone(),
-        "w:0".into(),
-        queues,
+        About {
+            worker: "w:0".into(),
+            queues,
+            tags: vec!["fast".into()],
+        },
         Duration::from_secs(30),
     );
     wait_until(&world, Some(None)).await;
@@ -59,8 +62,11 @@ async fn a_server_in_trouble_is_not_hammered_and_is_found_again() {
     let queues = vec![world.queue.clone()];
     let reporter = Reporter::start(
         world.client.clone(),
-        "w:0".into(),
-        queues,
+        About {
+            worker: "w:0".into(),
+            queues,
+            tags: vec!["fast".into()],
+        },
         Duration::from_millis(900),
     );
     tokio::time::sleep(Duration::from_millis(3200)).await;
@@ -79,8 +85,11 @@ async fn the_end_does_not_wait_for_an_absent_server() {
     let world = world().await;
     let reporter = Reporter::start(
         world.client.clone(),
-        "w:0".into(),
-        vec![],
+        About {
+            worker: "w:0".into(),
+            queues: vec![],
+            tags: vec![],
+        },
         Duration::from_secs(30),
     );
     world.server.shutdown().await;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use clearml_agent_config::{ConfigError, Settings};
+use clearml_agent_config::{ConfigError, Settings, printout};
 use clearml_api_client::{ApiError, Client, CloneOptions, StatusChange, StatusReport, TasksQuery, exact};
 use clearml_support::time::now_ms;
 use clearml_task_model::{Task, TaskId, TaskStatus, WorkerId};
@@ -44,19 +44,12 @@ pub struct ExecuteOptions {
     pub require_queue: bool,
     /// A file that gets the output of the task as well.
     pub log_file: Option<PathBuf>,
+    /// The id under which this process reports.
+    pub worker: WorkerId,
     /// Options that reach the task.
     pub run: RunOptions,
     /// The configuration.
     pub settings: Settings,
-}
-
-impl ExecuteOptions {
-    /// The configured worker id, or one made of the worker's name and this process.
-    fn worker(&self) -> WorkerId {
-        let agent = &self.settings.agent;
-        let made = || format!("{}:{}", agent.worker_name, std::process::id());
-        WorkerId::new(agent.worker_id.clone().unwrap_or_else(made))
-    }
 }
 
 /// The task could not be run. What went wrong with the task itself is in its status instead.
@@ -137,17 +130,14 @@ pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
             .tasks_clone(&id, &copy)
             .await
             .map_err(ExecuteError::Clone)?;
+        let _unwritable = writeln!(io::stdout(), "Task cloned, new task id={id}");
         task = client.tasks_get_by_id(&id).await?;
     } else if dequeue(&client, &task, &id, options.require_queue).await? {
         task.status = Some(TaskStatus::InProgress);
     }
-    let shown = serde_json::to_string_pretty(&options.settings.masked_json()).unwrap_or_default();
-    let version = env!("CARGO_PKG_VERSION");
+    let shown = printout(&options.settings, env!("CARGO_PKG_VERSION"));
     // Nobody may be reading, or the disk behind it may be full; the task is run all the same.
-    let _unwritable = writeln!(
-        io::stdout(),
-        "Current configuration (clearml_agent v{version}):\n{shown}"
-    );
+    let _unwritable = write!(io::stdout(), "{shown}");
     if options.disable_monitoring {
         return Box::pin(silent::run(&client, task, &id, &options)).await;
     }
@@ -227,7 +217,7 @@ async fn monitored(
     id: &TaskId,
     options: &ExecuteOptions,
 ) -> Result<i32, ExecuteError> {
-    let worker = options.worker();
+    let worker = options.worker.clone();
     if task.status != Some(TaskStatus::InProgress) {
         // A person has named this very task, so it is run whatever became of it before.
         let message = format!("Changed by clearml-agent {worker}");

@@ -37,7 +37,7 @@ pub(super) async fn run(
 ) -> Result<i32, ExecuteError> {
     let inputs = RunInputs::from_process(options.run.clone());
     let settings = RunSettings::new(&options.settings, &inputs)?;
-    let worker = options.worker();
+    let worker = options.worker.clone();
     let variables = || {
         base(&Parts {
             base: &inputs.environment,
