@@ -56,7 +56,11 @@ fn read(folder: &Path) -> Result<BTreeMap<String, String>> {
     }
     for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         pages.insert(name, text);
     }

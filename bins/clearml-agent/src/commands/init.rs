@@ -41,8 +41,8 @@ pub(crate) struct InitArguments {
     /// A file whose first line is the password or token of that user.
     #[arg(long, value_name = "PATH", requires = "non_interactive")]
     git_pass_file: Option<PathBuf>,
-    /// A further index of Python packages; may be repeated.
-    #[arg(long, value_name = "URL", requires = "non_interactive", action = clap::ArgAction::Append)]
+    /// Further indexes of Python packages.
+    #[arg(long, value_name = "URL", requires = "non_interactive", num_args = 1..)]
     extra_index_url: Vec<String>,
     /// Where models and artifacts go.
     #[arg(long, value_name = "URI", requires = "non_interactive")]
@@ -109,7 +109,10 @@ pub(crate) async fn init(options: InitArguments, sources: Sources) -> anyhow::Re
                 bail!("the credentials could not be verified, so nothing was written: {reason}")
             }
             Outcome::NotWritten { path, reason } => {
-                bail!("could not write the configuration file {}: {reason}", path.display())
+                bail!(
+                    "could not write the configuration file {}: {reason}",
+                    path.display()
+                )
             }
             Outcome::Interrupted => {}
         }

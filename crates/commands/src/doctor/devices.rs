@@ -43,8 +43,9 @@ fn nvidia_runtime(scene: &Scene, section: &Section) {
         return;
     }
     let known = match scene.ask("docker", &["info", "--format", "{{json .Runtimes}}"]) {
-        Answer::Said(text) => serde_json::from_str::<Value>(&text)
-            .is_ok_and(|runtimes| runtimes.get("nvidia").is_some()),
+        Answer::Said(text) => {
+            serde_json::from_str::<Value>(&text).is_ok_and(|runtimes| runtimes.get("nvidia").is_some())
+        }
         Answer::Missing | Answer::Failed(_) => false,
     };
     if known || scene.find("nvidia-container-runtime").is_some() {

@@ -153,6 +153,10 @@ fn agents(section: &Section) {
                 );
             }
         }
-        Err(error) => section.problem("agents", error.to_string(), "set TMPDIR to a folder that can be written"),
+        Err(error) => section.problem(
+            "agents",
+            error.to_string(),
+            "set TMPDIR to a folder that can be written",
+        ),
     }
 }

@@ -146,9 +146,9 @@ impl Scene {
                 };
                 Answer::Said(String::from_utf8_lossy(&text).trim().to_owned())
             }
-            Err(CommandError::Failed { status, last_lines, .. }) if last_lines.is_empty() => {
-                Answer::Failed(format!("it ended with {status}"))
-            }
+            Err(CommandError::Failed {
+                status, last_lines, ..
+            }) if last_lines.is_empty() => Answer::Failed(format!("it ended with {status}")),
             Err(CommandError::Failed { last_lines, .. }) => {
                 Answer::Failed(last_lines.lines().next_back().unwrap_or_default().to_owned())
             }

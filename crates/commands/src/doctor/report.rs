@@ -151,12 +151,7 @@ impl Section {
         self.add(name.into(), Level::Ok, message.as_ref(), None);
     }
 
-    pub(crate) fn warning(
-        &self,
-        name: impl Into<String>,
-        message: impl AsRef<str>,
-        advice: impl AsRef<str>,
-    ) {
+    pub(crate) fn warning(&self, name: impl Into<String>, message: impl AsRef<str>, advice: impl AsRef<str>) {
         self.add(
             name.into(),
             Level::Warning,
@@ -165,12 +160,7 @@ impl Section {
         );
     }
 
-    pub(crate) fn problem(
-        &self,
-        name: impl Into<String>,
-        message: impl AsRef<str>,
-        advice: impl AsRef<str>,
-    ) {
+    pub(crate) fn problem(&self, name: impl Into<String>, message: impl AsRef<str>, advice: impl AsRef<str>) {
         self.add(
             name.into(),
             Level::Problem,
@@ -218,10 +208,7 @@ mod tests {
     fn the_report_is_plain_text_without_secrets_and_says_what_to_do() {
         let redactor = Redactor::new();
         redactor.add(&Secret::new("hunter22"));
-        let (first, second) = (
-            Section::new("One", &redactor),
-            Section::new("Two", &redactor),
-        );
+        let (first, second) = (Section::new("One", &redactor), Section::new("Two", &redactor));
         first.ok("a", "fine");
         second.problem("b", "it said \u{1b}[2J hunter22\nand more", "do this\nthen that");
         let report = Report {
@@ -234,6 +221,9 @@ mod tests {
             "One\n  ok       a: fine\n\nTwo\n  problem  b: it said ?[2J ****\n           and more\n           -> do this\n\
              \u{20}          -> then that\n\n1 problem, 0 warnings\n"
         );
-        assert_eq!((report.exit_code(), report.to_json()["checks"][1]["level"].clone()), (1, "problem".into()));
+        assert_eq!(
+            (report.exit_code(), report.to_json()["checks"][1]["level"].clone()),
+            (1, "problem".into())
+        );
     }
 }

@@ -22,9 +22,9 @@ const HARMFUL_SKEW_SEC: f64 = 300.0;
 
 pub(super) async fn check(scene: &Scene, section: &Section) {
     let Some(settings) = &scene.settings else {
-        section.problem(
+        section.warning(
             "server",
-            "not examined, because the configuration can't be read",
+            "not asked, because the configuration can't be read",
             "correct the configuration first",
         );
         return;
@@ -36,8 +36,13 @@ pub(super) async fn check(scene: &Scene, section: &Section) {
             options.request_timeout = PATIENCE;
             options
         }
-        Err(error) => {
-            section.problem("server", error.to_string(), "run `clearml-agent init`");
+        // That is said above, as a problem.
+        Err(_) => {
+            section.warning(
+                "server",
+                "not asked, because no server or no credentials are configured",
+                "run `clearml-agent init`",
+            );
             return;
         }
     };
@@ -130,10 +135,7 @@ fn about_session(session: &SessionInfo, section: &Section) {
     let who = session.user_name.as_ref().or(session.user.as_ref());
     section.ok(
         "credentials",
-        format!(
-            "accepted, for user {}",
-            who.map_or("(not named)", String::as_str)
-        ),
+        format!("accepted, for user {}", who.map_or("(not named)", String::as_str)),
     );
     let about = format!(
         "{} (server {}, features {})",
@@ -237,9 +239,9 @@ async fn files_server(scene: &Scene, settings: &Settings, section: &Section) {
         return;
     };
     // Behind a proxy a direct connection says nothing.
-    let proxied = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].iter().any(|name| {
-        scene.env.contains_key(*name) || scene.env.contains_key(&name.to_ascii_lowercase())
-    });
+    let proxied = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"]
+        .iter()
+        .any(|name| scene.env.contains_key(*name) || scene.env.contains_key(&name.to_ascii_lowercase()));
     let Some((host, port)) = Url::parse(files).ok().and_then(|url| {
         let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
         Some((host, url.port_or_known_default()?))

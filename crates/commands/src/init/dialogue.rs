@@ -74,19 +74,22 @@ impl<'a> Dialogue<'a> {
 
     /// Asks for one line that is not shown.
     pub(crate) fn ask_secret(&mut self, prompt: &str) -> Result<Secret, InitError> {
-        self.prompt(prompt)?;
-        let line = self.unseen(Self::line)?;
+        let line = self.unseen(|this| {
+            this.prompt(prompt)?;
+            this.line()
+        })?;
         Ok(Secret::new(line.trim()))
     }
 
-    /// Reads lines up to and including the first one that `is_last`; they are not shown.
+    /// Asks for a text: lines up to and including the first one that `is_last`. They are not shown.
     pub(crate) fn paste(
         &mut self,
+        prompt: &str,
         limit: usize,
         is_last: impl Fn(&str) -> bool,
     ) -> Result<String, InitError> {
-        self.output.flush().map_err(InitError::Output)?;
         self.unseen(|this| {
+            this.prompt(&format!("{prompt}\n"))?;
             let mut text = String::new();
             while text.len() < limit {
                 let line = this.line()?;
@@ -111,6 +114,7 @@ impl<'a> Dialogue<'a> {
             .map_err(InitError::Output)
     }
 
+    /// What is typed is not shown, from before it is asked for.
     fn unseen<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, InitError>) -> Result<T, InitError> {
         let Some(terminal) = self.terminal.clone() else {
             return read(self);

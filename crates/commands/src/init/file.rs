@@ -28,9 +28,21 @@ pub(crate) fn render(answers: &Answers, defaults: &Settings) -> String {
     );
     let servers = &answers.servers;
     for (comment, key, url) in [
-        ("The API server, by custom on port 8008.", "api_server", &servers.api),
-        ("The web pages, by custom on port 8080.", "web_server", &servers.web),
-        ("The file server, by custom on port 8081.", "files_server", &servers.files),
+        (
+            "The API server, by custom on port 8008.",
+            "api_server",
+            &servers.api,
+        ),
+        (
+            "The web pages, by custom on port 8080.",
+            "web_server",
+            &servers.web,
+        ),
+        (
+            "The file server, by custom on port 8081.",
+            "files_server",
+            &servers.files,
+        ),
     ] {
         let _ = writeln!(text, "    # {comment}\n    {key}: {}", address(url));
     }
@@ -59,7 +71,11 @@ pub(crate) fn render(answers: &Answers, defaults: &Settings) -> String {
     let mut taken = TAKEN.to_vec();
     if let Some(uri) = &answers.output_uri {
         taken.push(OUTPUT_URI);
-        let _ = writeln!(text, "# Where models and artifacts go.\n{OUTPUT_URI}={}\n", quoted(uri));
+        let _ = writeln!(
+            text,
+            "# Where models and artifacts go.\n{OUTPUT_URI}={}\n",
+            quoted(uri)
+        );
     }
     let _ = writeln!(
         text,
@@ -162,7 +178,10 @@ mod tests {
             settings["agent"]["package_manager"]["extra_index_url"],
             json!(["https://u:p@pypi.example.com/simple", "https://two"])
         );
-        assert_eq!(settings["sdk"]["development"]["default_output_uri"], "s3://bucket/x y");
+        assert_eq!(
+            settings["sdk"]["development"]["default_output_uri"],
+            "s3://bucket/x y"
+        );
     }
 
     proptest! {

@@ -146,9 +146,7 @@ fn answers(given: Given, environment: &Sources) -> Result<Answers, InitError> {
         what: "the pair of keys",
         why: "each must be one line without control characters",
     })?;
-    let git_pass = given
-        .git_pass
-        .or_else(|| text("agent.git_pass").map(Secret::new));
+    let git_pass = given.git_pass.or_else(|| text("agent.git_pass").map(Secret::new));
     let git = match (text("agent.git_user"), git_pass) {
         (None, None) => None,
         (user, pass) => Some((user.unwrap_or_default(), pass.unwrap_or_default())),

@@ -61,10 +61,7 @@ impl<'a> Address<'a> {
 
     fn text(&self) -> String {
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
-        format!(
-            "{}://{}{}{port}{}",
-            self.scheme, self.login, self.host, self.path
-        )
+        format!("{}://{}{}{port}{}", self.scheme, self.login, self.host, self.path)
     }
 
     fn with_port(&self, port: Option<u16>) -> String {
@@ -204,8 +201,20 @@ mod tests {
                 "https://files.app.example.com:444",
                 false,
             ),
-            ("http://h:8008/p", "http://h:8008/p", "http://h:8080/p", "http://h:8081/p", true),
-            ("http://h:8080", "http://h:8008", "http://h:8080", "http://h:8081", false),
+            (
+                "http://h:8008/p",
+                "http://h:8008/p",
+                "http://h:8080/p",
+                "http://h:8081/p",
+                true,
+            ),
+            (
+                "http://h:8080",
+                "http://h:8008",
+                "http://h:8080",
+                "http://h:8081",
+                false,
+            ),
             (
                 "http://u:p@[::1]:8080",
                 "http://u:p@[::1]:8008",

@@ -178,7 +178,9 @@ impl Outcome {
                 json["files_server"] = mask_url(&summary.files_server).into();
                 json["user"] = summary.user.clone().into();
             }
-            Self::NotWritten { reason, .. } | Self::NotVerified { reason } => json["reason"] = reason.as_str().into(),
+            Self::NotWritten { reason, .. } | Self::NotVerified { reason } => {
+                json["reason"] = reason.as_str().into()
+            }
             _ => {}
         }
         json
@@ -336,7 +338,9 @@ async fn log_in(environment: &Sources, server: &str, keys: &KeyPair) -> Result<O
         ("api.credentials.secret_key", keys.secret.expose()),
     ] {
         let origin = "answer".to_owned();
-        sources.overrides.push((key.to_owned(), Value::from(value), origin));
+        sources
+            .overrides
+            .push((key.to_owned(), Value::from(value), origin));
     }
     let settings = Settings::load(&sources).map_err(|error| error.to_string())?;
     let mut options =

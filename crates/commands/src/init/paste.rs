@@ -121,7 +121,10 @@ mod tests {
                 },
             ),
             ("credentials { access_key: A }", Pasted::default()),
-            ("credentials { access_key: A, secret_key: \"\" }", Pasted::default()),
+            (
+                "credentials { access_key: A, secret_key: \"\" }",
+                Pasted::default(),
+            ),
             ("not { hocon", Pasted::default()),
             ("", Pasted::default()),
         ] {
@@ -131,7 +134,14 @@ mod tests {
 
     #[test]
     fn the_end_of_a_paste() {
-        for (line, last) in [("", true), ("   ", true), ("}", true), ("} ", true), (" }", false), ("a", false)] {
+        for (line, last) in [
+            ("", true),
+            ("   ", true),
+            ("}", true),
+            ("} ", true),
+            (" }", false),
+            ("a", false),
+        ] {
             assert_eq!(is_last_line(line), last, "{line:?}");
         }
     }

@@ -100,8 +100,12 @@ fn read_paste(dialogue: &mut Dialogue<'_>) -> Result<Pasted, InitError> {
     if dialogue.is_terminal() {
         dialogue.say("What you paste is not shown, because it holds a secret. An empty line ends it.")?;
     }
-    dialogue.say("Paste copied configuration here:")?;
-    Ok(paste::read(&dialogue.paste(MAX_PASTE, paste::is_last_line)?))
+    let prompt = "Paste copied configuration here:";
+    Ok(paste::read(&dialogue.paste(
+        prompt,
+        MAX_PASTE,
+        paste::is_last_line,
+    )?))
 }
 
 fn enter_keys(dialogue: &mut Dialogue<'_>) -> Result<KeyPair, InitError> {
@@ -135,16 +139,14 @@ fn ask_url(dialogue: &mut Dialogue<'_>, what: &str, default: &str) -> Result<Str
         }
         match normalise(&answer) {
             Some(url) => return Ok(url),
-            None => dialogue.say("That is not the address of a server, such as https://clearml.example.com")?,
+            None => {
+                dialogue.say("That is not the address of a server, such as https://clearml.example.com")?
+            }
         }
     }
 }
 
-fn ask_servers(
-    dialogue: &mut Dialogue<'_>,
-    pasted: &Pasted,
-    target: &Target,
-) -> Result<Servers, InitError> {
+fn ask_servers(dialogue: &mut Dialogue<'_>, pasted: &Pasted, target: &Target) -> Result<Servers, InitError> {
     let asks_api = pasted.web.is_none() && pasted.api.is_some();
     if pasted.web.is_none() && pasted.api.is_none() {
         dialogue.say(&format!(
@@ -161,11 +163,19 @@ fn ask_servers(
     let entered = ask_url(dialogue, what, default.unwrap_or_default())?;
     let mut servers = derive_asking(dialogue, &entered)?;
     if asks_api {
-        servers.api = if servers.api.is_empty() { entered } else { servers.api };
+        servers.api = if servers.api.is_empty() {
+            entered
+        } else {
+            servers.api
+        };
         servers.web = ask_url(dialogue, "Web Application Host", &servers.web)?;
     } else {
         let accepted = pasted.web.as_deref() == Some(entered.as_str());
-        servers.web = if servers.web.is_empty() { entered } else { servers.web };
+        servers.web = if servers.web.is_empty() {
+            entered
+        } else {
+            servers.web
+        };
         let proposed = pasted.api.clone().filter(|_| accepted).unwrap_or(servers.api);
         servers.api = ask_url(dialogue, "API Host", &proposed)?;
     }

@@ -61,7 +61,10 @@ fn body(command: &Command, text: &mut String) {
         }
         let _ = writeln!(text);
     }
-    let _ = writeln!(text, "| option | values | default | what it does |\n| --- | --- | --- | --- |");
+    let _ = writeln!(
+        text,
+        "| option | values | default | what it does |\n| --- | --- | --- | --- |"
+    );
     for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
         let _ = writeln!(
             text,

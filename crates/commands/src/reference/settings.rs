@@ -50,13 +50,14 @@ pub(super) fn variables_page() -> String {
         for (index, name) in names.iter().enumerate() {
             let what = match index {
                 0 => what.clone(),
-                _ => format!("Older name of `{}`.", names[0]),
+                _ => format!("The same as `{}`, which wins.", names[0]),
             };
             rows.insert(name, format!("{value} | {what}"));
         }
     };
     for declaration in declarations().filter(|declaration| !declaration.variables.is_empty()) {
-        let what = format!("Sets `{}`: {}", declaration.key, cell(declaration.doc));
+        let secret = if declaration.secret { " Never shown." } else { "" };
+        let what = format!("Sets `{}`: {}{secret}", declaration.key, cell(declaration.doc));
         add(declaration.variables, kind(declaration.kind), what);
     }
     for variable in variables() {
@@ -66,8 +67,9 @@ pub(super) fn variables_page() -> String {
     }
     let mut text = format!(
         "{GENERATED}\n\n# Environment variables\n\nA variable that is empty counts as not set. Of several names for \
-         the same thing, the first one in its row that is set counts. Any key below `agent` can also be set by \
-         `CLEARML_AGENT__AGENT__…`, with two underscores for each dot.\n\n\
+         the same thing, the first one in its row that is set counts. Any key in lower case can also be \
+         set by `CLEARML_AGENT__` and its name with two underscores for each dot, such as \
+         `CLEARML_AGENT__AGENT__DEFAULT_DOCKER__IMAGE`.\n\n\
          | variable | value | what it does |\n| --- | --- | --- |\n"
     );
     for (name, rest) in rows {
