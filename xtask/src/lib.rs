@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod conformance;
+pub mod conformance_suite;
 pub mod demo;
 pub mod floors;
 pub mod reference;

@@ -47,6 +47,23 @@ enum Command {
     },
     /// Check the rules about who may import whom.
     Floors,
+    /// Check how a ClearML-compatible server behaves, case by case over HTTP: this project's own, or any other.
+    Conformance {
+        /// Address of the API, such as http://127.0.0.1:8008; without it an embedded server is started.
+        #[arg(long, value_name = "URL")]
+        server: Option<String>,
+        /// Address of the file server; without it the API's address with /files.
+        #[arg(long, value_name = "URL", requires = "server")]
+        files: Option<String>,
+        /// Access key; without it CLEARML_API_ACCESS_KEY.
+        #[arg(long, requires = "server")]
+        key: Option<String>,
+        /// File with the secret key; without it CLEARML_API_SECRET_KEY.
+        #[arg(long, value_name = "FILE", requires = "server")]
+        secret_file: Option<std::path::PathBuf>,
+        /// Only the case with this id, or cases whose words contain this text.
+        filter: Option<String>,
+    },
     /// Check that every promise in fixtures/conformance names a test that exists.
     ConformanceRows,
 }
@@ -62,6 +79,19 @@ fn main() -> ExitCode {
         Command::Soak { minutes, name } => xtask::soak::run(minutes, name.as_deref()),
         Command::Reference { check } => xtask::reference::run(check),
         Command::Floors => xtask::floors::run(),
+        Command::Conformance {
+            server,
+            files,
+            key,
+            secret_file,
+            filter,
+        } => xtask::conformance_suite::run(&xtask::conformance_suite::Options {
+            server,
+            files,
+            key,
+            secret_file,
+            filter,
+        }),
         Command::ConformanceRows => xtask::conformance::run(),
     };
     match outcome {
