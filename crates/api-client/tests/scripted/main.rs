@@ -6,7 +6,12 @@
 )]
 
 mod calls;
+mod canary;
+mod catalogue;
 mod faults;
+mod properties;
+mod proxies;
 mod server;
 mod session;
 mod tls;
+mod versions;

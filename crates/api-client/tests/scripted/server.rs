@@ -128,6 +128,11 @@ pub(crate) fn token(number: usize, life: u64) -> String {
         "iat": 1_000_000, "exp": 1_000_000 + life, "api_version": "2.34", "server_version": "2.3.0",
         "feature_set": "basic", "identity": {"user": "u1", "role": "admin"}, "number": number,
     });
+    token_with(&claims, number)
+}
+
+/// A token of other servers.
+pub(crate) fn token_with(claims: &Value, number: usize) -> String {
     let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims.to_string());
     format!("e30.{payload}.token-{number}")
 }

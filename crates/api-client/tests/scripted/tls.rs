@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::server::serve_well;
 
 /// A self-signed certificate for `localhost`, or `None` without the `openssl` program.
-fn certificate(folder: &Path) -> Option<()> {
+pub(crate) fn certificate(folder: &Path) -> Option<()> {
     let status = Command::new("openssl")
         .args([
             "req",
@@ -30,7 +30,7 @@ fn certificate(folder: &Path) -> Option<()> {
             "-subj",
             "/CN=localhost",
             "-addext",
-            "subjectAltName=DNS:localhost",
+            "subjectAltName=DNS:localhost,DNS:api.test",
         ])
         .args([
             "-addext",
@@ -47,7 +47,7 @@ fn certificate(folder: &Path) -> Option<()> {
     status.success().then_some(())
 }
 
-async fn start(folder: &Path) -> String {
+pub(crate) async fn start(folder: &Path) -> String {
     let certificates = CertificateDer::pem_file_iter(folder.join("cert.pem"))
         .unwrap()
         .map(Result::unwrap)
