@@ -90,9 +90,9 @@ fn a_script_notices_what_is_wrong() {
         let ended = run(arguments, secret);
         assert_eq!(ended.code, 1, "{arguments:?}: {}{}", ended.stdout, ended.stderr);
         assert!(
-            ended.stderr.contains(wanted),
+            ended.text().contains(wanted),
             "{arguments:?}: no {wanted:?}: {}",
-            ended.stderr
+            ended.text()
         );
         ended.never_shows("wrong-secret-text");
         assert!(!home.path("clearml.conf").exists());
