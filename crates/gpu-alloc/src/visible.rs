@@ -108,7 +108,9 @@ impl VisibleDevices {
             Self::Folder(value.to_owned())
         } else {
             let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
-            Self::Listed(items.map(|item| separated(item, ':', '.')).collect())
+            let items: Vec<String> = items.map(|item| separated(item, ':', '.')).collect();
+            // Nothing but commas says nothing.
+            return (!items.is_empty()).then_some(Self::Listed(items));
         })
     }
 }
