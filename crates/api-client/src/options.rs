@@ -135,7 +135,16 @@ impl Server {
         let fail = |why: &str| ApiError::Options {
             reason: format!("api.api_server {shown:?} {why}; expected something like http://localhost:8008"),
         };
-        let mut url = Url::parse(trimmed).map_err(|error| fail(&format!("is not a URL ({error})")))?;
+        let mut url = Url::parse(trimmed).map_err(|error| match error {
+            // What stands in the place of a port may be the password of a user whose host was forgotten.
+            url::ParseError::InvalidPort => ApiError::Options {
+                reason:
+                    "api.api_server is not a URL: what follows its last colon is no port; expected something \
+                         like http://localhost:8008"
+                        .to_owned(),
+            },
+            error => fail(&format!("is not a URL ({error})")),
+        })?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(fail("is neither http nor https"));
         }

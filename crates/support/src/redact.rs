@@ -105,9 +105,10 @@ fn mask_urls(text: &str) -> String {
     while let Some(found) = rest.find("://") {
         let (before, after) = rest.split_at(found + 3);
         out.push_str(before);
-        let end = after
-            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>'))
+        let word = after
+            .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>'))
             .unwrap_or(after.len());
+        let end = authority_end(&after[..word]);
         let authority = &after[..end];
         match authority
             .rfind('@')
@@ -131,6 +132,22 @@ fn mask_urls(text: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// Where the host ends. A password may hold a `/` that should have been encoded: what looks like a port but
+/// is no number is one, if there is an `@` further on.
+fn authority_end(word: &str) -> usize {
+    let separators = ['/', '?', '#'];
+    let end = word.find(separators).unwrap_or(word.len());
+    let authority = &word[..end];
+    let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit() || byte == b']');
+    match word.rfind('@') {
+        Some(at) if !authority.contains('@') && !is_port => {
+            word[at..].find(separators).map_or(word.len(), |after| at + after)
+        }
+        _ => end,
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +177,14 @@ mod tests {
             ),
             ("https://h/p?mail=a:b@c", "https://h/p?mail=a:b@c"),
             ("no url a:b@c", "no url a:b@c"),
+            (
+                "https://u:pa/ss#w?d@h/r and more@h",
+                "https://u:****@h/r and more@h",
+            ),
+            (
+                "https://h:8080/r@v1 http://[::1]/r@v1",
+                "https://h:8080/r@v1 http://[::1]/r@v1",
+            ),
         ] {
             assert_eq!(Redactor::new().redact(text), expected);
         }

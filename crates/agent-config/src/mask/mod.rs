@@ -95,7 +95,9 @@ impl Rules {
                 };
             }
         }
-        if self.command_keys.iter().any(|pattern| pattern.is_match(key)) {
+        // The arguments of an image's own are as much a container command as the extra ones.
+        let of_image = key == "arguments" && path.starts_with("agent.default_docker.");
+        if of_image || self.command_keys.iter().any(|pattern| pattern.is_match(key)) {
             return self.command(value);
         }
         self.value(value, path)
