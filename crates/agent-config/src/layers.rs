@@ -93,7 +93,7 @@ impl Sources {
 }
 
 /// All layers but the vaults, which come later.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Layers {
     /// What vaults are laid over.
     below: Vec<Layer>,
@@ -126,18 +126,20 @@ impl Layers {
             below.push(Layer::from_places(document.root, &document.places));
         }
         below.extend(dynamic_overrides(sources, &mut warnings));
-        let option = |(key, value, option): &(String, Value, String)| {
-            Layer::of_key(key, value.clone(), &Origin::CommandLine(option.clone()))
-        };
         Ok(Self {
             below,
             variables: mapped_variables(sources),
             azure: azure_container(sources),
-            options: sources.overrides.iter().map(option).collect(),
+            options: sources.overrides.iter().map(option_layer).collect(),
             location,
             files,
             warnings,
         })
+    }
+
+    /// Adds what the command line says.
+    pub(crate) fn add_options(&mut self, overrides: &[(String, Value, String)]) {
+        self.options.extend(overrides.iter().map(option_layer));
     }
 
     /// Lays them over each other, with the vaults, each kind at its place.
@@ -158,6 +160,10 @@ impl Layers {
         }
         Ok(effective)
     }
+}
+
+fn option_layer((key, value, option): &(String, Value, String)) -> Layer {
+    Layer::of_key(key, value.clone(), &Origin::CommandLine(option.clone()))
 }
 
 fn packaged() -> Layer {

@@ -56,7 +56,7 @@ impl Settings {
     /// The same settings, with `~` and variables in the paths of the caches replaced.
     #[must_use]
     pub fn with_full_paths(&self) -> Settings {
-        self.changed(self.folders().filter_map(|key| {
+        self.rewritten(self.folders().filter_map(|key| {
             let text = self.get(key)?.as_str().filter(|text| !text.is_empty())?;
             let path = self.sources().path(text);
             Some((key, Value::from(path.to_string_lossy().into_owned())))

@@ -221,7 +221,10 @@ fn yaml(text: &str) -> Result<Map<String, Value>, String> {
         },
     };
     match serde_saphyr::from_str_with_options(text, options) {
-        Ok(Value::Object(members)) => Ok(members),
+        // As YAML, much of what is broken HOCON is a mapping with an odd key.
+        Ok(Value::Object(members)) if !members.keys().any(|key| key.contains(['{', '}', '=', '"'])) => {
+            Ok(members)
+        }
         Ok(_) => Err("it is no object".to_owned()),
         Err(_) => Err("it is neither HOCON nor YAML".to_owned()),
     }

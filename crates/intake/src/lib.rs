@@ -48,6 +48,7 @@ pub mod report;
 pub mod schedule;
 pub mod server;
 pub mod slot;
+pub mod vaults;
 pub mod visible;
 
 pub use hours::{Force, LocalHour, Schedule, WorkingHours};

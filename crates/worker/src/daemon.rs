@@ -8,6 +8,7 @@ use clearml_agent_config::{ConfigError, InitialConnect, Settings, Sources};
 use clearml_api_client::{ApiError, Client, WorkersQuery};
 use clearml_intake::hours::StatusQueue;
 use clearml_intake::schedule::Backoff;
+use clearml_intake::vaults::{shown, with_vaults};
 use clearml_intake::{
     About, ApiQueueServer, Identity, Popper, QueueError, Register, Reporter, ServedQueue, SlotError, Timing,
     WorkingHours, resolve_queues, take_slot,
@@ -174,10 +175,16 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
     let register = Register::of_machine();
     let slot = take_slot(&register, &options.identity, &listed(&client, &register).await)?;
     let worker = slot.worker().clone();
-    let settings = settings_of_slot(options.settings.clone(), &options.sources, slot.number())?;
+    let vaults = with_vaults(&client, &options.settings).await;
+    let settings = settings_of_slot(vaults.settings, &options.sources, slot.number())?;
     let _lock = lock_worker(&settings.agent.state_dir, &worker)?;
     let store = RunStore::open(&settings.agent.state_dir)?;
     check_folders(&settings, options.sources.home.as_deref())?;
+    let prepared = settings.prepare();
+    let settings = prepared.settings;
+    for line in shown(&[vaults.notices, prepared.notices].concat(), settings.agent.debug) {
+        say(line);
+    }
     let introduction = || {
         if let Some(print) = options.introduce {
             print(&settings);

@@ -29,7 +29,7 @@ pub(crate) fn settings_of_slot(
     let keys = [VENVS, APT_CACHE]
         .into_iter()
         .chain(own_user.then_some(SDK_CACHE));
-    let mut sources = sources.clone();
+    let mut overrides = Vec::new();
     for key in keys {
         if let Some(folder) = settings
             .get(key)
@@ -37,12 +37,10 @@ pub(crate) fn settings_of_slot(
             .filter(|folder| !folder.is_empty())
         {
             let own = Value::from(format!("{}.{slot}", folder.trim_end_matches('/')));
-            sources
-                .overrides
-                .push((key.to_owned(), own, format!("slot {slot} of this machine")));
+            overrides.push((key.to_owned(), own, format!("slot {slot} of this machine")));
         }
     }
-    Settings::load(&sources)
+    settings.with_overrides(&overrides)
 }
 
 /// Tasks are started from the present folder.

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 use clearml_agent_config::Sources;
-use clearml_intake::{Identity, Register, Slot, take_slot};
+use clearml_api_client::Client;
+use clearml_intake::{Identity, Register, Slot, take_slot, vaults};
+use clearml_task_runner::settings::client_options;
 
 use crate::containers::Containers;
 use crate::task_options::{GpuUse, Prepared, TaskArguments, not_yet};
@@ -65,6 +67,11 @@ pub(crate) async fn execute(options: &ExecuteArguments, sources: Sources) -> any
     let worker = slot
         .as_ref()
         .map_or_else(|| identity.of_process(), |slot: &Slot| slot.worker().clone());
+    let client = Client::new(client_options(&prepared.settings)?)?;
+    let with_vaults = Box::pin(vaults::for_command(&client, &prepared.settings)).await?;
+    for line in vaults::shown(&with_vaults.notices, with_vaults.settings.agent.debug) {
+        println!("{line}");
+    }
     let status = clearml_task_runner::execute(clearml_task_runner::ExecuteOptions {
         task: options.id.clone(),
         clone: options.clone,
@@ -74,7 +81,7 @@ pub(crate) async fn execute(options: &ExecuteArguments, sources: Sources) -> any
         log_file: options.log_file.clone(),
         worker,
         run: options.task.run_options(&prepared.visible),
-        settings: prepared.settings,
+        settings: with_vaults.settings,
     })
     .await?;
     Ok(status)

@@ -49,6 +49,8 @@ struct Rest {
     vaults: VaultLayers,
     effective: Effective,
     warnings: Vec<Warning>,
+    /// Whether the paths of the caches are written in full.
+    full_paths: bool,
 }
 
 impl Settings {
@@ -69,7 +71,26 @@ impl Settings {
     /// Those of [`Settings::load`].
     pub fn reload(&self) -> Result<Self, ConfigError> {
         let layers = Arc::new(Layers::read(&self.rest.sources)?);
-        Self::build(layers, Arc::clone(&self.rest.sources), self.rest.vaults.clone())
+        let sources = Arc::clone(&self.rest.sources);
+        let again = Self::build(layers, sources, self.rest.vaults.clone())?;
+        Ok(if self.rest.full_paths {
+            again.with_full_paths()
+        } else {
+            again
+        })
+    }
+
+    /// The same settings with more from the command line: dotted key, value, name of the option. Vaults stay.
+    ///
+    /// # Errors
+    ///
+    /// When a value does not have the type of its key.
+    pub fn with_overrides(&self, overrides: &[(String, Value, String)]) -> Result<Self, ConfigError> {
+        let mut layers = Layers::clone(&self.rest.layers);
+        layers.add_options(overrides);
+        let mut sources = Sources::clone(&self.rest.sources);
+        sources.overrides.extend_from_slice(overrides);
+        Self::build(Arc::new(layers), Arc::new(sources), self.rest.vaults.clone())
     }
 
     pub(crate) fn with_vault_layers(&self, vaults: VaultLayers) -> Result<Self, ConfigError> {
@@ -107,13 +128,15 @@ impl Settings {
                 vaults,
                 effective,
                 warnings,
+                full_paths: false,
             }),
         })
     }
 
-    /// The same settings with other values at some keys that no typed field depends on.
-    pub(crate) fn changed(&self, values: impl Iterator<Item = (&'static str, Value)>) -> Self {
+    /// The same settings with paths written in full, which no typed field depends on.
+    pub(crate) fn rewritten(&self, values: impl Iterator<Item = (&'static str, Value)>) -> Self {
         let mut rest = Rest::clone(&self.rest);
+        rest.full_paths = true;
         for (key, value) in values {
             rest.effective.rewrite(key, value);
         }

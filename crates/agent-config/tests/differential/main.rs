@@ -219,12 +219,12 @@ fn the_official_defaults_load_without_a_warning_and_agree() {
         for (path, value) in leaves(&answer["values"], name) {
             let read = settings.get(&path).unwrap_or_else(|| panic!("{path} is missing"));
             // Empty means unset, and then it is worked out.
-            if value != Value::from("") {
+            if value != "" {
                 assert!(same(read, &value), "{path}: we read {read}, they read {value}");
             }
             // Our own packaged defaults are the same ones.
             let packaged = packaged.get(&path);
-            let nothing = value == Value::from("") || value == serde_json::json!({});
+            let nothing = value == "" || value == serde_json::json!({});
             assert!(
                 nothing || packaged.is_some_and(|packaged| same(packaged, &value)),
                 "{path}: our default is {packaged:?}, theirs {value}"

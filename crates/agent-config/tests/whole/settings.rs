@@ -1,60 +1,15 @@
 //! The configuration as a whole: layers, origins, types, warnings, masking, hand-over.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clearml_agent_config::{
     ConfigError, Credentials, HttpMethod, InitialConnect, OnStop, PackageManager, Settings, Sources,
     TlsVerify, declarations,
 };
-use clearml_support::redact::Redactor;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// A home folder of its own with the given files in it.
-struct Home {
-    folder: tempfile::TempDir,
-    sources: Sources,
-}
-
-impl Home {
-    fn new(files: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            let path = folder.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        let sources = Sources {
-            home: Some(folder.path().to_path_buf()),
-            host_name: Some("box".to_owned()),
-            ..Sources::default()
-        };
-        Self { folder, sources }
-    }
-
-    fn env(mut self, variables: &[(&str, &str)]) -> Self {
-        let variables = variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        self.sources.env = variables.collect::<BTreeMap<_, _>>();
-        self
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn load(&self) -> Settings {
-        Settings::load(&self.sources).unwrap()
-    }
-
-    fn error(&self) -> String {
-        Settings::load(&self.sources).unwrap_err().to_string()
-    }
-}
+use crate::home::Home;
 
 fn origin(settings: &Settings, key: &str) -> String {
     settings
@@ -445,51 +400,6 @@ fn what_is_handed_to_a_task_reads_back_as_the_same_configuration() {
         settings.get("sdk.development.worker.report_period_sec"),
         Some(&json!(2))
     );
-}
-
-#[test]
-fn what_is_shown_to_people_has_no_secrets() {
-    let home = Home::new(&[(
-        "clearml.conf",
-        r#"api.credentials { access_key: AK, secret_key: "hunter2-a" }
-        agent {
-            git_user: me, git_pass: "hunter2-b"
-            git.extra_credentials: [{user: you, pass: "hunter2-c", host: h}]
-            package_manager.extra_index_url: ["https://u:hunter2-d@h/simple"]
-            extra_docker_arguments: ["-e", "AWS_SECRET_ACCESS_KEY=hunter2-e", "--env=MINE=hunter2-f", "-eMINE=hunter2-g", "-e", "SHOWN=1", "-e", "TRAINS_DOCKER_IMAGE=img -e MINE=hunter2-k"]
-            hide_docker_command_env_vars.extra_keys: [MINE]
-        }
-        environment { ANY: "hunter2-h" }
-        files { one { path: "~/x", contents: "hunter2-i" } }
-        sdk.proxy: "http://u:hunter2-j@h:1""#,
-    )])
-    .env(&[("AWS_SECRET_ACCESS_KEY", "hunter2-l")]);
-    let settings = home.load();
-    let shown = serde_json::to_string_pretty(&settings.masked_json()).unwrap();
-    assert!(!shown.contains("hunter2"), "{shown}");
-    for visible in ["\"AK\"", "\"me\"", "SHOWN=1", "https://u:********@h/simple"] {
-        assert!(shown.contains(visible), "{visible} in {shown}");
-    }
-    assert!(!format!("{settings:?} {:?} {:?}", settings.agent, settings.api).contains("hunter2"));
-    let redactor = Redactor::new();
-    settings.register_secrets(&redactor);
-    for letter in ["a", "b", "c", "l"] {
-        assert_eq!(redactor.redact(&format!("x hunter2-{letter} y")), "x **** y");
-    }
-    // Switching the patterns off does not show what is known to be secret.
-    let off = "agent.sanitize_config_printout { hide_secrets: [], hide_secrets_recursive: [], urls: [], docker_commands: [] }";
-    std::fs::write(home.path("more.conf"), format!("include \"clearml.conf\"\n{off}")).unwrap();
-    let sources = Sources {
-        config_file: Some(home.path("more.conf")),
-        ..home.sources.clone()
-    };
-    let shown = Settings::load(&sources).unwrap().masked_json().to_string();
-    for letter in ["a", "b", "d", "l"] {
-        assert!(
-            !shown.contains(&format!("hunter2-{letter}")),
-            "{letter} in {shown}"
-        );
-    }
 }
 
 proptest! {
