@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -196,4 +197,34 @@ fn agents_on_this_machine_and_folders_that_cannot_be_written_are_told() {
         "{agents}"
     );
     assert_eq!(level(&report, "Machine", "state (agent.state_dir)"), "problem");
+}
+
+#[test]
+fn a_tool_that_hangs_holds_up_nothing_for_long() {
+    let home = Home::new();
+    let tools = home.path("tools");
+    fs::create_dir(&tools).unwrap();
+    for tool in ["hg", "docker"] {
+        fs::write(tools.join(tool), "#!/bin/sh\nsleep 300\n").unwrap();
+        fs::set_permissions(tools.join(tool), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = std::env::var("PATH").unwrap();
+    let mut command = home.options().command(&["doctor", "--json"]);
+    command.env("PATH", format!("{}:{path}", tools.display()));
+    let started = Instant::now();
+    let report = report(&finish(command, ""));
+    assert!(
+        started.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        started.elapsed()
+    );
+    for (section, name) in [("Code", "hg"), ("Containers", "Docker")] {
+        let hangs = finding(&report, section, name);
+        assert_eq!(hangs["level"], "warning");
+        assert!(
+            hangs["message"].as_str().unwrap().contains("longer than 10s"),
+            "{hangs}"
+        );
+    }
+    assert_eq!(level(&report, "Code", "git"), "ok");
 }

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -91,7 +90,9 @@ fn a_pasted_configuration_becomes_a_verified_file() {
     // The file is one that works, and has every answer.
     let listed = home.run(&["list"]);
     assert_eq!(listed.code, 0, "{}", listed.stderr);
-    let warned = ["WARN", "Warning"].iter().any(|word| listed.text().contains(word));
+    let warned = ["WARN", "Warning"]
+        .iter()
+        .any(|word| listed.text().contains(word));
     assert!(!warned, "{}", listed.text());
     let text = fs::read_to_string(home.path("clearml.conf")).unwrap();
     let read = clearml_agent_config::parse(&text, &home.path("clearml.conf")).unwrap();
@@ -296,7 +297,7 @@ fn terminal() -> (File, File) {
         .write(true)
         .open(name.to_str().unwrap())
         .unwrap();
-    (File::from(OwnedFd::from(controller)), user)
+    (File::from(controller), user)
 }
 
 /// Reads the terminal until it shows `wanted`; returns all that was shown.

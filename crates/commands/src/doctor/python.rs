@@ -125,7 +125,8 @@ fn other_interpreters(scene: &Scene, chosen: &str) -> Vec<String> {
         .map(|minor| format!("3.{minor}"))
         .filter(|series| series != chosen)
         .map(|series| format!("python{series}"))
-        .filter(|name| scene.find(name).is_some())
+        // A launcher of pyenv is there even for versions that are not.
+        .filter(|name| matches!(scene.ask(name, &["--version"]), Answer::Said(_)))
         .collect()
 }
 

@@ -32,29 +32,9 @@ pub(crate) fn run(
         return Ok(outcome);
     }
     let pasted = read_paste(dialogue)?;
-    let mut keys = match pasted.keys.clone() {
-        Some(keys) => keys,
-        None => {
-            dialogue.say("Could not parse credentials, please try entering them manually.")?;
-            enter_keys(dialogue)?
-        }
-    };
-    dialogue.say(&format!(
-        "Detected credentials key=\"{}\" secret=\"{}***\"",
-        keys.access,
-        beginning(&keys.secret)
-    ))?;
+    let mut keys = keys(dialogue, &pasted)?;
     let servers = ask_servers(dialogue, &pasted, target)?;
-    dialogue.say("")?;
-    dialogue.say("ClearML Hosts configuration:")?;
-    for (name, url) in [
-        ("Web App", &servers.web),
-        ("API", &servers.api),
-        ("File Store", &servers.files),
-    ] {
-        dialogue.say(&format!("{name}: {}", mask_url(url)))?;
-    }
-    dialogue.say("")?;
+    show(dialogue, &servers)?;
     let user = match verified(dialogue, &servers.api, &mut keys, verify)? {
         Ok(user) => user,
         Err(reason) => {
@@ -106,6 +86,35 @@ fn read_paste(dialogue: &mut Dialogue<'_>) -> Result<Pasted, InitError> {
         MAX_PASTE,
         paste::is_last_line,
     )?))
+}
+
+/// The keys of the paste, or those that are typed, and what they are.
+fn keys(dialogue: &mut Dialogue<'_>, pasted: &Pasted) -> Result<KeyPair, InitError> {
+    let keys = match &pasted.keys {
+        Some(keys) => keys.clone(),
+        None => {
+            dialogue.say("Could not parse credentials, please try entering them manually.")?;
+            enter_keys(dialogue)?
+        }
+    };
+    dialogue.say(&format!(
+        "Detected credentials key=\"{}\" secret=\"{}***\"",
+        keys.access,
+        beginning(&keys.secret)
+    ))?;
+    Ok(keys)
+}
+
+fn show(dialogue: &mut Dialogue<'_>, servers: &Servers) -> Result<(), InitError> {
+    dialogue.say("\nClearML Hosts configuration:")?;
+    for (name, url) in [
+        ("Web App", &servers.web),
+        ("API", &servers.api),
+        ("File Store", &servers.files),
+    ] {
+        dialogue.say(&format!("{name}: {}", mask_url(url)))?;
+    }
+    dialogue.say("")
 }
 
 fn enter_keys(dialogue: &mut Dialogue<'_>) -> Result<KeyPair, InitError> {
