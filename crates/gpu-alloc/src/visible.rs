@@ -75,10 +75,7 @@ impl VisibleDevices {
     /// What the two variables of a process say; the container runtime's comes first. `None`: no restriction.
     #[must_use]
     pub fn from_environment(nvidia: Option<&str>, cuda: Option<&str>) -> Option<Self> {
-        [nvidia, cuda]
-            .into_iter()
-            .flatten()
-            .find_map(|value| Self::known(value.trim()))
+        [nvidia, cuda].into_iter().flatten().find_map(Self::known)
     }
 
     /// The variables for a child: name, and value or `None` where the variable must not be set.
@@ -97,6 +94,7 @@ impl VisibleDevices {
     }
 
     fn known(value: &str) -> Option<Self> {
+        let value = value.trim_matches(|c: char| c == ',' || c.is_whitespace());
         if value.is_empty() {
             return None;
         }
@@ -108,9 +106,7 @@ impl VisibleDevices {
             Self::Folder(value.to_owned())
         } else {
             let items = value.split(',').map(str::trim).filter(|item| !item.is_empty());
-            let items: Vec<String> = items.map(|item| separated(item, ':', '.')).collect();
-            // Nothing but commas says nothing.
-            return (!items.is_empty()).then_some(Self::Listed(items));
+            Self::Listed(items.map(|item| separated(item, ':', '.')).collect())
         })
     }
 }
