@@ -1,15 +1,18 @@
 //! `cargo xtask conformance-rows`: every promise in `fixtures/conformance` names a test, and the test exists.
 //!
 //! A row has an `id`, a `case` in words, and `test = "path: name, name; other/path: name"`, where paths are
-//! relative to `crates`, `bins` or the root. A row whose time has not come has `later = "reason"` instead;
-//! a row that is held only in part may have both.
+//! relative to `crates`, `bins` or the root, or the path is `conformance_suite` and the names are ids of its cases.
+//! A row whose time has not come has `later = "reason"` instead; a row that is held only in part may have both.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::workspace;
+use crate::{conformance_suite, workspace};
+
+/// What stands for the cases that run over HTTP.
+const SUITE: &str = "conformance_suite";
 
 /// One promise.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -133,6 +136,17 @@ fn problem(row: &Row) -> Option<String> {
         let Some((path, names)) = group.trim().split_once(": ") else {
             return Some(format!("{group:?} is not of the form \"path: name\""));
         };
+        if path == SUITE {
+            let known = conformance_suite::cases();
+            let missing = names
+                .split(',')
+                .map(str::trim)
+                .find(|name| !known.iter().any(|case| case.id == *name));
+            if let Some(missing) = missing {
+                return Some(format!("the suite has no case {missing}"));
+            }
+            continue;
+        }
         let Some(source) = source(path) else {
             return Some(format!("there is no {path}"));
         };
@@ -191,7 +205,8 @@ mod tests {
     fn rows_that_hold_nothing_are_found() {
         let text = "[[row]]\nid = 1\ncase = \"c\"\ntest = \"worker/src/lib.rs: nowhere\"\n\
                     [[row]]\nid = \"F2\"\ncase = \"c\"\n\
-                    [[row]]\nid = 3\ncase = \"c\"\nlater = \"not built\"\n";
+                    [[row]]\nid = 3\ncase = \"c\"\nlater = \"not built\"\n\
+                    [[row]]\nid = 4\ncase = \"c\"\ntest = \"conformance_suite: 64, tasks.get_all, nothing\"\n";
         let rows = parse("f", text).unwrap();
         let problems: Vec<_> = rows.iter().map(problem).collect();
         assert_eq!(
@@ -200,6 +215,7 @@ mod tests {
         );
         assert_eq!(problems[1].as_deref(), Some("names neither a test nor a reason"));
         assert_eq!(problems[2], None);
+        assert_eq!(problems[3].as_deref(), Some("the suite has no case nothing"));
         assert!(parse("f", "id = 1\n").is_err());
         assert!(parse("f", "[[row]]\ntset = \"x\"\n").is_err());
     }

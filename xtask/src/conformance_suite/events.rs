@@ -251,6 +251,27 @@ pub(super) const CASES: &[Case] = &[
         "somebody who looks at plots steps from one to the next",
         |scene| steps(scene, "plot", "plot"),
     ),
+    case("5.1", "events of every type are stored and come back", |scene| {
+        let task = scene.task()?;
+        let mut sent = vec![scalar(&task, "m", 1, 1.0)];
+        for (kind, field, value) in [
+            ("training_stats_vector", "values", json!([1, 2])),
+            ("training_debug_image", "url", json!("http://localhost/x.png")),
+            ("plot", "plot_str", json!("{}")),
+        ] {
+            sent.push(json!({
+                "type": kind, "task": task, "metric": "m", "variant": "v", "iter": 1, "key": "k", field: value,
+            }));
+        }
+        scene.report(&sent)?;
+        for event in sent {
+            let body = json!({"task": task, "event_type": event["type"]});
+            let found = scene.ok("events.get_task_events", body)?;
+            same("the number", &found["total"], json!(1))?;
+            fields(&found["events"][0], event)?;
+        }
+        Ok(())
+    }),
     case("5.4", "older clients read a console in their ways", older),
     case("raw", "every point of a metric can be read in pages", raw),
 ];

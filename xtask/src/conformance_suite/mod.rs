@@ -15,6 +15,7 @@ mod events;
 mod files;
 mod http;
 mod lifecycle;
+mod projects;
 mod queues;
 mod reading;
 mod scene;
@@ -86,6 +87,7 @@ pub fn cases() -> Vec<Case> {
         reading::CASES,
         lifecycle::CASES,
         editing::CASES,
+        projects::CASES,
         queues::CASES,
         workers::CASES,
         events::CASES,

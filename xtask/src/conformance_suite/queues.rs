@@ -31,6 +31,11 @@ pub(super) const CASES: &[Case] = &[
         let queue = scene.queue()?;
         let name = scene.ok("queues.get_by_id", json!({"queue": queue}))?["queue"]["name"].take();
         scene.refused("queues.create", json!({"name": name}), (400, 801))?;
+        scene.refused(
+            "queues.update",
+            json!({"queue": scene.queue()?, "name": name}),
+            (400, 801),
+        )?;
         scene.refused("queues.create", json!({"name": "ab"}), (400, 800))
     }),
     case("107", "the glue's queue is hidden from plain listings", |scene| {
@@ -250,7 +255,9 @@ pub(super) const CASES: &[Case] = &[
         fields(
             &scene.ok("tasks.dequeue", json!({"task": "zz"}))?,
             json!({"dequeued": 1, "updated": 0}),
-        )
+        )?;
+        let body = json!({"task": scene.task()?, "new_status": "bogus"});
+        scene.refused("tasks.dequeue", body, (400, 12))
     }),
     case("127", "entries move and stop at the ends", |scene| {
         let (queue, tasks) = line(scene, 5)?;
@@ -265,10 +272,21 @@ pub(super) const CASES: &[Case] = &[
             let body = json!({"queue": queue, "task": tasks[2], "count": count});
             let reply = scene.ok(&format!("queues.move_task_{call}"), body)?;
             same(call, &reply["position"], json!(position))?;
-            let at = scene.waiting(&queue)?.iter().position(|task| *task == tasks[2]);
+            let mut now = scene.waiting(&queue)?;
+            let at = now.iter().position(|task| *task == tasks[2]);
             same(call, &json!(at), json!(position))?;
+            now.retain(|task| *task != tasks[2]);
+            same(
+                "the others",
+                &json!(now),
+                json!([tasks[0], tasks[1], tasks[3], tasks[4]]),
+            )?;
         }
-        Ok(())
+        let late = scene.task()?;
+        scene.enqueue(&late, &queue)?;
+        same("a new one", &json!(scene.waiting(&queue)?.last()), json!(late))?;
+        let body = json!({"queue": queue, "task": "zz"});
+        scene.refused("queues.move_task_to_front", body, (400, 703))
     }),
     case(
         "128",
@@ -304,12 +322,21 @@ pub(super) const CASES: &[Case] = &[
             &scene.ok("queues.add_task", body.clone())?["added"],
             json!(1),
         )?;
-        scene.refused("queues.add_task", body, (400, 706))
+        scene.refused("queues.add_task", body, (400, 706))?;
+        scene.refused(
+            "queues.add_task",
+            json!({"queue": "zz", "task": "zz"}),
+            (400, 701),
+        )
     }),
     case("130", "a queue that goes gives its tasks back", |scene| {
         let (queue, tasks) = line(scene, 2)?;
+        let failed = scene.task_in("failed")?;
+        scene.enqueue(&failed, &queue)?;
         scene.refused("queues.delete", json!({"queue": queue}), (400, 702))?;
         scene.ok("queues.delete", json!({"queue": queue, "force": true}))?;
+        scene.is_in(&failed, "failed")?;
+        scene.refused("queues.get_num_entries", json!({"queue": queue}), (400, 701))?;
         tasks.iter().try_for_each(|task| scene.is_in(task, "created"))
     }),
     case(

@@ -1,4 +1,5 @@
-//! The server as a client sees it, over HTTP.
+//! The server as a client sees it, over HTTP: what is special to this server, and what needs its clock. How every
+//! server has to behave is checked by the cases of `cargo xtask conformance`.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,7 +13,6 @@ mod files;
 mod lifecycle;
 mod models;
 mod queues;
-mod queues_entries;
 mod raw;
 mod reading;
 mod sdk;
