@@ -154,11 +154,11 @@ impl Client {
         self.call(Call::new("login.supported_modes").anonymous()).await
     }
 
-    /// Ends the session, as the web pages do. Repeated until answered.
+    /// Ends the session, as the web pages do. API 2.13. Repeated until answered.
     ///
     /// # Errors
     /// See [`ApiError`].
     pub async fn login_logout(&self) -> Result<(), ApiError> {
-        self.done(Call::safe("login.logout", (2, 1))).await
+        self.done(Call::safe("login.logout", (2, 13))).await
     }
 }

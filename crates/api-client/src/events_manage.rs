@@ -53,6 +53,16 @@ pub enum Sample {
     Plot,
 }
 
+impl Sample {
+    /// The API version that reads it.
+    const fn since(self) -> (u32, u32) {
+        match self {
+            Self::DebugImage => (2, 12),
+            Self::Plot => (2, 20),
+        }
+    }
+}
+
 impl Client {
     /// The console of a task as one text, of at most
     /// [`max_response_bytes`](crate::ClientOptions::max_response_bytes); `line_format` has placeholders such
@@ -115,7 +125,7 @@ impl Client {
     }
 
     /// One image or plot, and a scroll id for [`events_next_sample`](Self::events_next_sample).
-    /// Repeated until answered.
+    /// API 2.12 for images, 2.20 for plots. Repeated until answered.
     ///
     /// # Errors
     /// 400/101 when there is no such task. See [`ApiError`].
@@ -135,7 +145,7 @@ impl Client {
         if let Some(iteration) = iteration {
             body["iteration"] = iteration.into();
         }
-        self.call(Call::safe(endpoint, (2, 1)).body(body)).await
+        self.call(Call::safe(endpoint, kind.since()).body(body)).await
     }
 
     /// The image or plot before or after the last one. Sent once: every answer moves on.
@@ -154,7 +164,7 @@ impl Client {
             Sample::Plot => "events.next_plot_sample",
         };
         let body = json!({ "task": task, "scroll_id": scroll_id, "navigate_earlier": earlier });
-        self.call(Call::creating(endpoint, (2, 1)).body(body)).await
+        self.call(Call::creating(endpoint, kind.since()).body(body)).await
     }
 
     /// Plots by iteration, of metrics given as `{task, metric?, variants?}`. Repeated until answered.
@@ -191,7 +201,7 @@ impl Client {
             .await
     }
 
-    /// Removes lines from a task's console; gives their number. Repeated until answered.
+    /// Removes lines from a task's console; gives their number. API 2.18. Repeated until answered.
     ///
     /// # Errors
     /// 400/101 when there is no such task, 400/110 for a published one without `allow_locked`. See
@@ -203,7 +213,7 @@ impl Client {
             #[serde(flatten)]
             which: &'a ClearLog,
         }
-        let call = Call::safe("events.clear_task_log", (2, 1)).data(&Of { task, which });
+        let call = Call::safe("events.clear_task_log", (2, 18)).data(&Of { task, which });
         self.field(call, "deleted").await
     }
 

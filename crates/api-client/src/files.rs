@@ -44,7 +44,7 @@ impl Client {
         files_server.clone_into(&mut options.api_server);
         let transport = Transport::new(&options)?;
         let text = transport.server.url("", None);
-        let base = Url::parse(&text).map_err(|error| ApiError::Options {
+        let base = Url::parse(text.trim_end_matches('/')).map_err(|error| ApiError::Options {
             reason: format!(
                 "api.files_server {} is not a URL: {error}",
                 transport.server.shown()
@@ -88,7 +88,8 @@ impl Files {
         let name = path.rsplit('/').next().unwrap_or(path).to_owned();
         let build = || {
             let part = Part::stream(content.clone()).file_name(name.clone());
-            let form = Form::new().part(path.to_owned(), part);
+            // The server takes the name of the field for the path, as it stands.
+            let form = Form::new().percent_encode_noop().part(path.to_owned(), part);
             self.transport.http.post(self.base.as_str()).multipart(form)
         };
         self.send("files.upload", content.len(), build).await.map(drop)

@@ -241,25 +241,41 @@ impl Client {
         self.call(call.settled_by(400, 201)).await
     }
 
-    /// Does the same to many models. Repeated until answered.
+    /// Does the same to many models. API 2.13. Repeated until answered.
     ///
     /// # Errors
     /// 400/12 for an empty list. See [`ApiError`].
     pub async fn models_many(&self, action: ModelsAction, ids: &[ModelId]) -> Result<BatchOutcome, ApiError> {
-        self.call(Call::safe(action.endpoint(), (2, 1)).body(json!({ "ids": ids })))
+        self.call(Call::safe(action.endpoint(), (2, 13)).body(json!({ "ids": ids })))
             .await
     }
 
-    /// Moves models into a project, by id. Repeated until answered.
+    /// Moves models into a project, by id. API 2.12. Repeated until answered.
     ///
     /// # Errors
     /// 400/401 when there is no such project. See [`ApiError`].
     pub async fn models_move(&self, ids: &[ModelId], project: &ProjectId) -> Result<(), ApiError> {
         let body = json!({ "ids": ids, "project": project });
-        self.done(Call::safe("models.move", (2, 1)).body(body)).await
+        self.done(Call::safe("models.move", (2, 12)).body(body)).await
     }
 
-    /// Frameworks that models of these projects (none given = of all) name. Repeated until answered.
+    /// Adds and removes tags of models; gives the number of changes. API 2.12. Repeated until answered.
+    ///
+    /// # Errors
+    /// 400/16 for tags that may not be given. See [`ApiError`].
+    pub async fn models_update_tags(
+        &self,
+        ids: &[ModelId],
+        add: &[&str],
+        remove: &[&str],
+    ) -> Result<u64, ApiError> {
+        let body = json!({ "ids": ids, "add_tags": add, "remove_tags": remove });
+        let call = Call::safe("models.update_tags", (2, 12)).body(body);
+        Ok(self.call::<Updated>(call).await?.updated)
+    }
+
+    /// Frameworks that models of these projects (none given = of all) name. API 2.8. Repeated until
+    /// answered.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -270,7 +286,7 @@ impl Client {
             json!({ "projects": projects })
         };
         self.field(
-            Call::safe("models.get_frameworks", (2, 1)).body(body),
+            Call::safe("models.get_frameworks", (2, 8)).body(body),
             "frameworks",
         )
         .await

@@ -98,8 +98,8 @@ pub struct ProjectDeleted {
     pub extra: Map<String, Value>,
 }
 
-fn about(endpoint: &'static str, project: &ProjectId) -> Call {
-    Call::safe(endpoint, (2, 1)).body(json!({ "project": project }))
+fn about(endpoint: &'static str, since: (u32, u32), project: &ProjectId) -> Call {
+    Call::safe(endpoint, since).body(json!({ "project": project }))
 }
 
 impl Client {
@@ -126,7 +126,8 @@ impl Client {
     /// # Errors
     /// 400/401 when there is no such project. See [`ApiError`].
     pub async fn projects_get_by_id(&self, project: &ProjectId) -> Result<Project, ApiError> {
-        self.field(about("projects.get_by_id", project), "project").await
+        self.field(about("projects.get_by_id", (2, 1), project), "project")
+            .await
     }
 
     /// Creates a project and those of its parents that are missing. Repeated only while it is certain that
@@ -177,8 +178,8 @@ impl Client {
         self.call(call.settled_by(400, 401)).await
     }
 
-    /// What [`projects_delete`](Self::projects_delete) would meet: numbers of tasks and models. Repeated
-    /// until answered.
+    /// What [`projects_delete`](Self::projects_delete) would meet: numbers of tasks and models. API 2.14.
+    /// Repeated until answered.
     ///
     /// # Errors
     /// 400/401 when there is no such project. See [`ApiError`].
@@ -186,10 +187,12 @@ impl Client {
         &self,
         project: &ProjectId,
     ) -> Result<Map<String, Value>, ApiError> {
-        self.call(about("projects.validate_delete", project)).await
+        self.call(about("projects.validate_delete", (2, 14), project))
+            .await
     }
 
-    /// Moves a project below another one, by name (empty = to the top). Repeated until answered.
+    /// Moves a project below another one, by name (empty = to the top). API 2.13. Repeated until
+    /// answered.
     ///
     /// # Errors
     /// 400/401 when there is no such project. See [`ApiError`].
@@ -199,10 +202,11 @@ impl Client {
         new_location: &str,
     ) -> Result<Map<String, Value>, ApiError> {
         let body = json!({ "project": project, "new_location": new_location });
-        self.call(Call::safe("projects.move", (2, 1)).body(body)).await
+        self.call(Call::safe("projects.move", (2, 13)).body(body)).await
     }
 
-    /// Moves everything from one project into another and deletes the first. Repeated until answered.
+    /// Moves everything from one project into another and deletes the first. API 2.13. Repeated until
+    /// answered.
     ///
     /// # Errors
     /// 400/401 when one of them does not exist. See [`ApiError`].
@@ -212,7 +216,7 @@ impl Client {
         into: &ProjectId,
     ) -> Result<Map<String, Value>, ApiError> {
         let body = json!({ "project": project, "destination_project": into });
-        let call = Call::safe("projects.merge", (2, 1)).body(body);
+        let call = Call::safe("projects.merge", (2, 13)).body(body);
         self.call(call.settled_by(400, 401)).await
     }
 }

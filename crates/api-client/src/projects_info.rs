@@ -47,7 +47,7 @@ pub enum TagsOf {
 }
 
 impl Client {
-    /// Tags in use in these projects (none given = in all). Repeated until answered.
+    /// Tags in use in these projects (none given = in all). API 2.8. Repeated until answered.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -66,7 +66,7 @@ impl Client {
         if !projects.is_empty() {
             body["projects"] = json!(projects);
         }
-        self.call(Call::safe(endpoint, (2, 1)).body(body)).await
+        self.call(Call::safe(endpoint, (2, 8)).body(body)).await
     }
 
     /// Metrics that tasks of a project (`None` = any) have reported. Repeated until answered.
@@ -94,7 +94,7 @@ impl Client {
         self.field(call, "parameters").await
     }
 
-    /// Values that a parameter has in tasks of these projects (none given = of all). API 2.9. Repeated
+    /// Values that a parameter has in tasks of these projects (none given = of all). API 2.13. Repeated
     /// until answered.
     ///
     /// # Errors
@@ -107,31 +107,32 @@ impl Client {
     ) -> Result<Vec<String>, ApiError> {
         let body = json!({ "projects": projects, "section": section, "name": name });
         self.field(
-            Call::safe("projects.get_hyperparam_values", (2, 9)).body(body),
+            Call::safe("projects.get_hyperparam_values", (2, 13)).body(body),
             "values",
         )
         .await
     }
 
-    /// Tasks that are parents of tasks of these projects (none given = of all). Repeated until answered.
+    /// Tasks that are parents of tasks of these projects (none given = of all). API 2.12. Repeated until
+    /// answered.
     ///
     /// # Errors
     /// See [`ApiError`].
     pub async fn projects_get_task_parents(&self, projects: &[ProjectId]) -> Result<Vec<Named>, ApiError> {
-        let call = Call::safe("projects.get_task_parents", (2, 1)).body(json!({ "projects": projects }));
+        let call = Call::safe("projects.get_task_parents", (2, 12)).body(json!({ "projects": projects }));
         self.field(call, "parents").await
     }
 
-    /// Users who own something in these projects (none given = in all). Repeated until answered.
+    /// Users who own something in these projects (none given = in all). API 2.23. Repeated until answered.
     ///
     /// # Errors
     /// See [`ApiError`].
     pub async fn projects_get_user_names(&self, projects: &[ProjectId]) -> Result<Vec<Named>, ApiError> {
-        let call = Call::safe("projects.get_user_names", (2, 1)).body(json!({ "projects": projects }));
+        let call = Call::safe("projects.get_user_names", (2, 23)).body(json!({ "projects": projects }));
         self.field(call, "users").await
     }
 
-    /// Keys of metadata that models of a project have. Repeated until answered.
+    /// Keys of metadata that models of a project have. API 2.17. Repeated until answered.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -139,7 +140,22 @@ impl Client {
         &self,
         project: &ProjectId,
     ) -> Result<Vec<String>, ApiError> {
-        let call = Call::safe("projects.get_model_metadata_keys", (2, 1)).body(json!({ "project": project }));
+        let call =
+            Call::safe("projects.get_model_metadata_keys", (2, 17)).body(json!({ "project": project }));
         self.field(call, "keys").await
+    }
+
+    /// Values that a key of metadata has in models of a project. API 2.17. Repeated until answered.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn projects_get_model_metadata_values(
+        &self,
+        project: &ProjectId,
+        key: &str,
+    ) -> Result<Vec<String>, ApiError> {
+        let call = Call::safe("projects.get_model_metadata_values", (2, 17));
+        self.field(call.body(json!({ "project": project, "key": key })), "values")
+            .await
     }
 }

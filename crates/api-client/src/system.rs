@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::call::Call;
 use crate::client::Client;
 use crate::error::ApiError;
+use crate::reply::Named;
 
 /// What the server says about itself.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -81,13 +82,13 @@ impl Client {
         self.done(Call::new("debug.ping").anonymous()).await
     }
 
-    /// Tags in use anywhere. Repeated until answered.
+    /// Tags in use anywhere. API 2.8. Repeated until answered.
     ///
     /// # Errors
     /// See [`ApiError`].
     pub async fn organization_get_tags(&self, include_system: bool) -> Result<Tags, ApiError> {
         let body = json!({ "include_system": include_system });
-        self.call(Call::safe("organization.get_tags", (2, 1)).body(body))
+        self.call(Call::safe("organization.get_tags", (2, 8)).body(body))
             .await
     }
 
@@ -102,5 +103,17 @@ impl Client {
     ) -> Result<Map<String, Value>, ApiError> {
         let call = Call::safe("organization.get_entities_count", (2, 1));
         self.call(call.body(Value::Object(filters))).await
+    }
+
+    /// The companies that the caller belongs to, with their users. API 2.12. Repeated until answered.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn organization_get_user_companies(&self) -> Result<Vec<Named>, ApiError> {
+        self.field(
+            Call::safe("organization.get_user_companies", (2, 12)),
+            "companies",
+        )
+        .await
     }
 }

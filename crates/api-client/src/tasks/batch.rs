@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::safe;
+use crate::call::Call;
 use crate::client::Client;
 use crate::error::ApiError;
 use crate::reply::{BatchOutcome, Updated, null_as_default};
@@ -68,7 +69,7 @@ impl TasksAction {
 }
 
 impl Client {
-    /// Does the same to many tasks. Succeeds also when every task was refused; the outcome says which and
+    /// Does the same to many tasks. API 2.13. Succeeds also when every task was refused; the outcome says which and
     /// why. Repeated until answered; a task that the lost first answer was about then appears as refused.
     ///
     /// # Errors
@@ -81,39 +82,44 @@ impl Client {
     ) -> Result<BatchOutcome, ApiError> {
         let mut body = options;
         body.insert("ids".to_owned(), json!(ids));
-        self.call(safe(action.endpoint()).body(Value::Object(body))).await
+        self.call(Call::safe(action.endpoint(), (2, 13)).body(Value::Object(body)))
+            .await
     }
 
-    /// Archives tasks, taking them out of queues and stopping them first; gives their number. Repeated until
-    /// answered.
+    /// Archives tasks, taking them out of queues and stopping them first; gives their number. API 2.12.
+    /// Repeated until answered.
     ///
     /// # Errors
     /// 400/101 when one of them does not exist. See [`ApiError`].
     pub async fn tasks_archive(&self, tasks: &[TaskId]) -> Result<u64, ApiError> {
-        self.field(safe("tasks.archive").body(json!({ "tasks": tasks })), "archived")
-            .await
+        self.field(
+            Call::safe("tasks.archive", (2, 12)).body(json!({ "tasks": tasks })),
+            "archived",
+        )
+        .await
     }
 
-    /// Moves tasks into a project, by id. Repeated until answered.
+    /// Moves tasks into a project, by id. API 2.12. Repeated until answered.
     ///
     /// # Errors
     /// 400/401 when there is no such project. See [`ApiError`].
     pub async fn tasks_move(&self, ids: &[TaskId], project: &ProjectId) -> Result<(), ApiError> {
         let body = json!({ "ids": ids, "project": project });
-        self.done(safe("tasks.move").body(body)).await
+        self.done(Call::safe("tasks.move", (2, 12)).body(body)).await
     }
 
-    /// Moves tasks into a project, by name; it is created when there is none. Gives its id. Repeated until
-    /// answered.
+    /// Moves tasks into a project, by name; it is created when there is none. Gives its id. API 2.12.
+    /// Repeated until answered.
     ///
     /// # Errors
     /// 400/12 for a name that is too short. See [`ApiError`].
     pub async fn tasks_move_to(&self, ids: &[TaskId], project_name: &str) -> Result<ProjectId, ApiError> {
         let body = json!({ "ids": ids, "project_name": project_name });
-        self.field(safe("tasks.move").body(body), "project_id").await
+        self.field(Call::safe("tasks.move", (2, 12)).body(body), "project_id")
+            .await
     }
 
-    /// Adds and removes tags of tasks. Repeated until answered.
+    /// Adds and removes tags of tasks. API 2.12. Repeated until answered.
     ///
     /// # Errors
     /// 400/16 for tags that may not be given. See [`ApiError`].
@@ -125,7 +131,7 @@ impl Client {
     ) -> Result<u64, ApiError> {
         let body = json!({ "ids": ids, "add_tags": add, "remove_tags": remove });
         Ok(self
-            .call::<Updated>(safe("tasks.update_tags").body(body))
+            .call::<Updated>(Call::safe("tasks.update_tags", (2, 12)).body(body))
             .await?
             .updated)
     }

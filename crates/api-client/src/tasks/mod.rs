@@ -153,7 +153,7 @@ impl Client {
         })
     }
 
-    /// Types that tasks of these projects (none given = of all) have. Repeated until answered.
+    /// Types that tasks of these projects (none given = of all) have. API 2.8. Repeated until answered.
     ///
     /// # Errors
     /// See [`ApiError`].
@@ -163,6 +163,7 @@ impl Client {
         } else {
             json!({ "projects": projects })
         };
-        self.field(safe("tasks.get_types").body(body), "types").await
+        self.field(Call::safe("tasks.get_types", (2, 8)).body(body), "types")
+            .await
     }
 }

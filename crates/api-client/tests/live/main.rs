@@ -5,6 +5,7 @@
 )]
 
 mod losses;
+mod services;
 
 use std::time::Duration;
 

@@ -153,6 +153,16 @@ async fn projects_tell_what_is_in_them() {
             || client.projects_get_model_metadata_keys(&projects[0]),
         )
         .await;
+    let sent = json!({"project": "p", "key": "k"});
+    let values = scene
+        .safe(
+            "projects.get_model_metadata_values",
+            sent,
+            json!({"values": ["v"], "total": 1}),
+            || client.projects_get_model_metadata_values(&projects[0], "k"),
+        )
+        .await;
+    assert_eq!(values, ["v"]);
 }
 
 #[tokio::test]
@@ -287,6 +297,12 @@ async fn many_models_are_one_call() {
             json!({}),
             || client.models_move(&ids, &project),
         )
+        .await;
+    let sent = json!({"ids": ["m"], "add_tags": [], "remove_tags": ["x"]});
+    scene
+        .safe("models.update_tags", sent, json!({"updated": 1}), || {
+            client.models_update_tags(&ids, &[], &["x"])
+        })
         .await;
     let frameworks = scene
         .safe(

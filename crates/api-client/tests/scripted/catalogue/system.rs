@@ -164,6 +164,15 @@ async fn the_server_tells_about_itself() {
         )
         .await;
     assert_eq!(tags.tags, ["a"]);
+    let companies = scene
+        .safe(
+            "organization.get_user_companies",
+            Value::Null,
+            json!({"companies": [{"id": "c"}]}),
+            || client.organization_get_user_companies(),
+        )
+        .await;
+    assert_eq!(companies[0].id.as_deref(), Some("c"));
     let filters = || Map::from_iter([("tasks".to_owned(), json!({}))]);
     scene
         .safe(

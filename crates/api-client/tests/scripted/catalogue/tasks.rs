@@ -2,9 +2,9 @@
 
 use clearml_api_client::{
     Artifact, ArtifactMode, ConfigurationItem, DeleteTask, EnqueueTo, HyperParamKey, ModelId, ModelUse,
-    Selection, StatusChange, TasksAction,
+    ReportFields, Selection, StatusChange, TasksAction,
 };
-use clearml_task_model::{ProjectId, TaskId};
+use clearml_task_model::{ProjectId, QueueId, TaskId};
 use serde_json::{Map, json};
 
 use super::Scene;
@@ -350,4 +350,75 @@ async fn tasks_are_listed_with_names_instead_of_ids() {
         )
         .await;
     assert_eq!(types, ["training"]);
+}
+
+#[tokio::test]
+async fn reports_and_pipelines_are_tasks_of_a_kind() {
+    let scene = Scene::new().await;
+    let client = &scene.client;
+    let report = TaskId::new("t");
+    let fields = ReportFields {
+        name: Some("abc".into()),
+        report: Some("# Text".into()),
+        ..ReportFields::default()
+    };
+    let sent = json!({"name": "abc", "report": "# Text"});
+    scene
+        .creating(
+            "reports.create",
+            sent,
+            json!({"id": "t", "project_id": "p"}),
+            || client.reports_create(&fields),
+        )
+        .await;
+    let sent = json!({"task": "t", "name": "abc", "report": "# Text"});
+    scene
+        .safe("reports.update", sent, json!({"updated": 1}), || {
+            client.reports_update(&report, &fields)
+        })
+        .await;
+    let about = || json!({"task": "t"});
+    scene
+        .safe("reports.publish", about(), json!({"updated": 1}), || {
+            client.reports_publish(&report)
+        })
+        .await;
+    for (archived, name) in [(true, "reports.archive"), (false, "reports.unarchive")] {
+        scene
+            .safe(name, about(), json!({"archived": 1}), || {
+                client.reports_set_archived(&report, archived)
+            })
+            .await;
+    }
+    let project = ProjectId::new("p");
+    scene
+        .safe(
+            "reports.move",
+            json!({"task": "t", "project": "p"}),
+            json!({"project_id": "p2"}),
+            || client.reports_move(&report, &project),
+        )
+        .await;
+    scene
+        .safe("reports.delete", about(), json!({"deleted": 1}), || {
+            client.reports_delete(&report)
+        })
+        .await;
+    let query = Selection::default();
+    scene
+        .safe("reports.get_all_ex", json!({}), json!({"tasks": []}), || {
+            client.reports_get_all_ex(&query)
+        })
+        .await;
+    let queue = QueueId::new("q");
+    let sent = json!({"task": "t", "queue": "q", "args": [{"name": "lr", "value": "0.1"}]});
+    let started = scene
+        .creating(
+            "pipelines.start_pipeline",
+            sent,
+            json!({"pipeline": "t2", "enqueued": true}),
+            || client.pipelines_start_pipeline(&report, &queue, &[("lr", "0.1")]),
+        )
+        .await;
+    assert_eq!(started.pipeline.as_str(), "t2");
 }
