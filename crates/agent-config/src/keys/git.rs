@@ -10,9 +10,9 @@ keys! { KEYS:
     "agent.git_host", Text, Unset, "The only host that gets these credentials.",
         .variables(&["CLEARML_AGENT_GIT_HOST", "TRAINS_AGENT_GIT_HOST"]);
     "agent.git_host_match_prefix", Flag, Internal("false"),
-        "Compare agent.git_host with the beginning of the URL instead of its host.", .later("the full range of git credentials");
+        "Compare agent.git_host with the beginning of the URL instead of its host.";
     "agent.git.extra_credentials", Entries, Unset, "More credentials: a list of objects with user, pass and host.",
-        .secret().later("the full range of git credentials");
+        .secret();
     "agent.hg_user", Text, Unset, "User for Mercurial repositories over HTTPS.", .later("Mercurial");
     "agent.hg_pass", Text, Unset, "Password for Mercurial repositories over HTTPS.", .secret().later("Mercurial");
     "agent.hg_host", Text, Unset, "The only host that gets the Mercurial credentials.", .later("Mercurial");

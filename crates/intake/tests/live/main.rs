@@ -5,4 +5,5 @@
 mod pop;
 mod queues;
 mod report;
+mod vaults;
 mod world;

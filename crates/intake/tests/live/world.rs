@@ -21,9 +21,15 @@ pub(crate) struct World {
 }
 
 pub(crate) async fn world() -> World {
+    world_of("basic").await
+}
+
+/// The same with a server of this feature set.
+pub(crate) async fn world_of(feature_set: &str) -> World {
     let folder = tempfile::tempdir().unwrap();
     let options = ServerOptions {
         faults: true,
+        feature_set: feature_set.to_owned(),
         ..ServerOptions::new(folder.path())
     };
     let server = Server::start(options).await.unwrap();
