@@ -39,7 +39,7 @@ pub fn pages(command: &Command) -> Vec<(&'static str, String)> {
 ///
 /// When the file system refuses.
 pub fn write_pages(command: &Command, folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
+    create_folder(folder)?;
     for (name, text) in pages(command) {
         write_document(&folder.join(name), text.as_bytes())?;
     }
@@ -52,7 +52,7 @@ pub fn write_pages(command: &Command, folder: &Path) -> io::Result<()> {
 ///
 /// When the file system refuses.
 pub fn write_manual(command: &Command, folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
+    create_folder(folder)?;
     let scratch = tempfile::tempdir()?;
     // The pages are found under the name that is typed.
     let named = command.clone().display_name(PROGRAM);
@@ -64,10 +64,22 @@ pub fn write_manual(command: &Command, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Documents are for everybody, unlike everything else that the agent writes.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    for_everybody(folder, 0o777)
+}
+
 fn write_document(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(path, bytes)?;
-    let mode = 0o666 & !clearml_task_runner::umask::original();
+    for_everybody(path, 0o666)
+}
+
+/// Documents are not private, unlike everything else that the agent writes.
+fn for_everybody(path: &Path, mode: u32) -> io::Result<()> {
+    let mode = mode & !clearml_task_runner::umask::original();
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
