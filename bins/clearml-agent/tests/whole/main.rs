@@ -5,6 +5,7 @@
 
 mod bad_tasks;
 mod command_line;
+mod daemon_options;
 mod journey;
 mod kill_campaign;
 mod scene;

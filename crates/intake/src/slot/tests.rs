@@ -51,7 +51,16 @@ impl Sleeper {
     fn start(words: &[&str]) -> Self {
         let mut command = Command::new("sh");
         command.args(["-c", "sleep 60 & wait"]).args(words);
-        Self(command.spawn().unwrap())
+        let child = command.spawn().unwrap();
+        // Until then it still looks like this test.
+        let shown = format!("/proc/{}/cmdline", child.id());
+        while !fs::read_to_string(&shown)
+            .unwrap()
+            .ends_with(&format!("{}\0", words[words.len() - 1]))
+        {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Self(child)
     }
 
     fn pid(&self) -> i32 {
