@@ -23,7 +23,8 @@
 //! # How it works
 //!
 //! Every key and every environment variable is declared once, in a table ([`declarations`],
-//! [`variables`]): type, default, variables, description, whether it is a secret. [`Settings::load`]
+//! [`variables`]): type, default, variables, description, whether it is a secret, and whether it takes
+//! effect yet ([`Standing`]). Packaged defaults are part of the table. [`Settings::load`]
 //!
 //! 1. reads the layers: packaged defaults, configuration folder, files, `CLEARML_AGENT__…` overrides,
 //!    mapped variables, command line. Files are HOCON in ClearML's dialect; the `hocon-rs` crate
@@ -33,13 +34,34 @@
 //! 4. fills the typed structures, and puts what it worked out (host name, servers) into the tree.
 //!
 //! The merged tree remains available: whole for the process that runs a task
-//! ([`Settings::effective_json`]), without secrets for people ([`Settings::masked_json`]), and by key
-//! ([`Settings::get`]).
+//! ([`Settings::effective_json`]), without secrets for people ([`Settings::masked_json`], [`printout`]),
+//! and by key ([`Settings::get`], and typed, [`Settings::flag`] and its like).
+//!
+//! Layers are kept, so that more can come later: what the server's vaults say
+//! ([`Settings::with_vaults`]), what a part of the program decides ([`Settings::with_overrides`]), or the
+//! same files anew ([`Settings::reload`]). A command that is about to run tasks calls
+//! [`Settings::prepare`], which creates the folders of the caches and the files of the section `files`.
+//!
+//! # Decisions
+//!
+//! * An ill-typed value is an error, also for keys without effect, because the file would fail with
+//!   another agent; what is only handed on to the SDK is not judged. Where the Python agent goes on with
+//!   a substitute, so do we, after a warning ([`Declaration::instead`]).
+//! * The `environment` section is never set in this process, which may have threads. It is for the
+//!   processes that are started ([`Settings::environment`]).
+//! * Vaults, and texts that are not files, may include nothing; documents that came by URL may include
+//!   other URLs but no files. A vault whose objects are written by indentation is YAML, whatever it
+//!   would mean as HOCON.
+//! * A file of the section `files` without a mode is private, or keeps the mode that it has; links at its
+//!   place are replaced, not followed.
+//! * Masking hides more than the Python agent does: declared secrets whatever the patterns say,
+//!   passwords in all URLs, and `--env=NAME=…` as well as `-e NAME=…`.
 //!
 //! # What it is not for
 //!
-//! It reads no configuration from the server, writes no files, does not look for interpreters or
-//! devices, and changes nothing in the process. Loading twice from the same [`Sources`] and files gives
+//! It makes no connections (see [`Fetch`] and [`Vault`] for what others may bring in), does not look for
+//! interpreters or devices, and changes nothing in the process. Only [`Settings::prepare`] and
+//! [`Settings::write_files`] write anything. Loading twice from the same [`Sources`] and files gives
 //! the same settings; only a substitution like `${NAME}` that neither the document nor
 //! [`Sources::env`] answers falls back to the environment of the process.
 //!
