@@ -231,15 +231,10 @@ fn hyperparameters_changed_on_the_server_reach_code_that_uses_the_sdk() {
 #[test]
 fn the_official_python_agent_completes_a_task_of_the_embedded_server() {
     let test = "the_official_python_agent_completes_a_task_of_the_embedded_server";
-    let Some(python) = environment_or_skip(test, "agent", &["clearml-agent==3.0.3"]) else {
+    let scene = Scene::new();
+    let Some(daemon) = python_daemon(test, &scene) else {
         return;
     };
-    let scene = Scene::new();
-    let options = AgentOptions {
-        executable: python.program("clearml-agent"),
-        ..scene.options()
-    };
-    let daemon = Agent::daemon(&options, QUEUE).unwrap();
     let task = scene.submit(
         "for the Python agent",
         &TaskSpec::script("print('out: from python')"),
@@ -253,6 +248,79 @@ fn the_official_python_agent_completes_a_task_of_the_embedded_server() {
         daemon.output()
     );
     drop(daemon);
+}
+
+/// The official agent serving the queue of a scene.
+fn python_daemon(test: &str, scene: &Scene) -> Option<Agent> {
+    let python = environment_or_skip(test, "agent", &["clearml-agent==3.0.3"])?;
+    let options = AgentOptions {
+        executable: python.program("clearml-agent"),
+        ..scene.options()
+    };
+    Some(Agent::daemon(&options, QUEUE).unwrap())
+}
+
+#[test]
+fn the_official_python_agent_completes_a_repository_task_with_packages() {
+    let test = "the_official_python_agent_completes_a_repository_task_with_packages";
+    let scene = Scene::new();
+    let Some(daemon) = python_daemon(test, &scene) else {
+        return;
+    };
+    let main = "import six\nimport helper\nprint('out:', helper.WORD, six.__version__, flush=True)\n";
+    let files = [("main.py", main), ("helper.py", "WORD = 'committed'\n")];
+    let (url, commit) = scene.bare_repository("project", &files);
+    let spec = TaskSpec::repository(&url, &commit, "main.py").requirements("six==1.17.0\n");
+    let task = scene.submit("repository for the Python agent", &spec);
+    let ended = scene.ended_within(&task, LONG_LIMIT);
+    ended.assert_status("completed");
+    assert_eq!(ended.reason(), "worker execution done");
+    assert!(
+        ended.console.contains("out: committed 1.17.0"),
+        "{}\n{}",
+        ended.console,
+        daemon.output()
+    );
+    // What was installed is written back through the server, beside what was asked for.
+    let requirements = &ended.task["script"]["requirements"];
+    assert_eq!(requirements["org_pip"], "six==1.17.0\n");
+    assert!(
+        requirements["pip"].to_string().contains("six==1.17.0"),
+        "{requirements}"
+    );
+}
+
+#[test]
+fn the_official_python_agent_reports_failures_and_obeys_aborts() {
+    let test = "the_official_python_agent_reports_failures_and_obeys_aborts";
+    let scene = Scene::new();
+    let Some(daemon) = python_daemon(test, &scene) else {
+        return;
+    };
+    let failing = scene.submit("fails", &TaskSpec::script("raise SystemExit(3)"));
+    let code = "import time\nprint('out: started', flush=True)\ntime.sleep(1000)\n";
+    let endless = scene.submit("endless", &TaskSpec::script(code));
+    let ended = scene.ended_within(&failing, LONG_LIMIT);
+    ended.assert_status("failed");
+    assert_eq!(
+        ended.reason(),
+        "worker execution exit code 3",
+        "{}",
+        daemon.output()
+    );
+
+    wait_for("the first line", LONG_LIMIT, Duration::from_millis(100), || {
+        Ok(scene
+            .api
+            .console(&endless)?
+            .contains("out: started")
+            .then_some(()))
+    })
+    .unwrap();
+    scene.api.call("tasks.stop", json!({"task": endless})).unwrap();
+    let ended = scene.ended_within(&endless, LONG_LIMIT);
+    ended.assert_status("stopped");
+    assert_eq!(ended.reason(), "task was stopped by tasks.stop");
 }
 
 #[test]

@@ -120,6 +120,15 @@ impl Scene {
         let commit = git(&folder, &["rev-parse", "HEAD"]);
         (format!("file://{}", folder.display()), commit)
     }
+
+    /// The same as a bare repository, the way that git servers keep one.
+    pub(crate) fn bare_repository(&self, name: &str, files: &[(&str, &str)]) -> (String, String) {
+        let (url, commit) = self.repository(name, files);
+        let bare = self.folder.path().join(format!("{name}.git"));
+        let bare = bare.to_str().unwrap();
+        git(self.folder.path(), &["clone", "--quiet", "--bare", &url, bare]);
+        (format!("file://{bare}"), commit)
+    }
 }
 
 impl Ended {
