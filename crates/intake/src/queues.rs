@@ -54,7 +54,7 @@ pub enum QueueError {
         /// What was asked for.
         name: String,
         /// Why.
-        source: ApiError,
+        source: Box<ApiError>,
     },
     /// The queue could not be created.
     #[error("creating queue {name:?}: {source}")]
@@ -62,7 +62,7 @@ pub enum QueueError {
         /// Its name.
         name: String,
         /// Why.
-        source: ApiError,
+        source: Box<ApiError>,
     },
 }
 
@@ -169,7 +169,7 @@ async fn find(client: &Client, name: &str, create: bool) -> Result<QueueId, Queu
                 Err(source) => {
                     return Err(QueueError::Create {
                         name: name.to_owned(),
-                        source,
+                        source: Box::new(source),
                     });
                 }
             }
@@ -182,7 +182,7 @@ async fn find(client: &Client, name: &str, create: bool) -> Result<QueueId, Queu
 async fn look_up(client: &Client, name: &str) -> Result<QueueId, QueueError> {
     let api = |source| QueueError::Api {
         name: name.to_owned(),
-        source,
+        source: Box::new(source),
     };
     let mut query = QueuesQuery {
         name: Some(exact(name)),
@@ -221,7 +221,7 @@ async fn describe(client: &Client, ids: Vec<QueueId>) -> Result<Vec<ServedQueue>
         .await
         .map_err(|source| QueueError::Api {
             name: ids.first().map(ToString::to_string).unwrap_or_default(),
-            source,
+            source: Box::new(source),
         })?;
     Ok(ids
         .into_iter()

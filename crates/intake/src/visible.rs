@@ -89,6 +89,14 @@ mod tests {
         visible(options, find).unwrap()
     }
 
+    /// `--gpus`, `--cpu-only`, environment, summary.
+    type Case = (
+        Option<&'static str>,
+        bool,
+        &'static [(&'static str, &'static str)],
+        [&'static str; 3],
+    );
+
     /// `NVIDIA_VISIBLE_DEVICES`, `CUDA_VISIBLE_DEVICES` (`-`: untouched, `unset`: removed), part of the id.
     fn summary(result: &Visible) -> [String; 3] {
         let of = |name: &str| match result.variables.iter().find(|(known, _)| *known == name) {
@@ -102,16 +110,16 @@ mod tests {
 
     #[test]
     fn options_decide_over_variables_and_order_of_devices_is_always_set() {
-        let pod = [("KUBERNETES_PORT", "tcp://10.0.0.1:443")];
-        let both = [(NVIDIA, "3"), (CUDA, "4")];
-        let cases: [(Option<&str>, bool, &[(&str, &str)], [&str; 3]); 17] = [
+        const POD: &[(&str, &str)] = &[("KUBERNETES_PORT", "tcp://10.0.0.1:443")];
+        const BOTH: &[(&str, &str)] = &[(NVIDIA, "3"), (CUDA, "4")];
+        let cases: [Case; 17] = [
             (Some("0"), false, &[], ["0", "0", "0"]),
-            (Some("0,1,2"), false, &both, ["0,1,2", "0,1,2", "0,1,2"]),
+            (Some("0,1,2"), false, BOTH, ["0,1,2", "0,1,2", "0,1,2"]),
             (Some("0:0,0:1"), false, &[], ["0:0,0:1", "0:0,0:1", "0.0,0.1"]),
             (Some("0.0,0.1"), false, &[], ["0:0,0:1", "0:0,0:1", "0.0,0.1"]),
             (Some("0-3"), false, &[], ["0,1,2,3", "0,1,2,3", "0,1,2,3"]),
-            (Some("all"), false, &both, ["all", "unset", "all"]),
-            (Some("none"), false, &both, ["none", "none", "none"]),
+            (Some("all"), false, BOTH, ["all", "unset", "all"]),
+            (Some("none"), false, BOTH, ["none", "none", "none"]),
             (
                 Some("GPU-8f2e1a34"),
                 false,
@@ -124,14 +132,14 @@ mod tests {
                 &[],
                 ["/var/run/gpus", "/var/run/gpus", "/var/run/gpus"],
             ),
-            (Some(""), false, &both, ["-", "-", "3"]),
-            (None, true, &both, ["none", "none", "none"]),
+            (Some(""), false, BOTH, ["-", "-", "3"]),
+            (None, true, BOTH, ["none", "none", "none"]),
             (Some("1"), true, &[], ["1", "1", "1"]),
             (None, false, &[], ["-", "-", "-"]),
             (None, false, &[(CUDA, "2")], ["2", "-", "2"]),
             (None, false, &[(NVIDIA, "0:1")], ["-", "-", "0.1"]),
-            (Some("1"), false, &pod, ["-", "-", "-"]),
-            (Some("1"), true, &pod, ["none", "none", "none"]),
+            (Some("1"), false, POD, ["-", "-", "-"]),
+            (Some("1"), true, POD, ["none", "none", "none"]),
         ];
         for (gpus, cpu_only, environment, expected) in cases {
             let result = choose(gpus, cpu_only, environment);
@@ -142,7 +150,7 @@ mod tests {
                     .contains(&("CUDA_DEVICE_ORDER", Some("PCI_BUS_ID".to_owned())))
             );
         }
-        assert!(choose(Some("1"), false, &pod).ignored && !choose(None, false, &pod).ignored);
+        assert!(choose(Some("1"), false, POD).ignored && !choose(None, false, POD).ignored);
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub enum ExecuteError {
         /// The task.
         task: TaskId,
         /// Why not.
-        source: ApiError,
+        source: Box<ApiError>,
     },
     /// Code or environment could not be prepared, where nobody else reports it.
     #[error("{stage}: {reason}")]
@@ -205,7 +205,7 @@ async fn dequeue(client: &Client, task: &Task, id: &TaskId, required: bool) -> R
         .await
         .map_err(|source| ExecuteError::Start {
             task: id.clone(),
-            source,
+            source: Box::new(source),
         })?;
     Ok(true)
 }
@@ -227,7 +227,7 @@ async fn monitored(
         let start = client.tasks_started(id, &change).await;
         start.map_err(|source| ExecuteError::Start {
             task: id.clone(),
-            source,
+            source: Box::new(source),
         })?;
     }
     let store = RunStore::open(&options.settings.agent.state_dir)?;
