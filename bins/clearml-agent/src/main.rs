@@ -1,7 +1,7 @@
 //! `clearml-agent`: argument parsing, output and exit codes. Every command is one call into a crate.
 //!
-//! Two commands are dispatched before anything else is set up, because they are started often or must stay
-//! small: `--version`, and the private `shim`.
+//! Three ways are gone before anything else is set up, because they are taken often or must stay small:
+//! `--version`, the private `shim`, and the answer to git's question for a login.
 
 mod arguments;
 mod argv;
@@ -63,6 +63,9 @@ fn parse() -> Result<Arguments, ExitCode> {
 
 /// The commands that need no argument parser and no runtime.
 fn quick_way_out() -> Option<ExitCode> {
+    if let Some(code) = clearml_task_runner::askpass::intercept() {
+        return Some(code);
+    }
     let mut arguments = std::env::args_os().skip(1);
     let first = arguments.next()?;
     if first == OsStr::new("--version") && arguments.len() == 0 {

@@ -4,12 +4,11 @@ use std::path::Path;
 
 use clearml_support::fs::{create_private_dir, remove_tree};
 
-use crate::code::cache;
-use crate::code::diff::{DiffKind, classify};
-use crate::code::info::{ExecutionInfo, Interpreter};
-use crate::code::literal::{self, LiteralError};
-use crate::code::patch::{self, PatchError};
+use crate::code::acquire::acquire;
+use crate::code::custom::{self, Custom};
+use crate::code::info::{ExecutionInfo, Interpreter, class_of};
 use crate::code::repo_url::without_password;
+use crate::code::{notebook, source};
 use crate::error::{BuildError, FileError, at};
 use crate::host::{Host, Phase};
 use crate::launch::{self, Code, LaunchError, Runtime};
@@ -64,6 +63,13 @@ impl Build<'_> {
         self.announce(&info, &warnings);
         self.clear()?;
 
+        let early = match custom::configured(context) {
+            None => None,
+            Some(_) => match self.custom(&info)? {
+                Early::Prepared(prepared) => return Ok(*prepared),
+                Early::Code(code, commit) => Some((*code, commit)),
+            },
+        };
         let pip_list = packages::of_task(script.requirements.as_ref(), &context.settings.package_manager);
         let skip = launch::skips_python(context, &info, pip_list.is_some());
         let environment = if skip {
@@ -71,14 +77,34 @@ impl Build<'_> {
         } else {
             Some(context.phase(Phase::Python, || self.environment(&info))?)
         };
-        let (code, commit) = self.code(&info)?;
+        let (code, commit) = match early {
+            Some(early) => early,
+            None => acquire(context, self.request, &info)?,
+        };
         if let Some(environment) = &environment {
             self.packages(environment, &info, &code, commit.as_deref(), pip_list)?;
         }
-        if let Some(commit) = commit.as_ref().filter(|_| info.version.is_empty()) {
-            context.host.report_commit(commit);
+        self.report_commit(&info, commit.as_deref());
+        self.prepare(info, &code, commit, environment.as_ref())
+    }
+
+    /// The code, and what a custom build script makes of it.
+    fn custom(&self, info: &ExecutionInfo) -> Result<Early, BuildError> {
+        let context = self.context;
+        let (code, commit) = acquire(context, self.request, info)?;
+        let run_dir = &self.request.run_dir_env;
+        let Some(custom) = custom::run(context, self.request.task, info, &code, run_dir)? else {
+            return Ok(Early::Code(Box::new(code), commit));
+        };
+        self.report_commit(info, commit.as_deref());
+        let prepared = self.prepare_custom(info.clone(), &code, commit, custom)?;
+        Ok(Early::Prepared(Box::new(prepared)))
+    }
+
+    fn report_commit(&self, info: &ExecutionInfo, commit: Option<&str>) {
+        if let Some(commit) = commit.filter(|_| info.version.is_empty()) {
+            self.context.host.report_commit(commit);
         }
-        self.prepare(&info, &code, commit, environment.as_ref())
     }
 
     fn announce(&self, info: &ExecutionInfo, warnings: &[String]) {
@@ -124,81 +150,6 @@ impl Build<'_> {
         Ok(Environment { venv, installer })
     }
 
-    /// Brings the code to its place and applies or writes what the task carries itself.
-    fn code(&self, info: &ExecutionInfo) -> Result<(Code, Option<String>), BuildError> {
-        if info.repository.is_empty() {
-            return Ok((self.standalone(info)?, None));
-        }
-        let kind = classify(&info.diff, !info.version.is_empty());
-        if kind == DiffKind::Placeholder {
-            return Err(PatchError::LeftOut.into());
-        }
-        let parent = self.request.run_dir_env.join("task_repository");
-        let copy = cache::retrieve(self.context, info, &parent)?;
-        let mut code = Code {
-            root: copy.root,
-            working_dir: info.working_dir.clone(),
-            literal: None,
-            is_repository: true,
-        };
-        match kind {
-            DiffKind::Patch => {
-                self.context.phase(Phase::Patch, || {
-                    patch::apply(self.context, &code.root, &info.diff)
-                })?;
-            }
-            DiffKind::PointersOnly => self.context.warn(
-                "the uncommitted changes only move submodules to other commits, which can't be reproduced; \
-                 the task runs without them",
-            ),
-            DiffKind::Literal => self
-                .context
-                .phase(Phase::Script, || self.literal(info, &mut code))?,
-            DiffKind::Empty | DiffKind::Placeholder => {}
-        }
-        Ok((code, Some(copy.commit)))
-    }
-
-    fn standalone(&self, info: &ExecutionInfo) -> Result<Code, BuildError> {
-        let root = self.request.run_dir_env.join("code");
-        create_private_dir(&root).map_err(at("creating", &root))?;
-        let folder = info.working_dir.split(':').next().unwrap_or_default();
-        if !matches!(folder, "" | ".") {
-            self.context.warn(&format!(
-                "without a repository, the working folder {folder:?} is ignored"
-            ));
-        }
-        let mut code = Code {
-            root,
-            working_dir: ".".to_owned(),
-            literal: None,
-            is_repository: false,
-        };
-        match classify(&info.diff, false) {
-            DiffKind::Literal => self
-                .context
-                .phase(Phase::Script, || self.literal(info, &mut code))?,
-            _ => self
-                .context
-                .warn("the task has neither a repository nor a script of its own"),
-        }
-        Ok(code)
-    }
-
-    fn literal(&self, info: &ExecutionInfo, code: &mut Code) -> Result<(), LiteralError> {
-        let plan = literal::plan(info);
-        if code.is_repository {
-            code.working_dir = plan.working_dir;
-        }
-        let (path, written) = literal::write(&code.root, &code.folder(), &plan.file, &info.diff)?;
-        if !written {
-            self.context
-                .warn(&format!("{} exists already and is used as it is", path.display()));
-        }
-        code.literal = Some((path, plan.entry));
-        Ok(())
-    }
-
     fn packages(
         &self,
         environment: &Environment,
@@ -208,7 +159,7 @@ impl Build<'_> {
         pip_list: Option<String>,
     ) -> Result<(), BuildError> {
         let has_list = pip_list.is_some();
-        let sets = match pip_list {
+        let mut sets = match pip_list {
             Some(text) => {
                 let folder = code.root.clone();
                 vec![RequirementSet {
@@ -226,6 +177,7 @@ impl Build<'_> {
             self.context
                 .warn("neither the task nor the repository lists requirements: nothing is installed");
         }
+        self.add_own_requirements(&mut sets, info, code);
         let context = self.context;
         let requested = context.phase(Phase::Packages, || self.install(environment, code, sets))?;
         if has_list || code.is_repository {
@@ -243,6 +195,30 @@ impl Build<'_> {
             context.host.report_packages(&lines);
         }
         Ok(())
+    }
+
+    /// What the way in which the task is started needs, unless it is listed anyway.
+    fn add_own_requirements(&self, sets: &mut Vec<RequirementSet>, info: &ExecutionInfo, code: &Code) {
+        let mut names = Vec::new();
+        if source::forces_task_init(self.context) {
+            names.push("clearml");
+        }
+        if notebook::is_entry(info) && code.literal.is_none() {
+            names.extend(notebook::REQUIREMENTS);
+        }
+        names.retain(|name| !sets.iter().any(|set| lists(&set.text, name)));
+        if names.is_empty() {
+            return;
+        }
+        let names = names.join("\n");
+        match sets.first_mut() {
+            Some(set) => set.text = format!("{names}\n{}", set.text),
+            None => sets.push(RequirementSet {
+                what: "requirements of the agent".to_owned(),
+                text: names,
+                folder: code.root.clone(),
+            }),
+        }
     }
 
     fn install(
@@ -278,7 +254,7 @@ impl Build<'_> {
 
     fn prepare(
         &self,
-        info: &ExecutionInfo,
+        mut info: ExecutionInfo,
         code: &Code,
         commit: Option<String>,
         environment: Option<&Environment>,
@@ -293,21 +269,15 @@ impl Build<'_> {
                 own_path: !matches!(installer, Ok(install::Installer::Uv(_))),
             },
             None if info.interpreter == Interpreter::Python => {
-                Runtime::System(find::find(context, info)?.found_at)
+                Runtime::System(find::find(context, &info)?.found_at)
             }
             None => Runtime::None,
         };
-        let task_id = self
-            .request
-            .task
-            .id
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        let launch = launch::launch(context, info, code, &runtime, &task_id)?;
-        let env = launch::variables(context, &launch, code, &runtime);
-        remove_temporary(&self.request.run_dir_env)?;
-        let python = runtime.python().map(Path::to_owned);
+        if let Some(python) = runtime.python()
+            && let Some(script) = notebook::convert(context, &info, code, python)?
+        {
+            info.entry_point = script;
+        }
         let what = commit.as_ref().map_or_else(
             || "a literal script".to_owned(),
             |commit| format!("commit {commit}"),
@@ -316,16 +286,92 @@ impl Build<'_> {
             Some(environment) => format!("Python {}", environment.venv.interpreter.full_version()),
             None => "no environment of its own".to_owned(),
         };
+        let root = code.is_repository.then(|| code.root.clone());
+        Ok(PreparedEnvironment {
+            commit,
+            repository_root: root,
+            summary: format!("{what} with {with}"),
+            ..self.launch(&info, code, &runtime)?
+        })
+    }
+
+    /// What a custom build script wants to be started, in the repository that the builder has fetched.
+    fn prepare_custom(
+        &self,
+        mut info: ExecutionInfo,
+        code: &Code,
+        commit: Option<String>,
+        custom: Custom,
+    ) -> Result<PreparedEnvironment, BuildError> {
+        info.binary = custom.binary.to_string_lossy().into_owned();
+        info.interpreter = class_of(&info.binary).unwrap_or(Interpreter::Python);
+        info.entry_point = custom.entry_point.to_string_lossy().into_owned();
+        let started = Code {
+            root: custom.working_dir,
+            working_dir: ".".to_owned(),
+            literal: None,
+            is_repository: false,
+        };
+        let runtime = match info.interpreter {
+            Interpreter::Python => Runtime::System(custom.binary),
+            Interpreter::Shell => Runtime::None,
+        };
+        Ok(PreparedEnvironment {
+            commit,
+            repository_root: code.is_repository.then(|| code.root.clone()),
+            summary: format!("what the custom build script has prepared, with {}", info.binary),
+            ..self.launch(&info, &started, &runtime)?
+        })
+    }
+
+    /// Command, folder and variables.
+    fn launch(
+        &self,
+        info: &ExecutionInfo,
+        code: &Code,
+        runtime: &Runtime<'_>,
+    ) -> Result<PreparedEnvironment, BuildError> {
+        let context = self.context;
+        let task_id = self
+            .request
+            .task
+            .id
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let launch = launch::launch(context, info, code, runtime, &task_id)?;
+        if let (Interpreter::Python, Some(script)) = (info.interpreter, &launch.script) {
+            source::prepare(context, script);
+        }
+        let env = launch::variables(context, &launch, code, runtime);
+        remove_temporary(&self.request.run_dir_env)?;
         Ok(PreparedEnvironment {
             argv: launch.argv,
             cwd: launch.cwd,
             env,
-            python,
-            repository_root: code.is_repository.then(|| code.root.clone()),
-            commit,
-            summary: format!("{what} with {with}"),
+            python: runtime.python().map(Path::to_owned),
+            commit: None,
+            repository_root: None,
+            summary: String::new(),
         })
     }
+}
+
+/// What a custom build script leads to.
+enum Early {
+    Prepared(Box<PreparedEnvironment>),
+    /// It left the work to the builder, and the code is there.
+    Code(Box<Code>, Option<String>),
+}
+
+/// Whether a list of requirements has a line for this package.
+fn lists(text: &str, name: &str) -> bool {
+    text.lines().any(|line| {
+        let end = line
+            .trim()
+            .find(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c));
+        line.trim()[..end.unwrap_or(line.trim().len())].eq_ignore_ascii_case(name)
+    })
 }
 
 fn remove_temporary(folder: &Path) -> Result<(), FileError> {
@@ -338,24 +384,12 @@ fn refuse_unsupported(settings: &EnvSettings) -> Result<(), BuildError> {
     if let PackageManagerKind::Other(kind) = &settings.package_manager.kind {
         return refuse(format!("agent.package_manager.type: {kind}"), "use pip or uv");
     }
-    let set = |name: &str| settings.env.get(name).is_some_and(|value| !value.is_empty());
     if settings
         .env
         .get("CLEARML_AGENT_FORCE_POETRY")
         .is_some_and(|value| is_true(value))
     {
         return refuse("CLEARML_AGENT_FORCE_POETRY".to_owned(), "use pip or uv");
-    }
-    for name in [
-        "CLEARML_AGENT_FORCE_CODE_DIR",
-        "CLEARML_AGENT_CUSTOM_BUILD_SCRIPT",
-    ] {
-        if set(name) {
-            return refuse(
-                name.to_owned(),
-                "unset it and let the agent build the environment",
-            );
-        }
     }
     let skip = settings
         .env

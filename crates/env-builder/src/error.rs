@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use clearml_support::command::CommandError;
+
 use crate::code::git::GitError;
 use crate::code::literal::LiteralError;
 use crate::code::patch::PatchError;
@@ -61,6 +63,15 @@ pub enum BuildError {
     /// The uncommitted changes do not fit the code.
     #[error(transparent)]
     Patch(#[from] PatchError),
+    /// The custom build script failed.
+    #[error("Custom build script failed with return code {code}")]
+    CustomScript {
+        /// Its exit code, which the agent takes over; above 128 for a signal.
+        code: i32,
+    },
+    /// The custom build script could not be run.
+    #[error("running the custom build script: {0}")]
+    CustomScriptStart(#[source] CommandError),
     /// The literal script could not be written.
     #[error(transparent)]
     Script(#[from] LiteralError),
@@ -88,9 +99,20 @@ impl BuildError {
             Self::Cancelled
             | Self::Unsupported { .. }
             | Self::Script(_)
+            | Self::CustomScript { .. }
+            | Self::CustomScriptStart(_)
             | Self::Python(_)
             | Self::Packages(_)
             | Self::Io(_) => Stage::Environment,
+        }
+    }
+
+    /// The exit code that the agent takes over from a program of the user.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::CustomScript { code } => Some(*code),
+            _ => None,
         }
     }
 

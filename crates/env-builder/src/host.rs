@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clearml_support::command::CancelToken;
 
+use crate::code::repo_url::without_password;
+
 /// How important a console line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -68,6 +70,15 @@ pub trait Host: Send + Sync {
     fn report_packages(&self, freeze: &[String]);
     /// The commit that was checked out for a task that named none.
     fn report_commit(&self, commit: &str);
+    /// Fetches a file that belongs to the task from an address that the task names, within some limit of
+    /// size.
+    ///
+    /// # Errors
+    ///
+    /// Why that is not possible, for people. A host that knows no server says just that.
+    fn fetch(&self, url: &str) -> Result<Vec<u8>, String> {
+        Err(format!("nothing here can fetch {}", without_password(url)))
+    }
     /// Cancelled when the build shall stop.
     fn cancel(&self) -> &CancelToken;
 }

@@ -37,13 +37,13 @@ pub enum LaunchError {
         /// What was looked for.
         tried: String,
     },
-    /// A notebook, which this version can't convert.
-    #[error(
-        "entry point {entry:?} is a notebook, which this version can't run; export it as a Python script"
-    )]
+    /// A notebook could not be converted.
+    #[error("converting notebook {entry:?} to a script with nbconvert: {reason}")]
     Notebook {
         /// The entry point.
         entry: String,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -105,8 +105,8 @@ impl Code {
 pub(crate) struct Launch {
     pub(crate) argv: Vec<OsString>,
     pub(crate) cwd: PathBuf,
-    /// Folder of the script, if the entry point is a file.
-    script_folder: Option<PathBuf>,
+    /// The script, if the entry point is a file.
+    pub(crate) script: Option<PathBuf>,
 }
 
 /// Decides what to start. `task_id` fills `$CLEARML_TASK_ID` in module entry points.
@@ -138,13 +138,9 @@ pub(crate) fn launch(
         }
         _ => argv.push(shell(context, &info.binary)?.into()),
     }
-    let (words, script_folder) = words(context, info, code, &cwd, task_id)?;
+    let (words, script) = words(context, info, code, &cwd, task_id)?;
     argv.extend(words.into_iter().map(OsString::from));
-    Ok(Launch {
-        argv,
-        cwd,
-        script_folder,
-    })
+    Ok(Launch { argv, cwd, script })
 }
 
 type Words = (Vec<String>, Option<PathBuf>);
@@ -159,7 +155,7 @@ fn words(
     if let Some((file, LiteralEntry::File { arguments })) = &code.literal {
         let mut words = vec![file.to_string_lossy().into_owned()];
         words.extend(split(arguments).unwrap_or_else(|| vec![arguments.clone()]));
-        return Ok((words, file.parent().map(Path::to_owned)));
+        return Ok((words, Some(file.clone())));
     }
     let entry = info.entry_point.as_str();
     if entry.is_empty() {
@@ -177,23 +173,15 @@ fn words(
         }
         return Ok((split(&text).unwrap_or_else(|| vec![text.clone()]), None));
     }
-    if entry.ends_with(".ipynb") {
-        return Err(LaunchError::Notebook {
-            entry: entry.to_owned(),
-        });
-    }
     if cwd.join(entry).exists() {
-        return Ok((
-            vec![entry.to_owned()],
-            cwd.join(entry).parent().map(Path::to_owned),
-        ));
+        return Ok((vec![entry.to_owned()], Some(cwd.join(entry))));
     }
     let words = split(entry).unwrap_or_else(|| vec![entry.to_owned()]);
     match words.first() {
         Some(script) if cwd.join(script).exists() => {
             context.info(&format!("INFO: the entry point contains arguments: {entry}"));
-            let folder = cwd.join(script).parent().map(Path::to_owned);
-            Ok((words, folder))
+            let script = cwd.join(script);
+            Ok((words, Some(script)))
         }
         _ => Err(LaunchError::NoEntryPoint {
             entry: entry.to_owned(),
@@ -282,7 +270,8 @@ fn python_path(context: &Context<'_>, launch: &Launch, code: &Code, runtime: &Ru
         path.push(code.root.clone());
     } else {
         path.push(launch.cwd.clone());
-        path.extend(launch.script_folder.clone());
+        let folder = launch.script.as_deref().and_then(Path::parent);
+        path.extend(folder.map(Path::to_owned));
     }
     if let Runtime::Venv { venv, own_path: true } = runtime {
         path.extend(venv.interpreter.stdlib.iter().cloned());

@@ -17,28 +17,46 @@
 //! 3. The environment is made in process (links, `pyvenv.cfg`, folders), and pip is put into it as
 //!    hard links to a copy that is unpacked once. Both together take some twenty milliseconds, which
 //!    is why every environment has a pip, as user code expects, even if nothing is installed.
-//! 4. The repository comes from a cache of clones that all agents of the machine share, under a lock.
-//!    A complete commit id that is already there needs no network. The working copy's `.git` shares its
-//!    objects with the cache by hard links.
-//! 5. `script.diff` is told apart ([`code::diff`]): changes are applied by `git apply`, all or nothing;
-//!    a literal script is written ([`code::literal`]), never outside of the code folder.
+//! 4. The repository (git or Mercurial) comes from a cache of clones that all agents of the machine share,
+//!    under a lock, with its submodules and large files. A complete commit id that is already there needs
+//!    no network. The working copy's `.git` shares its objects with the cache by hard links. After a clone
+//!    or fetch the cache is brought back within its limits, and what killed builds have left is removed.
+//! 5. `script.diff` is told apart ([`code::diff`]): changes are applied by `git apply`, all or nothing
+//!    ([`code::patch`]); a literal script is written ([`code::literal`]), never outside of the code folder.
 //! 6. pip or uv installs. Lists, index addresses and logins are never arguments.
 //! 7. What is installed is read from the environment without starting anything, and reported.
 //! 8. The command line and the variables follow from all that.
+//!
+//! A custom build script (`agent.custom_build_script`) replaces steps 2, 3, 6 and 7.
+//!
+//! # Logins
+//!
+//! A login is never in an argument, a variable, an address or `.git/config`. git asks a program for it
+//! ([`askpass`]), which reads it from a file in memory and answers for the hosts that it is meant for:
+//! without `git_host` that is the very server of the task's repository. A submodule or a redirection to
+//! another server gets nothing, and nothing is sent without encryption to a host that has it. Where the
+//! helper is switched off, or a token of Azure is used, the login is a header for the server of the
+//! repository, and redirections are not followed.
+//!
+//! Credential helpers of the user's own configuration come first, as git has it.
 //!
 //! Every build owns its folder. Shared are only the caches, and those are changed under locks or by
 //! renaming whole things into place.
 //!
 //! # Limits
 //!
-//! Not built: conda, poetry, uv project mode (`uv sync`), submodules, Mercurial, notebooks, the cache of
+//! Not built: conda, poetry, uv project mode (`uv sync`), the cache of
 //! whole environments, special treatment of torch, logins for packages from version control. Where a
 //! setting asks for one of these, the build is refused or says so on the console.
 //!
 //! `agent.package_manager.pip_version` does not exist here: pip is the one that comes with the
 //! interpreter, unless the list of the task has a line for `pip`.
 //!
-//! Logins for git need git 2.31 or newer; everything else 2.17.
+//! git 2.17 or newer is needed. A cache that belongs to another user needs 2.38.
+//!
+//! Environment and code are prepared one after the other: an environment takes some twenty milliseconds.
+//! Addresses of submodules are rewritten to the protocol of their repository only for the host of that
+//! repository, `git_host`, and the hosts of extra logins.
 
 mod build;
 pub mod code;
@@ -52,9 +70,10 @@ mod tools;
 pub mod trial;
 
 pub use build::build;
+pub use code::askpass;
 pub use error::{BuildError, FileError, Stage};
 pub use host::{Host, Level, Phase, PhaseEvent};
 pub use request::{
-    BuildRequest, EnvSettings, GitSettings, PackageManagerKind, PackageManagerSettings, PreparedEnvironment,
-    VcsCacheSettings,
+    BuildRequest, Credential, EnvSettings, GitSettings, HgSettings, Lfs, PackageManagerKind,
+    PackageManagerSettings, PreparedEnvironment, VcsCacheSettings,
 };

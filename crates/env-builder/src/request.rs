@@ -40,15 +40,54 @@ pub struct EnvSettings {
     pub force_git_root_python_path: bool,
     /// `-O` level of the interpreter (`execute --optimization`): 0, 1 or 2.
     pub optimization: u8,
+    /// `agent.custom_build_script`: a program that prepares the environment instead of the builder.
+    pub custom_build_script: Option<String>,
     /// Git.
     pub git: GitSettings,
+    /// Mercurial.
+    pub hg: HgSettings,
     /// `agent.vcs_cache`.
     pub vcs_cache: VcsCacheSettings,
     /// `agent.package_manager`.
     pub package_manager: PackageManagerSettings,
 }
 
-/// How repositories are reached.
+/// A login for one host.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// User name.
+    pub user: String,
+    /// Password or token.
+    pub pass: Secret,
+    /// The host that gets it, or with [`GitSettings::host_match_prefix`] the beginning of the addresses
+    /// that get it. An entry without it is passed over with a warning.
+    pub host: Option<String>,
+}
+
+/// What is done about files that are kept in Git LFS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lfs {
+    /// They are fetched where git-lfs is installed; elsewhere a warning says that they are missing.
+    #[default]
+    Auto,
+    /// They are left as pointers.
+    Skip,
+    /// They are fetched; without git-lfs a repository that has such files is an error.
+    Pull,
+}
+
+impl From<&str> for Lfs {
+    /// `skip` and `pull` as they are called, everything else is `auto`.
+    fn from(text: &str) -> Self {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "skip" => Self::Skip,
+            "pull" => Self::Pull,
+            _ => Self::Auto,
+        }
+    }
+}
+
+/// How git repositories are reached.
 #[derive(Debug, Clone)]
 pub struct GitSettings {
     /// `agent.git_user`, or the variable or option that replaces it.
@@ -58,6 +97,19 @@ pub struct GitSettings {
     /// `agent.git_host`: the only host that gets user and password; without it, the host of the
     /// task's repository does.
     pub host: Option<String>,
+    /// `agent.git_host_match_prefix`: hosts of logins are beginnings of addresses.
+    pub host_match_prefix: bool,
+    /// `agent.git.extra_credentials`: logins for more hosts; the first that fits wins over the above.
+    pub extra_credentials: Vec<Credential>,
+    /// `agent.enable_git_ask_pass`; when off, the login of the task's repository is a header of its host.
+    pub enable_ask_pass: bool,
+    /// A program that begins with [`askpass::intercept`](crate::askpass::intercept) and is called by git
+    /// when a server wants a login. Without one, it is as if `enable_ask_pass` were off.
+    pub ask_pass_program: Option<PathBuf>,
+    /// `agent.git_use_ms_entra_token`: the password is a bearer token.
+    pub use_ms_entra_token: bool,
+    /// `agent.git_use_azure_pat`: the password is a personal access token of Azure DevOps.
+    pub use_azure_pat: bool,
     /// `agent.force_git_ssh_protocol`.
     pub force_ssh_protocol: bool,
     /// `agent.force_git_ssh_user`.
@@ -66,8 +118,20 @@ pub struct GitSettings {
     pub force_ssh_port: Option<u16>,
     /// `agent.translate_ssh`: use https for ssh addresses when user and password are known.
     pub translate_ssh: bool,
-    /// `agent.git_fetch_args`.
+    /// `agent.translate_ssl_replacement_scheme`.
+    pub replacement_scheme: String,
+    /// `agent.git_fetch_args`. What they say about submodules is passed over.
     pub fetch_args: Vec<String>,
+    /// `agent.git_clone_args`, for example `--filter=blob:none`.
+    pub clone_args: Vec<String>,
+    /// `agent.git_retries`: how often a clone or fetch is repeated after a fault of the network.
+    pub retries: u32,
+    /// `agent.git_ignore_submodule_errors`.
+    pub ignore_submodule_errors: bool,
+    /// `agent.git_lfs`.
+    pub lfs: Lfs,
+    /// `agent.git_apply_skip_binary`: leave out changes of binary files whose content the task lacks.
+    pub apply_skip_binary: bool,
 }
 
 impl Default for GitSettings {
@@ -76,15 +140,40 @@ impl Default for GitSettings {
             user: None,
             pass: None,
             host: None,
+            host_match_prefix: false,
+            extra_credentials: Vec::new(),
+            enable_ask_pass: true,
+            ask_pass_program: None,
+            use_ms_entra_token: false,
+            use_azure_pat: false,
             force_ssh_protocol: false,
             force_ssh_user: None,
             force_ssh_port: None,
             translate_ssh: true,
-            fetch_args: ["--all", "--tags", "--recurse-submodules"]
-                .map(String::from)
-                .to_vec(),
+            replacement_scheme: "https".to_owned(),
+            fetch_args: ["--all", "--tags"].map(String::from).to_vec(),
+            clone_args: Vec::new(),
+            retries: 2,
+            ignore_submodule_errors: false,
+            lfs: Lfs::Auto,
+            apply_skip_binary: false,
         }
     }
+}
+
+/// How Mercurial repositories are reached: those whose address begins with `hg+`, or all.
+#[derive(Debug, Clone, Default)]
+pub struct HgSettings {
+    /// `agent.vcs_type: hg`: every repository is one of Mercurial.
+    pub always: bool,
+    /// `agent.hg_user`.
+    pub user: Option<String>,
+    /// `agent.hg_pass`.
+    pub pass: Option<Secret>,
+    /// `agent.hg_host`: the only host that gets them; without it, the host of the repository does.
+    pub host: Option<String>,
+    /// `agent.hg.extra_credentials`.
+    pub extra_credentials: Vec<Credential>,
 }
 
 /// The cache of clones.
@@ -98,6 +187,10 @@ pub struct VcsCacheSettings {
     pub always_fetch: bool,
     /// `agent.vcs_cache.clone_on_pull_fail`: clone anew when fetching fails.
     pub clone_on_pull_fail: bool,
+    /// `agent.vcs_cache.max_entries`: most clones that are kept; 0 for any number.
+    pub max_entries: u64,
+    /// `agent.vcs_cache.max_size_gb`, in bytes: most that all clones together take; 0 for any size.
+    pub max_bytes: u64,
 }
 
 impl Default for VcsCacheSettings {
@@ -107,6 +200,8 @@ impl Default for VcsCacheSettings {
             path: PathBuf::from("/var/tmp/clearml-vcs-cache"),
             always_fetch: false,
             clone_on_pull_fail: false,
+            max_entries: 200,
+            max_bytes: 100 << 30,
         }
     }
 }

@@ -126,3 +126,24 @@ pub(crate) fn is_true(value: &str) -> bool {
         "1" | "true" | "yes" | "on" | "y" | "t"
     )
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use clearml_support::command::CancelToken;
+
+    use super::*;
+
+    /// A host that hears nothing.
+    #[derive(Default)]
+    pub(crate) struct Silent(CancelToken);
+
+    impl Host for Silent {
+        fn line(&self, _: Level, _: &str) {}
+        fn phase(&self, _: Phase, _: PhaseEvent) {}
+        fn report_packages(&self, _: &[String]) {}
+        fn report_commit(&self, _: &str) {}
+        fn cancel(&self) -> &CancelToken {
+            &self.0
+        }
+    }
+}

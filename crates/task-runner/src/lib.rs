@@ -56,6 +56,7 @@ mod shipper;
 mod spawn;
 pub mod umask;
 
+pub use clearml_env_builder::askpass;
 pub use execute::{ExecuteError, ExecuteOptions, execute};
 pub use phase::Phase;
 pub use record::{RunInputs, RunOptions, RunRecord, Timeline};

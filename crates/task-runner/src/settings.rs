@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clearml_agent_config::{
-    ConfigError, Credentials, HttpMethod, InitialConnect, PackageManager, Settings, Sources, TlsVerify,
-    declarations,
+    ConfigError, Credentials, GitCredential, HttpMethod, InitialConnect, PackageManager, Settings, Sources,
+    TlsVerify, declarations,
 };
 use clearml_api_client as api;
 use clearml_api_client::{Auth, ClientOptions};
@@ -104,12 +104,21 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             force_ssh_port: agent.git.force_ssh_port,
             translate_ssh: agent.git.translate_ssh,
             fetch_args: agent.git.fetch_args.clone(),
+            host_match_prefix: agent.git.host_match_prefix,
+            extra_credentials: agent.git.extra_credentials.iter().map(credential).collect(),
+            enable_ask_pass: agent.git.enable_ask_pass,
+            ask_pass_program: Some(crate::spawn::this_program()),
+            replacement_scheme: agent.git.ssl_replacement_scheme.clone(),
+            ..env::GitSettings::default()
         },
+        hg: env::HgSettings::default(),
+        custom_build_script: None,
         vcs_cache: env::VcsCacheSettings {
             enabled: agent.vcs_cache.enabled,
             path: agent.vcs_cache.path.clone(),
             always_fetch: false,
             clone_on_pull_fail: agent.git.clone_on_pull_fail,
+            ..env::VcsCacheSettings::default()
         },
         package_manager: env::PackageManagerSettings {
             kind: match packages.kind {
@@ -129,6 +138,14 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             force_original_requirements: packages.force_original_requirements,
             pip_legacy_resolver: packages.pip_legacy_resolver.clone(),
         },
+    }
+}
+
+fn credential(entry: &GitCredential) -> env::Credential {
+    env::Credential {
+        user: entry.user.clone(),
+        pass: entry.pass.clone(),
+        host: entry.host.clone(),
     }
 }
 

@@ -1,26 +1,29 @@
 //! Starting git: which arguments and variables every call has, and what its failures mean.
 //!
-//! Nothing is written to the user's configuration and no secret is in an argument: a login travels in
-//! `GIT_CONFIG_KEY_n`/`GIT_CONFIG_VALUE_n` (git 2.31 or newer) as an HTTP header for one host.
+//! Nothing is written to the user's configuration, and no secret is in an argument or a variable: git asks
+//! our own program for logins ([`askpass`]), or reads a header from a file in memory.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use base64::Engine;
 use clearml_support::command::{Command, CommandError};
-use clearml_support::secret::Secret;
 
-use crate::code::repo_url::Access;
+use crate::code::askpass;
+use crate::code::credentials::Access;
 use crate::error::FileError;
+use crate::request::Lfs;
 use crate::tools::Context;
 
 /// Options of every call: no hooks, no transport that runs a command, no background jobs, no
-/// submodules on the way, and no complaint about caches that another user owns.
-const OPTIONS: [&str; 8] = [
+/// submodules on the way, no paths in questions for logins, and no complaint about caches that another
+/// user owns.
+const OPTIONS: [&str; 9] = [
     "safe.directory=*",
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "protocol.ext.allow=never",
     "advice.detachedHead=false",
+    "credential.useHttpPath=false",
     "submodule.recurse=false",
     "gc.auto=0",
     "maintenance.auto=false",
@@ -29,7 +32,35 @@ const OPTIONS: [&str; 8] = [
 /// Seconds without a byte after which an HTTP server is given up.
 const SILENCE_SEC: &str = "300";
 /// ssh, which asks nobody and gives a silent server up after five minutes.
-const SSH: &str = "ssh -oBatchMode=yes -oConnectTimeout=60 -oServerAliveInterval=30 -oServerAliveCountMax=10";
+pub(crate) const SSH: &str =
+    "ssh -oBatchMode=yes -oConnectTimeout=60 -oServerAliveInterval=30 -oServerAliveCountMax=10";
+
+/// What makes git fetch files from LFS, as `git lfs install` would have it.
+const LFS_OPTIONS: [&str; 4] = [
+    "filter.lfs.clean=git-lfs clean -- %f",
+    "filter.lfs.smudge=git-lfs smudge -- %f",
+    "filter.lfs.process=git-lfs filter-process",
+    "filter.lfs.required=true",
+];
+
+/// The pause before the first repetition after a fault of the network; every further one is four times as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// What git and curl say about faults that may be gone in a moment, in lower case.
+const TRANSIENT: [&str; 13] = [
+    "could not resolve host",
+    "connection timed out",
+    "operation timed out",
+    "connection refused",
+    "connection reset",
+    "failed to connect",
+    "couldn't connect",
+    "early eof",
+    "unexpected disconnect",
+    "rpc failed",
+    "error: 5",
+    "operation too slow",
+    "gnutls_handshake",
+];
 
 /// Variables that would make git work on another repository than the given one.
 const FOREIGN: [&str; 7] = [
@@ -62,7 +93,28 @@ pub enum GitError {
         status: String,
         /// What it said last.
         last_line: String,
+        /// Whether it looks like a fault of the network that may be gone in a moment.
+        transient: bool,
     },
+    /// A submodule could not be brought to its commit.
+    #[error(
+        "submodule {path}: {last_line}; make it reachable for this worker, or set agent.git_ignore_submodule_errors"
+    )]
+    Submodule {
+        /// Its path, or `(unknown)`.
+        path: String,
+        /// What git said last.
+        last_line: String,
+    },
+    /// Files are kept in Git LFS.
+    #[error(
+        "the repository keeps files in Git LFS, but there is no git-lfs on PATH; install it (for example \
+         `apt-get install git-lfs`), or set agent.git_lfs to skip"
+    )]
+    NoLfs,
+    /// There is no hg.
+    #[error("there is no hg on PATH; install it (for example `apt-get install mercurial`)")]
+    NoMercurial,
     /// The commit, tag or branch is not in the repository.
     #[error("{wanted} does not exist in the repository; was it pushed?")]
     NoRevision {
@@ -84,31 +136,21 @@ pub enum GitError {
 pub(crate) struct Git<'a> {
     context: &'a Context<'a>,
     program: PathBuf,
-    header: Option<(String, String)>,
+    access: Option<&'a Access>,
+    /// Whether git-lfs is there and wanted.
+    pub(crate) lfs: bool,
 }
 
 impl<'a> Git<'a> {
-    /// Finds git. The login of `access` goes along with every call.
-    pub(crate) fn new(context: &'a Context<'a>, access: Option<&Access>) -> Result<Self, GitError> {
+    /// Finds git. The logins of `access` go along with every call.
+    pub(crate) fn new(context: &'a Context<'a>, access: Option<&'a Access>) -> Result<Self, GitError> {
         let program = context.find_program("git").ok_or(GitError::NotInstalled)?;
-        let header = access.and_then(|access| {
-            let (user, pass) = access.login.as_ref()?;
-            let pair = format!("{user}:{}", pass.expose());
-            let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
-            context.redactor.add(pass);
-            if pass.is_empty() {
-                context.redactor.add(&Secret::new(user.clone()));
-            }
-            context.redactor.add(&Secret::new(encoded.clone()));
-            Some((
-                format!("http.{}.extraHeader", access.header_scope),
-                format!("Authorization: Basic {encoded}"),
-            ))
-        });
+        let lfs = context.settings.git.lfs != Lfs::Skip && context.find_program("git-lfs").is_some();
         Ok(Self {
             context,
             program,
-            header,
+            access,
+            lfs,
         })
     }
 
@@ -118,22 +160,44 @@ impl<'a> Git<'a> {
         for name in FOREIGN {
             command = command.env_remove(name);
         }
-        if let Some((key, value)) = &self.header {
-            let count = self
-                .context
-                .var("GIT_CONFIG_COUNT")
-                .and_then(|n| n.parse().ok())
-                .unwrap_or(0_usize);
-            command = command
-                .env("GIT_CONFIG_COUNT", (count + 1).to_string())
-                .env(format!("GIT_CONFIG_KEY_{count}"), key)
-                .env(format!("GIT_CONFIG_VALUE_{count}"), value);
-        }
         // Messages are searched for known phrases.
         command = command.env("LC_ALL", "C");
-        OPTIONS
+        if self.context.settings.git.lfs == Lfs::Skip {
+            command = command.env("GIT_LFS_SKIP_SMUDGE", "1");
+        }
+        let mut options: Vec<String> = OPTIONS.map(str::to_owned).to_vec();
+        if self.lfs {
+            options.extend(LFS_OPTIONS.map(str::to_owned));
+        }
+        if let Some(access) = self.access {
+            options.extend(access.options.iter().cloned());
+            if let Some(header) = &access.header {
+                options.push(format!("include.path={}", header.path().display()));
+            }
+            command = self.with_helper(command, access);
+        }
+        options
             .iter()
             .fold(command, |command, option| command.arg("-c").arg(option))
+    }
+
+    fn with_helper(&self, command: Command, access: &Access) -> Command {
+        let (Some(rules), Some(program)) = (&access.rules, &self.context.settings.git.ask_pass_program)
+        else {
+            return command;
+        };
+        // Seen from git, /proc/self is git.
+        let program = match program.strip_prefix("/proc/self") {
+            Ok(rest) => Path::new("/proc").join(std::process::id().to_string()).join(rest),
+            Err(_) => program.clone(),
+        };
+        let command = command
+            .env("GIT_ASKPASS", program)
+            .env(askpass::RULES, rules.path());
+        match self.context.var("GIT_ASKPASS") {
+            Some(next) => command.env(askpass::NEXT, next),
+            None => command,
+        }
     }
 
     /// Runs a command with its output on the console; failure is an error.
@@ -142,11 +206,53 @@ impl<'a> Git<'a> {
         if ended.status.success() {
             return Ok(());
         }
+        let transient = ended.tail.iter().any(|line| is_transient(line));
         Err(GitError::Failed {
             doing,
             status: ended.status.to_string(),
             last_line: ended.last_line(),
+            transient,
         })
+    }
+
+    /// Like [`Git::run`], but repeats what failed for want of a network. `before` runs before each repetition.
+    pub(crate) fn run_patiently(
+        &self,
+        doing: &'static str,
+        command: &Command,
+        before: impl Fn() -> Result<(), FileError>,
+    ) -> Result<(), GitError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..self.context.settings.git.retries {
+            match self.run(doing, command) {
+                Err(GitError::Failed { transient: true, .. }) => {}
+                result => return result,
+            }
+            self.context.warn(&format!(
+                "{doing} failed for want of a network; once more in {} s",
+                pause.as_secs()
+            ));
+            self.sleep(pause)?;
+            pause *= 4;
+            before()?;
+        }
+        self.run(doing, command)
+    }
+
+    fn sleep(&self, pause: Duration) -> Result<(), GitError> {
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            if self.context.host.cancel().is_cancelled() {
+                return Err(GitError::Cancelled);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Whether a command that prints nothing of interest succeeds.
+    pub(crate) fn succeeds(&self, command: &Command) -> Result<bool, GitError> {
+        Ok(command.output()?.status.success())
     }
 
     /// The commit that a revision names, if it is in this repository.
@@ -159,6 +265,11 @@ impl<'a> Git<'a> {
         let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         Ok(Some(id).filter(|id| output.status.success() && is_full_id(id)))
     }
+}
+
+fn is_transient(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    TRANSIENT.iter().any(|phrase| line.contains(phrase))
 }
 
 /// Never ask a person for anything, and never wait for a server that has fallen silent, unless the user's

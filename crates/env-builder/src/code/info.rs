@@ -105,7 +105,7 @@ impl ExecutionInfo {
 }
 
 /// The class of an interpreter name; `None` when it is neither Python nor a known shell.
-fn class_of(binary: &str) -> Option<Interpreter> {
+pub(crate) fn class_of(binary: &str) -> Option<Interpreter> {
     match binary.rsplit('/').next().unwrap_or_default() {
         "" => Some(Interpreter::Python),
         name if name.starts_with("python") => Some(Interpreter::Python),

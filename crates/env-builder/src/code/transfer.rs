@@ -3,36 +3,90 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{FileError, at};
 
-/// Entries of `.git` that belong to the cached clone's own work tree, or that we do not want to run.
-const SKIPPED: [&str; 6] = [
-    "index",
-    "hooks",
-    "worktrees",
-    "modules",
-    "FETCH_HEAD",
-    "ORIG_HEAD",
-];
+/// Which commits have all their submodules in this clone: one empty file each. Only in the cache.
+pub(crate) const COMPLETE: &str = "clearml-complete";
 
-/// Transfers the folder `from` to `to`, which does not exist yet.
+/// Entries of `.git` that belong to the cached clone's own work tree, or that we do not want to run.
+const SKIPPED: [&str; 6] = ["index", "hooks", "worktrees", COMPLETE, "FETCH_HEAD", "ORIG_HEAD"];
+
+/// Transfers the folder `from` to `to`, which does not exist yet, with those of its submodules.
 ///
 /// # Errors
 ///
 /// When the file system refuses.
 pub(crate) fn git_folder(from: &Path, to: &Path) -> Result<(), FileError> {
     fs::create_dir_all(to).map_err(at("creating", to))?;
-    for entry in fs::read_dir(from).map_err(at("reading", from))? {
-        let entry = entry.map_err(at("reading", from))?;
-        let name = entry.file_name();
+    for name in names(from)? {
         if SKIPPED.iter().any(|skipped| name == *skipped) {
             continue;
         }
-        tree(&entry.path(), &to.join(&name), name == "objects")?;
+        let (from, to) = (from.join(&name), to.join(&name));
+        if name == "modules" {
+            modules(&from, &to)?;
+        } else if name == "lfs" {
+            let objects = from.join("objects");
+            if objects.is_dir() {
+                fs::create_dir(&to).map_err(at("creating", &to))?;
+                tree(&objects, &to.join("objects"), true)?;
+            }
+        } else {
+            tree(&from, &to, name == "objects")?;
+        }
     }
     Ok(())
+}
+
+/// Submodules lie under their names, which may contain slashes.
+fn modules(from: &Path, to: &Path) -> Result<(), FileError> {
+    for name in names(from)? {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if is_git_folder(&from) {
+            git_folder(&from, &to)?;
+        } else if from.is_dir() && !from.is_symlink() {
+            modules(&from, &to)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_git_folder(path: &Path) -> bool {
+    path.join("HEAD").is_file() && path.join("objects").is_dir()
+}
+
+/// The `.git` folder itself and those of all its submodules.
+pub(crate) fn with_modules(git_folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let mut found = vec![git_folder.to_owned()];
+    let mut open = vec![git_folder.join("modules")];
+    while let Some(folder) = open.pop() {
+        if !folder.is_dir() {
+            continue;
+        }
+        for name in names(&folder)? {
+            let path = folder.join(name);
+            if is_git_folder(&path) {
+                open.push(path.join("modules"));
+                found.push(path);
+            } else if !path.is_symlink() {
+                open.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>, FileError> {
+    let entries = fs::read_dir(folder).map_err(at("reading", folder))?;
+    entries
+        .map(|entry| {
+            entry
+                .map(|entry| entry.file_name())
+                .map_err(at("reading", folder))
+        })
+        .collect()
 }
 
 fn tree(from: &Path, to: &Path, link: bool) -> Result<(), FileError> {
@@ -41,8 +95,7 @@ fn tree(from: &Path, to: &Path, link: bool) -> Result<(), FileError> {
         .file_type();
     if kind.is_dir() {
         fs::create_dir(to).map_err(at("creating", to))?;
-        for entry in fs::read_dir(from).map_err(at("reading", from))? {
-            let name = entry.map_err(at("reading", from))?.file_name();
+        for name in names(from)? {
             tree(&from.join(&name), &to.join(&name), link)?;
         }
         return Ok(());

@@ -83,6 +83,8 @@ impl Bench {
         // Shared between tests on purpose: it is shared between agents too.
         settings.caches_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("env-builder-caches");
         settings.vcs_cache.path = temp.path().join("vcs-cache");
+        settings.git.retries = 0;
+        settings.git.ask_pass_program = Some(ask_pass_program());
         Self {
             temp,
             settings,
@@ -141,6 +143,25 @@ impl Bench {
         (root, commit)
     }
 
+    /// A repository beside [`Bench::repository`]'s; its commit.
+    pub(crate) fn module(&self, name: &str, files: &[(&str, &str)]) -> String {
+        let root = self.path("origin").join(name);
+        fs::create_dir_all(&root).unwrap();
+        git(&root, &["init", "-q", "-b", "main"]);
+        git(&root, &["config", "user.email", "someone@example.com"]);
+        git(&root, &["config", "user.name", "Someone"]);
+        commit(&root, files)
+    }
+
+    /// Makes `path` a submodule at `url`, without looking whether that is reachable.
+    pub(crate) fn add_module(&self, repository: &Path, path: &str, url: &str, commit: &str) {
+        let text = format!("[submodule \"{path}\"]\n\tpath = {path}\n\turl = {url}\n");
+        fs::write(repository.join(".gitmodules"), text).unwrap();
+        fs::create_dir_all(repository.join(path)).unwrap();
+        let entry = format!("160000,{commit},{path}");
+        git(repository, &["update-index", "--add", "--cacheinfo", &entry]);
+    }
+
     /// A wheel in `wheels`, to be found without an index.
     pub(crate) fn wheel(&mut self, name: &str, version: &str) {
         let folder = self.path("wheels");
@@ -150,6 +171,29 @@ impl Bench {
     }
 }
 
+/// The example beside this test, which cargo builds with it.
+fn ask_pass_program() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let program = own.parent().unwrap().parent().unwrap().join("examples/askpass");
+    assert!(
+        program.is_file(),
+        "{} is missing: cargo build -p clearml-env-builder --examples",
+        program.display()
+    );
+    program
+}
+
+/// Whether a program is there; says that the test is skipped where it is not.
+pub(crate) fn has(program: &str, test: &str) -> bool {
+    let found = Path::new(program).is_file()
+        || std::env::split_paths(&std::env::var_os("PATH").unwrap())
+            .any(|folder| folder.join(program).is_file());
+    if !found {
+        eprintln!("SKIPPED {test}: there is no {program}");
+    }
+    found
+}
+
 /// Writes files and commits them; the commit.
 pub(crate) fn commit(root: &Path, files: &[(&str, &str)]) -> String {
     for (name, text) in files {
@@ -157,7 +201,14 @@ pub(crate) fn commit(root: &Path, files: &[(&str, &str)]) -> String {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    git(root, &["add", "-A"]);
+    if !files.is_empty() {
+        let names = files.iter().map(|(name, _)| *name);
+        let args: Vec<&str> = ["add", "--"].into_iter().chain(names).collect();
+        git(root, &args);
+    }
+    if root.join(".gitmodules").exists() {
+        git(root, &["add", ".gitmodules"]);
+    }
     git(root, &["commit", "-q", "--allow-empty", "-m", "change"]);
     git(root, &["rev-parse", "HEAD"])
 }

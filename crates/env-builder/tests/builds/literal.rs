@@ -196,7 +196,7 @@ fn what_can_not_be_started_is_an_error_with_its_stage() {
         (
             json!({"entry_point": "nb.ipynb", "diff": "", "binary": "python3"}),
             Stage::Launch,
-            "notebook",
+            "\"nb.ipynb\" does not exist",
         ),
     ] {
         let (result, host) = bench.build(script);

@@ -5,7 +5,10 @@
     reason = "a test that can't prepare its bench has failed"
 )]
 
+mod canary;
 mod common;
 mod literal;
+mod logins;
 mod packages;
 mod repository;
+mod web;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crate::common::{Bench, Recorder, commit, git};
 use clearml_env_builder::{Phase, Stage};
 use clearml_support::lock::FileLock;
-use clearml_support::secret::Secret;
 use serde_json::{Value, json};
 
 const MAIN: &str = "import sys\nprint('committed', sys.argv[1:])\n";
@@ -358,56 +357,6 @@ fn nothing_of_the_user_is_changed_or_run() {
         .unwrap();
     assert_eq!(fs::read_to_string(home.join(".gitconfig")).unwrap(), config);
     assert!(!mark.exists());
-}
-
-#[test]
-fn a_login_is_neither_in_arguments_nor_in_files_nor_on_the_console() {
-    let mut bench = Bench::new();
-    let bin = bench.path("bin");
-    fs::create_dir(&bin).unwrap();
-    let (log, real) = (bench.path("log"), which("git"));
-    let wrapper = format!(
-        "#!/bin/sh\nprintf 'argv %s\\n' \"$*\" >> {0}\nenv | grep ^GIT_CONFIG_ >> {0}\nexec {1} \"$@\"\n",
-        log.display(),
-        real.display()
-    );
-    fs::write(bin.join("git"), wrapper).unwrap();
-    fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
-    let path = format!("{}:{}", bin.display(), bench.settings.env["PATH"]);
-    bench.env("PATH", path);
-    bench.settings.git.user = Some("robot".into());
-    bench.settings.git.pass = Some(Secret::new("geheim-42"));
-    // Nothing listens there, so that the clone fails at once.
-    for address in [
-        "http://127.0.0.1:1/r.git",
-        "http://me:geheim-42@127.0.0.1:1/r.git",
-    ] {
-        let mut task = script(Path::new("x"), "", "");
-        task["repository"] = address.into();
-        let (result, host) = bench.build(task);
-        let text = format!("{}\n{}", result.unwrap_err(), host.console());
-        assert!(text.contains("failed cloning repository"), "{text}");
-        assert!(!text.contains("geheim"), "{text}");
-    }
-    let log = fs::read_to_string(log).unwrap();
-    for line in log.lines().filter(|line| line.starts_with("argv")) {
-        assert!(!line.contains("geheim") && !line.contains("cm9ib3Q6"), "{line}");
-    }
-    assert!(
-        log.contains("GIT_CONFIG_KEY_0=http.http://127.0.0.1:1/.extraHeader"),
-        "{log}"
-    );
-    assert!(
-        log.contains("GIT_CONFIG_VALUE_0=Authorization: Basic cm9ib3Q6Z2VoZWltLTQy"),
-        "{log}"
-    );
-}
-
-fn which(name: &str) -> std::path::PathBuf {
-    std::env::split_paths(&std::env::var_os("PATH").unwrap())
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
-        .unwrap()
 }
 
 #[test]

@@ -1,0 +1,95 @@
+//! Submodules: fetched once into the cached clone, checked out from there into every working copy.
+//!
+//! Logins are bound to hosts ([`credentials`](crate::code::credentials)), so a submodule elsewhere gets
+//! none. Addresses relative to the repository are resolved by git against the address it was cloned from.
+
+use std::fs;
+use std::path::Path;
+
+use crate::code::git::{Git, GitError};
+use crate::code::transfer::COMPLETE;
+use crate::error::at;
+use crate::tools::Context;
+
+/// Brings the submodules of a commit into the cached clone, unless they are there. Whether there was
+/// anything to do.
+pub(crate) fn complete(
+    context: &Context<'_>,
+    git: &Git<'_>,
+    clone: &Path,
+    commit: &str,
+) -> Result<bool, GitError> {
+    let present = git
+        .command(clone)
+        .args(["cat-file", "-e"])
+        .arg(format!("{commit}:.gitmodules"));
+    if !git.succeeds(&present)? {
+        return Ok(false);
+    }
+    let marks = clone.join(".git").join(COMPLETE);
+    let mark = marks.join(commit);
+    if mark.exists() {
+        return Ok(false);
+    }
+    let checkout = git
+        .command(clone)
+        .env("GIT_LFS_SKIP_SMUDGE", "1")
+        .args(["checkout", "--quiet", "--force", "--detach", commit]);
+    git.run("checking out in the cache", &checkout)?;
+    if update(context, git, clone)? {
+        fs::create_dir_all(&marks).map_err(at("creating", &marks))?;
+        fs::write(&mark, "").map_err(at("writing", &mark))?;
+    }
+    Ok(true)
+}
+
+/// Checks the submodules of a working copy out. What the cached clone has is not fetched again.
+pub(crate) fn check_out(context: &Context<'_>, git: &Git<'_>, root: &Path) -> Result<(), GitError> {
+    if root.join(".gitmodules").exists() {
+        update(context, git, root)?;
+    }
+    Ok(())
+}
+
+/// Whether all of them came.
+fn update(context: &Context<'_>, git: &Git<'_>, root: &Path) -> Result<bool, GitError> {
+    let sync = git
+        .command(root)
+        .args(["submodule", "--quiet", "sync", "--recursive"]);
+    let update = git.command(root).args([
+        "submodule",
+        "--quiet",
+        "update",
+        "--init",
+        "--recursive",
+        "--force",
+    ]);
+    for command in [sync, update] {
+        let ended = context.stream(&command)?;
+        if ended.status.success() {
+            continue;
+        }
+        let path = ended.tail.iter().rev().find_map(|line| path_in(line));
+        let path = path.unwrap_or("(unknown)");
+        let inside = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path));
+        let path = inside.display().to_string();
+        // What comes after the first one only says that the whole failed as well.
+        let cause = ended.tail.iter().find(|line| line.starts_with("fatal: "));
+        let reason = cause.cloned().unwrap_or_else(|| ended.last_line());
+        if !context.settings.git.ignore_submodule_errors {
+            return Err(GitError::Submodule {
+                path,
+                last_line: reason,
+            });
+        }
+        context.warn(&format!("submodule {path} is missing: {reason}"));
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// The path in `… submodule path 'a/b' …`.
+fn path_in(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once("submodule path '")?;
+    rest.split_once('\'').map(|(path, _)| path)
+}
