@@ -13,13 +13,22 @@ use crate::feature::Feature;
 
 /// A dotted version number; missing parts count as zero, so `2.9 < 2.13` and `2.13 == 2.13.0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Version([u32; 3]);
+pub struct Version([u16; 3]);
 
 impl Version {
     /// The version `major.minor`.
     #[must_use]
     pub const fn new(major: u32, minor: u32) -> Self {
-        Self([major, minor, 0])
+        Self([narrow(major), narrow(minor), 0])
+    }
+}
+
+/// Two bytes are enough for parts of versions, and errors carry versions.
+const fn narrow(part: u32) -> u16 {
+    if part > u16::MAX as u32 {
+        u16::MAX
+    } else {
+        part as u16
     }
 }
 
