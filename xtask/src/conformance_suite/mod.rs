@@ -10,6 +10,9 @@
 
 mod editing;
 mod endpoints;
+mod endpoints_data;
+mod endpoints_queues;
+mod endpoints_system;
 mod endpoints_tasks;
 mod events;
 mod files;
@@ -93,7 +96,12 @@ pub fn cases() -> Vec<Case> {
         events::CASES,
         files::CASES,
     ];
-    let contracts = [endpoints::CONTRACTS, endpoints_tasks::CONTRACTS];
+    let contracts = [
+        endpoints_system::CONTRACTS,
+        endpoints_tasks::CONTRACTS,
+        endpoints_queues::CONTRACTS,
+        endpoints_data::CONTRACTS,
+    ];
     let endpoints = contracts.into_iter().flatten().map(|contract| Case {
         id: contract.endpoint,
         title: contract.purpose,
