@@ -31,17 +31,20 @@ pub struct ServedQueue {
 pub enum QueueError {
     /// No queue has this name.
     #[error(
-        "no queue is named {name:?}{}; check --queue, or add --create-queue",
+        "Could not find queue with name/id {name:?}; check --queue, or add --create-queue{}",
         suggest(suggestions)
     )]
     NotFound {
         /// What was asked for.
         name: String,
-        /// Names that look similar, best first.
-        suggestions: Vec<String>,
+        /// Queues whose names look similar, best first: id and name.
+        suggestions: Vec<(String, String)>,
     },
     /// The names of several queues differ only in upper and lower case.
-    #[error("the queue name {name:?} is ambiguous: {}; give the id of one of them", ids.join(", "))]
+    #[error(
+        "Found multiple queues with name {name:?}; give the id of one of them:{}",
+        bullets(ids)
+    )]
     Ambiguous {
         /// What was asked for.
         name: String,
@@ -66,11 +69,18 @@ pub enum QueueError {
     },
 }
 
-fn suggest(names: &[String]) -> String {
-    match names {
-        [] => " (there is none with a similar name)".to_owned(),
-        names => format!(" (similar: {})", names.join(", ")),
+fn suggest(queues: &[(String, String)]) -> String {
+    if queues.is_empty() {
+        return String::new();
     }
+    let lines: Vec<String> = queues.iter().map(|(id, name)| format!("({id}) {name}")).collect();
+    format!(". Did you mean this?{}", bullets(&lines))
+}
+
+fn bullets(lines: &[String]) -> String {
+    let shown = lines.iter().take(SUGGESTIONS).map(|line| format!("\n* {line}"));
+    let more = (lines.len() > SUGGESTIONS).then(|| "\n...".to_owned());
+    shown.chain(more).collect()
 }
 
 /// Whether text is taken for an id, as the Python agent does: 30 or more of `a-f`, `0-9` and `-`.
@@ -112,19 +122,25 @@ pub fn pick(name: &str, queues: &[Queue]) -> Result<QueueId, QueueError> {
     }
 }
 
-fn similar(name: &str, queues: &[Queue]) -> Vec<String> {
+fn similar(name: &str, queues: &[Queue]) -> Vec<(String, String)> {
     let folded = name.to_lowercase();
-    let mut scored: Vec<(f64, &str)> = queues
+    let mut scored: Vec<(f64, &str, String)> = queues
         .iter()
-        .filter_map(|queue| queue.name.as_deref())
-        .map(|other| (strsim::jaro_winkler(&folded, &other.to_lowercase()), other))
-        .filter(|(score, _)| *score > 0.6)
+        .filter_map(|queue| Some((queue.name.as_deref()?, queue.id.as_ref()?)))
+        .map(|(other, id)| {
+            (
+                strsim::jaro_winkler(&folded, &other.to_lowercase()),
+                other,
+                id.to_string(),
+            )
+        })
+        .filter(|(score, ..)| *score > 0.6)
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
     scored
         .into_iter()
         .take(SUGGESTIONS)
-        .map(|(_, other)| other.to_owned())
+        .map(|(_, other, id)| (id, other.to_owned()))
         .collect()
 }
 
@@ -261,7 +277,11 @@ mod tests {
             "the exact one of three"
         );
         let error = pick("cPU", &all).unwrap_err().to_string();
-        assert!(error.contains("id-cpu, id-CPU, id-Cpu"), "{error}");
+        assert!(
+            error.starts_with("Found multiple queues with name \"cPU\""),
+            "{error}"
+        );
+        assert!(error.ends_with(":\n* id-cpu\n* id-CPU\n* id-Cpu"), "{error}");
     }
 
     #[test]
@@ -276,11 +296,22 @@ mod tests {
         };
         assert_eq!(suggestions.len(), SUGGESTIONS);
         assert!(
-            suggestions.iter().all(|name| name.starts_with("training")),
+            suggestions
+                .iter()
+                .all(|(id, name)| name.starts_with("training") && *id == format!("id-{name}")),
             "{suggestions:?}"
         );
         let error = pick("q", &[]).unwrap_err().to_string();
-        assert!(error.contains("--create-queue"), "{error}");
+        let expected = "Could not find queue with name/id \"q\"; check --queue, or add --create-queue";
+        assert_eq!(error, expected);
+        let error = pick("othe", &queues(&names)).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!(
+                "{}. Did you mean this?\n* (id-other) other",
+                expected.replace("\"q\"", "\"othe\"")
+            )
+        );
     }
 
     #[test]

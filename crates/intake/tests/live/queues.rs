@@ -31,7 +31,8 @@ async fn an_unknown_queue_is_an_error_or_is_created() {
         .await
         .unwrap_err();
     assert!(matches!(error, QueueError::NotFound { .. }));
-    assert!(error.to_string().contains("similar: work"), "{error}");
+    let shown = error.to_string();
+    assert!(shown.contains("Did you mean this?") && shown.ends_with(") work"), "{shown}");
     let created = resolve_queues(&world.client, &names(&["a.b (new)"]), true)
         .await
         .unwrap();
