@@ -95,6 +95,7 @@ mod events_manage;
 mod feature;
 mod files;
 mod follow;
+mod headers;
 mod metrics;
 mod models;
 mod options;
