@@ -113,12 +113,15 @@ fn commands_show_no_secret() {
     scene.check_files();
 }
 
+/// What is wrong, the variables that make it so, and the command that meets it.
+type Wrong<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 #[test]
-fn errors_show_no_secret() {
+fn errors_about_the_environment_show_no_secret() {
     let scene = Scene::new();
     let refused = scene.canaries.get("refused");
     let away = format!("http://somebody:{refused}@127.0.0.1:1");
-    let wrong: &[(&str, &[(&str, &str)], &[&str])] = &[
+    let wrong: &[Wrong<'_>] = &[
         (
             "wrong keys",
             &[
@@ -170,6 +173,12 @@ fn errors_show_no_secret() {
             scene.canaries.check(what, stderr.as_bytes());
         }
     }
+}
+
+#[test]
+fn errors_in_files_show_no_secret() {
+    let scene = Scene::new();
+    let refused = scene.canaries.get("refused");
     let broken = [
         (
             "an open quote",
