@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clearml_agent_config::{
-    ConfigError, Credentials, GitCredential, HttpMethod, InitialConnect, PackageManager, Settings, Sources,
-    TlsVerify, declarations,
+    ConfigError, Credentials, GitCredential, HttpMethod, InitialConnect, PackageManager, Settings,
+    Sources, TlsVerify, declarations,
 };
 use clearml_api_client as api;
 use clearml_api_client::{Auth, ClientOptions};
@@ -25,6 +25,7 @@ use crate::shipper::ShipOptions;
 pub struct SettingsError(#[from] ConfigError);
 
 /// Waits of zero would make a busy loop of an outage.
+const PACKAGED_BACKOFF_MAX: Duration = Duration::from_secs(120);
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 /// Options of a client for the configured server.
@@ -66,7 +67,11 @@ pub fn client_options(settings: &Settings) -> Result<ClientOptions, ConfigError>
         .and_then(|version| version.parse().ok());
     // The official client waits 0, 2, 4, … times the factor; ours has no wait of zero, and begins with half.
     options.retry.base = (settings.api.retry_backoff_factor / 2).max(SHORTEST_WAIT);
-    options.retry.cap = settings.api.retry_backoff_max.max(SHORTEST_WAIT);
+    // The packaged two minutes are for a client that gives up some day. This one does not, and its users
+    // should not wait so long after a server is back.
+    if settings.api.retry_backoff_max != PACKAGED_BACKOFF_MAX {
+        options.retry.cap = settings.api.retry_backoff_max.max(SHORTEST_WAIT);
+    }
     options.retry.wait_on_maintenance_forever = settings.api.wait_on_maintenance_forever;
     options.retry.initial_retries = match settings.api.initial_connect {
         InitialConnect::Default => options.retry.initial_retries,
