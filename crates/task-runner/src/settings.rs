@@ -24,8 +24,9 @@ use crate::shipper::ShipOptions;
 #[error("the configuration of the run: {0}")]
 pub struct SettingsError(#[from] ConfigError);
 
-/// Waits of zero would make a busy loop of an outage.
+/// `api.http.retries.backoff_max` where nobody has chosen it.
 const PACKAGED_BACKOFF_MAX: Duration = Duration::from_secs(120);
+/// Waits of zero would make a busy loop of an outage.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 /// Options of a client for the configured server.
