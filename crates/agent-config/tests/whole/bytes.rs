@@ -15,11 +15,12 @@ const MAX_BYTES: usize = 64 << 20;
 /// A file as people write it, to be damaged.
 const VALID: &str = include_str!("valid.conf");
 
-fn campaign() -> ProptestConfig {
+/// So many cases, unless the environment wants another number.
+pub(crate) fn campaign(cases: u32) -> ProptestConfig {
     if std::env::var_os("PROPTEST_CASES").is_some() {
         ProptestConfig::default()
     } else {
-        ProptestConfig::with_cases(96)
+        ProptestConfig::with_cases(cases)
     }
 }
 
@@ -57,7 +58,7 @@ fn the_file_to_damage_is_whole() {
 }
 
 proptest! {
-    #![proptest_config(campaign())]
+    #![proptest_config(campaign(96))]
 
     #[test]
     fn arbitrary_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {

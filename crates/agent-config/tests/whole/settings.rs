@@ -403,7 +403,7 @@ fn what_is_handed_to_a_task_reads_back_as_the_same_configuration() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::bytes::campaign(64))]
 
     #[test]
     fn declared_secrets_never_show(secret in "S3CR3T[ -~]{0,12}", number in 0_usize..16) {
