@@ -99,9 +99,11 @@ fn forms() -> Result<Vec<Form>> {
             let Some(selection) = test_program(target) else {
                 continue;
             };
-            if has_properties(target.src_path.as_std_path())? {
+            let files = property_files(target.src_path.as_std_path())?;
+            if !files.is_empty() {
                 let mut arguments = vec!["--package".to_owned(), package.name.to_string()];
                 arguments.extend(selection);
+                arguments.extend(filters(target, &files));
                 forms.push(Form {
                     name: format!("properties:{}:{}", package.name, target.name),
                     arguments,
@@ -123,12 +125,13 @@ fn test_program(target: &Target) -> Option<Vec<String>> {
     }
 }
 
-/// Whether a program has a property test in its own folder; one that is a single file has only that.
-fn has_properties(root: &Path) -> Result<bool> {
+/// The files of a program that have property tests; a program that is a single file has only that.
+fn property_files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut waiting: Vec<PathBuf> = match root.file_name().and_then(|name| name.to_str()) {
         Some("lib.rs" | "main.rs") => root.parent().map(Path::to_owned).into_iter().collect(),
         _ => vec![root.to_owned()],
     };
+    let mut found = Vec::new();
     while let Some(path) = waiting.pop() {
         if path.is_dir() {
             for entry in fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))? {
@@ -140,11 +143,25 @@ fn has_properties(root: &Path) -> Result<bool> {
                 .lines()
                 .any(|line| line.trim_start().starts_with("proptest! {"))
             {
-                return Ok(true);
+                found.push(path);
             }
         }
     }
-    Ok(false)
+    Ok(found)
+}
+
+/// Only the modules with property tests, where a program has many others that take their time.
+fn filters(target: &Target, files: &[PathBuf]) -> Vec<String> {
+    let whole = !target.kind.contains(&TargetKind::Test) || files.contains(&target.src_path.clone().into());
+    let stems = files
+        .iter()
+        .filter_map(|file| file.file_stem()?.to_str())
+        .map(|stem| format!("{stem}::"));
+    if whole {
+        Vec::new()
+    } else {
+        std::iter::once("--".to_owned()).chain(stems).collect()
+    }
 }
 
 /// Standard hashers are keyed at random. Not zero, which some generators can't begin with.
