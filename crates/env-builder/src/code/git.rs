@@ -43,6 +43,14 @@ const LFS_OPTIONS: [&str; 4] = [
     "filter.lfs.required=true",
 ];
 
+/// What makes git leave such files as pointers, also where its configuration demands git-lfs.
+const WITHOUT_LFS: [&str; 4] = [
+    "filter.lfs.clean=",
+    "filter.lfs.smudge=",
+    "filter.lfs.process=",
+    "filter.lfs.required=false",
+];
+
 /// The pause before the first repetition after a fault of the network; every further one is four times as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// What git and curl say about faults that may be gone in a moment, in lower case.
@@ -162,13 +170,9 @@ impl<'a> Git<'a> {
         }
         // Messages are searched for known phrases.
         command = command.env("LC_ALL", "C");
-        if self.context.settings.git.lfs == Lfs::Skip {
-            command = command.env("GIT_LFS_SKIP_SMUDGE", "1");
-        }
         let mut options: Vec<String> = OPTIONS.map(str::to_owned).to_vec();
-        if self.lfs {
-            options.extend(LFS_OPTIONS.map(str::to_owned));
-        }
+        let lfs = if self.lfs { LFS_OPTIONS } else { WITHOUT_LFS };
+        options.extend(lfs.map(str::to_owned));
         if let Some(access) = self.access {
             options.extend(access.options.iter().cloned());
             if let Some(header) = &access.header {

@@ -21,6 +21,8 @@ pub(crate) struct Recorder {
     pub(crate) phases: Mutex<Vec<(Phase, bool)>>,
     pub(crate) packages: Mutex<Option<Vec<String>>>,
     pub(crate) commit: Mutex<Option<String>>,
+    /// An address and what lies there.
+    pub(crate) file: Mutex<Option<(String, Vec<u8>)>>,
     pub(crate) cancel: CancelToken,
 }
 
@@ -39,6 +41,13 @@ impl Host for Recorder {
     }
     fn report_commit(&self, commit: &str) {
         *self.commit.lock().unwrap() = Some(commit.to_owned());
+    }
+    fn fetch(&self, url: &str) -> Result<Vec<u8>, String> {
+        let file = self.file.lock().unwrap();
+        let found = file.as_ref().filter(|(at, _)| at == url);
+        found
+            .map(|(_, bytes)| bytes.clone())
+            .ok_or_else(|| "no such file".to_owned())
     }
     fn cancel(&self) -> &CancelToken {
         &self.cancel
@@ -113,7 +122,17 @@ impl Bench {
         run: &str,
         host: &Recorder,
     ) -> Result<PreparedEnvironment, BuildError> {
-        let task: Task = serde_json::from_value(json!({"id": "0123abcd", "script": script})).unwrap();
+        self.build_task(json!({"id": "0123abcd", "script": script}), run, host)
+    }
+
+    /// Builds a whole task.
+    pub(crate) fn build_task(
+        &self,
+        task: Value,
+        run: &str,
+        host: &Recorder,
+    ) -> Result<PreparedEnvironment, BuildError> {
+        let task: Task = serde_json::from_value(task).unwrap();
         let request = BuildRequest {
             task: &task,
             settings: &self.settings,
@@ -255,13 +274,18 @@ pub(crate) fn run(prepared: &PreparedEnvironment, settings: &EnvSettings) -> Str
 
 /// Makes a wheel with one module that prints its version.
 pub(crate) fn make_wheel(folder: &Path, name: &str, version: &str) {
+    make_module_wheel(folder, name, version, &format!("VERSION = {version:?}\n"));
+}
+
+/// Makes a wheel with one module of this text.
+pub(crate) fn make_module_wheel(folder: &Path, name: &str, version: &str, text: &str) {
     fs::create_dir_all(folder).unwrap();
     let program = r"
 import sys, zipfile
-folder, name, version = sys.argv[1:]
+folder, name, version, text = sys.argv[1:]
 info = f'{name}-{version}.dist-info'
 with zipfile.ZipFile(f'{folder}/{name}-{version}-py3-none-any.whl', 'w') as z:
-    z.writestr(f'{name}.py', f'VERSION = {version!r}\n')
+    z.writestr(f'{name}.py', text)
     z.writestr(f'{info}/METADATA', f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nName: wrong\n')
     z.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
     z.writestr(f'{info}/RECORD', f'{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n')
@@ -269,7 +293,7 @@ with zipfile.ZipFile(f'{folder}/{name}-{version}-py3-none-any.whl', 'w') as z:
     let status = Command::new("python3")
         .args(["-I", "-c", program])
         .arg(folder)
-        .args([name, version])
+        .args([name, version, text])
         .status()
         .unwrap();
     assert!(status.success());
