@@ -59,7 +59,7 @@ fn files_named(folder: &Path, part: &str) -> Vec<PathBuf> {
 fn options_reach_the_task_and_name_the_worker() {
     let scene = Scene::new();
     let arguments = "daemon --foregr --gpus 0, 2-3 --log-l debug -O --child-report-tags fast --child two words \
-                     --polling-interval -3 --queue nowhere --queue work";
+                     --polling-interval -3 --check-bootstrap --queue nowhere --queue work";
     let words: Vec<&str> = arguments.split_whitespace().collect();
     let daemon = Agent::start(&options(&scene), &words).unwrap();
     let ended = scene.run("shows itself", &TaskSpec::script(SHOW));
@@ -90,6 +90,7 @@ fn options_reach_the_task_and_name_the_worker() {
         "{printed}"
     );
     assert!(printed.contains("| name"), "{printed}");
+    assert_eq!(printed.matches("no bootstrap package").count(), 1, "{printed}");
 }
 
 #[test]
@@ -200,6 +201,62 @@ fn queues_rest_outside_of_working_hours_unless_they_are_forced() {
 }
 
 #[test]
+fn a_property_of_the_worker_overrides_its_working_hours() {
+    let scene = Scene::new();
+    let force = |value: &str| {
+        let property = json!([{"key": "force", "value": value, "expiry": 3600}]);
+        let body = json!({"worker": "mine", "runtime_properties": property});
+        scene.api.call("workers.set_runtime_properties", body).unwrap();
+    };
+    let task = scene.submit("forced", &TaskSpec::script("print('out: done')"));
+    let mine = options(&scene).variable("CLEARML_WORKER_ID", "mine");
+    let arguments = [
+        "daemon",
+        "--queue",
+        QUEUE,
+        "--foreground",
+        "--uptime",
+        "0-24 SUN-SAT",
+    ];
+    force("OFF");
+    let daemon = Agent::start(&mine, &arguments).unwrap();
+    until("a rest", || {
+        daemon.output().contains(" rests from now on").then_some(())
+    });
+    assert_eq!(scene.api.status(&task).unwrap(), "queued");
+    let (code, stdout, _) = finish(mine.command(&[&arguments[..], &["--status"]].concat()));
+    assert_eq!(code, 0);
+    let lines = "Currently forced OFF\n  - Server runtime property 'force: off' expires at ";
+    assert!(stdout.contains(lines), "{stdout}");
+    force("on");
+    scene.ended(&task).assert_status("completed");
+}
+
+#[test]
+fn a_configuration_that_is_changed_reaches_the_next_task_if_wanted() {
+    let scene = Scene::new();
+    let file = scene.folder.path().join("mine.conf");
+    let server = fs::read_to_string(scene.server.config()).unwrap();
+    let write = |word: &str| {
+        let own = format!("{server}\nagent {{ reload_config: true }}\nenvironment {{ WORD: {word} }}\n");
+        fs::write(&file, own).unwrap();
+    };
+    let shows = TaskSpec::script("import os\nprint('out:', os.environ['WORD'])\n");
+    write("first");
+    let own = AgentOptions {
+        config: file.clone(),
+        ..options(&scene)
+    };
+    let _daemon = Agent::daemon(&own, QUEUE).unwrap();
+    assert_eq!(scene.run("before", &shows).output(), ["out: first"]);
+    write("second");
+    assert_eq!(scene.run("after", &shows).output(), ["out: second"]);
+    // What can't be read is left alone.
+    fs::write(&file, "agent {").unwrap();
+    assert_eq!(scene.run("broken", &shows).output(), ["out: second"]);
+}
+
+#[test]
 fn without_foreground_the_output_goes_to_a_file_that_goes_with_the_daemon() {
     let scene = Scene::new();
     for debug in [false, true] {
@@ -253,7 +310,9 @@ fn a_detached_daemon_serves_on_its_own_until_it_is_stopped() {
     // Its entry in the register has its own pid.
     let entry = files_named(&temporary(&scene), ".tmp").pop().unwrap();
     assert_eq!(fs::read_to_string(&entry).unwrap(), "tester:0\n0");
-    let (code, stdout, _) = finish(options(&scene).command(&["daemon", "--queue", "any", "--stop"]));
+    // No server is needed for that, and no queue.
+    let alone = options(&scene).variable("CLEARML_API_HOST", "http://127.0.0.1:1");
+    let (code, stdout, _) = finish(alone.command(&["daemon", "--queue", "any", "--stop"]));
     assert_eq!(code, 0, "{stdout}");
     let pid = entry
         .file_name()
