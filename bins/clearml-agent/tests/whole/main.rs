@@ -8,5 +8,6 @@ mod command_line;
 mod daemon_options;
 mod journey;
 mod kill_campaign;
+mod odd_arguments;
 mod scene;
 mod server_faults;
