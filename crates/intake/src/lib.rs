@@ -25,10 +25,11 @@
 //!
 //! After a crash, or an answer that got lost, [`pop::resolve`] compares the intent with what the server
 //! shows: the task is still at the head (pop again, under the same intent), carries our mark (go on),
-//! carries a fresh mark of another (forget it), or is in no queue and nobody's. In the last case it is
+//! was marked and taken by another (forget it), or is in no queue and nobody's. In the last case it is
 //! ours if no other worker listens to the queue; otherwise a competitor may be just about to write its
 //! mark, so it is watched for a grace time and then put back at the head: the queue gives an entry to
-//! one consumer only, which settles what two of them could not.
+//! one consumer only, which settles what two of them could not. A mark alone does not make it another's:
+//! who gives a task back leaves the mark, and our pop may be what took the entry away after that.
 //!
 //! A task that was claimed but can't be launched goes back the same way ([`popper::Popper::give_back`]). A
 //! run in phase *claimed* that nobody has begun may be such a task, caught by a crash in the middle, so it

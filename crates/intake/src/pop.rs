@@ -84,6 +84,18 @@ pub struct TaskSighting {
 }
 
 impl TaskSighting {
+    /// The owner mark, if somebody else has written it since the pop.
+    pub(crate) fn mark_of_another(&self, intent: &Intent) -> Option<&OwnerMark> {
+        self.owner
+            .as_ref()
+            .filter(|mark| mark.run != intent.run && Some(&mark.run) != intent.before.owner_run.as_ref())
+    }
+
+    /// Whether more than a mark was set: until then an owner can still give it back unnoticed.
+    pub(crate) fn is_taken(&self, intent: &Intent) -> bool {
+        self.status == TaskStatus::InProgress || !may_start(&intent.before, &self.status)
+    }
+
     /// The part of it that an intent remembers.
     #[must_use]
     pub fn as_before(&self) -> Before {
@@ -167,11 +179,19 @@ pub fn resolve(intent: &Intent, phase: Phase, seen: &Sighting, waited_out: bool)
     let Some(task) = &seen.task else {
         return Action::NotOurs(Why::Gone);
     };
-    if let Some(mark) = &task.owner
-        && mark.run != intent.run
-        && Some(&mark.run) != intent.before.owner_run.as_ref()
-    {
-        return Action::NotOurs(Why::ClaimedBy(mark.worker.clone()));
+    if let Some(other) = task.mark_of_another(intent) {
+        if task.is_taken(intent) {
+            return Action::NotOurs(Why::ClaimedBy(other.worker.clone()));
+        }
+        // Its owner takes it at this moment, or has given it back, and then our pop may be what took the
+        // entry away, or may still do so.
+        if seen.place == Place::Absent && task.execution_queue == intent.before.execution_queue {
+            return if waited_out {
+                Action::PutBackAtHead
+            } else {
+                Action::Wait
+            };
+        }
     }
     match (seen.place, phase) {
         (Place::Head, Phase::Popping) => Action::Retry,
@@ -206,6 +226,14 @@ fn resolve_absent(
     if marked {
         return match &task.status {
             TaskStatus::InProgress => Action::AlreadyStarted,
+            // Somebody took the task for lost and put it back, and the entry is gone again: to another, perhaps.
+            TaskStatus::Queued if competitors && task.changed != intent.before.changed => {
+                if waited_out {
+                    Action::PutBackAtHead
+                } else {
+                    Action::Wait
+                }
+            }
             status if may_start(&intent.before, status) => Action::Ours,
             status => Action::NotOurs(Why::Status(status.clone())),
         };

@@ -240,14 +240,11 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
         let Some(seen) = self.server.look(&intent.task).await? else {
             return Ok(Some(Why::Gone));
         };
-        let mark = seen
-            .owner
-            .as_ref()
-            .filter(|mark| Some(&mark.run) != intent.before.owner_run.as_ref());
-        if let Some(other) = mark.filter(|mark| mark.run != intent.run) {
+        if let Some(other) = seen.mark_of_another(intent).filter(|_| seen.is_taken(intent)) {
             return Ok(Some(Why::ClaimedBy(other.worker.clone())));
         }
-        let started = mark.is_some() && seen.status == TaskStatus::InProgress;
+        let marked = seen.owner.as_ref().is_some_and(|mark| mark.run == intent.run);
+        let started = marked && seen.status == TaskStatus::InProgress;
         if started && seen.stopping {
             self.server.stop(&intent.task, "user abort").await?;
             return Ok(Some(Why::Status(TaskStatus::Stopped)));

@@ -74,9 +74,11 @@ fn while_the_pop_is_open() {
         (Absent, QUEUED, "stale", false, Ours, Ours),
         (Absent, QUEUED, "", true, Wait, PutBackAtHead),
         (Absent, QUEUED, "stale", true, Wait, PutBackAtHead),
-        (Absent, QUEUED, "fresh", true, claimed(), claimed()),
-        (Absent, QUEUED, "fresh", false, claimed(), claimed()),
-        (Head, QUEUED, "fresh", true, claimed(), claimed()),
+        // Another is about to take it, or has given it back since; then our pop may have removed the entry.
+        (Absent, QUEUED, "fresh", true, Wait, PutBackAtHead),
+        (Absent, QUEUED, "fresh", false, Wait, PutBackAtHead),
+        (Head, QUEUED, "fresh", true, Retry, Retry),
+        (Behind, QUEUED, "fresh", true, Wait, in_queue()),
         (Absent, RUNNING, "fresh", true, claimed(), claimed()),
         // Somebody without mark has started it: the Python agent, or a person.
         (Absent, RUNNING, "", true, status(RUNNING), status(RUNNING)),
@@ -127,6 +129,7 @@ fn after_a_confirmed_pop() {
         (Absent, QUEUED, "mine", true, Ours, Ours),
         (Absent, RUNNING, "mine", true, AlreadyStarted, AlreadyStarted),
         (Absent, RUNNING, "fresh", true, claimed(), claimed()),
+        (Absent, QUEUED, "fresh", true, Wait, PutBackAtHead),
         (Absent, RUNNING, "", true, status(RUNNING), status(RUNNING)),
         (Head, QUEUED, "", true, Wait, in_queue()),
         (Behind, QUEUED, "mine", true, Wait, in_queue()),
@@ -179,14 +182,17 @@ fn after_a_claim() {
 
 #[test]
 fn a_task_that_was_put_back_meanwhile_goes_through_the_queue_once_more() {
-    let mut again = seen(Place::Absent, QUEUED, "", true);
-    if let Some(task) = &mut again.task {
-        task.changed = Some("2".into());
+    for owner in ["", "mine", "fresh"] {
+        let mut again = seen(Place::Absent, QUEUED, owner, true);
+        if let Some(task) = &mut again.task {
+            task.changed = Some("2".into());
+        }
+        assert_eq!(
+            decide(Phase::Popped, &again),
+            (Action::Wait, Action::PutBackAtHead),
+            "{owner}"
+        );
     }
-    assert_eq!(
-        decide(Phase::Popped, &again),
-        (Action::Wait, Action::PutBackAtHead)
-    );
 }
 
 #[test]
@@ -225,7 +231,8 @@ fn drafts_that_somebody_put_into_a_queue_run_like_queued_ones() {
     );
 }
 
-/// For every combination: a task with a fresh foreign mark, in whatever place, is left alone.
+/// For every combination: a task that another has marked and taken, in whatever place, is left alone. One that
+/// is only marked is never run.
 #[test]
 fn a_foreign_mark_is_never_overruled() {
     for phase in [Phase::Popping, Phase::Popped] {
@@ -234,12 +241,15 @@ fn a_foreign_mark_is_never_overruled() {
                 for competitors in [false, true] {
                     let row = seen(place, task.clone(), "fresh", competitors);
                     let (at_once, later) = decide(phase, &row);
-                    assert_eq!(
-                        at_once,
-                        Action::NotOurs(Why::ClaimedBy("other:0".into())),
-                        "{row:?}"
-                    );
-                    assert_eq!(later, at_once);
+                    if task == QUEUED {
+                        for action in [at_once, later] {
+                            let ran = matches!(action, Action::Ours | Action::AlreadyStarted);
+                            assert!(!ran, "{row:?}");
+                        }
+                    } else {
+                        let claimed = Action::NotOurs(Why::ClaimedBy("other:0".into()));
+                        assert_eq!((&at_once, &later), (&claimed, &claimed), "{row:?}");
+                    }
                 }
             }
         }
