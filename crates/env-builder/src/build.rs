@@ -15,7 +15,7 @@ use crate::launch::{self, Code, LaunchError, Runtime};
 use crate::packages::{self, RequirementSet, freeze, install};
 use crate::python::{PythonError, find, seed, venv};
 use crate::request::{BuildRequest, EnvSettings, PackageManagerKind, PreparedEnvironment};
-use crate::tools::{Context, is_true};
+use crate::tools::Context;
 
 /// Makes everything that a task needs to run, below `request.run_dir_env`.
 ///
@@ -381,16 +381,6 @@ fn remove_temporary(folder: &Path) -> Result<(), FileError> {
 
 fn refuse_unsupported(settings: &EnvSettings) -> Result<(), BuildError> {
     let refuse = |what: String, instead| Err(BuildError::Unsupported { what, instead });
-    if let PackageManagerKind::Other(kind) = &settings.package_manager.kind {
-        return refuse(format!("agent.package_manager.type: {kind}"), "use pip or uv");
-    }
-    if settings
-        .env
-        .get("CLEARML_AGENT_FORCE_POETRY")
-        .is_some_and(|value| is_true(value))
-    {
-        return refuse("CLEARML_AGENT_FORCE_POETRY".to_owned(), "use pip or uv");
-    }
     let skip = settings
         .env
         .get("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL")

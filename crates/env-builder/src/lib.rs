@@ -74,6 +74,6 @@ pub use code::askpass;
 pub use error::{BuildError, FileError, Stage};
 pub use host::{Host, Level, Phase, PhaseEvent};
 pub use request::{
-    BuildRequest, Credential, EnvSettings, GitSettings, HgSettings, Lfs, PackageManagerKind,
-    PackageManagerSettings, PreparedEnvironment, VcsCacheSettings,
+    BuildRequest, CondaSettings, Credential, EnvSettings, GitSettings, HgSettings, Lfs, PackageManagerKind,
+    PackageManagerSettings, PipBackend, PreparedEnvironment, VcsCacheSettings,
 };

@@ -207,24 +207,50 @@ impl Default for VcsCacheSettings {
 }
 
 /// Which tool installs packages.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PackageManagerKind {
-    /// pip.
+    /// pip, or uv in its place where [`PipBackend`] allows it.
     #[default]
     Pip,
-    /// uv; pip when there is no uv on this machine.
+    /// conda, and pip for what conda does not have.
+    Conda,
+    /// Poetry for repositories that are Poetry projects, otherwise as pip.
+    Poetry,
+    /// uv; pip when there is no uv on this machine and none can be installed.
     Uv,
-    /// A type that is not built yet (`conda`, `poetry`): a build with it is refused.
-    Other(String),
 }
 
 impl From<&str> for PackageManagerKind {
     /// Unknown names mean pip, as in the Python agent.
     fn from(name: &str) -> Self {
         match name {
+            "conda" => Self::Conda,
+            "poetry" => Self::Poetry,
             "uv" => Self::Uv,
-            "conda" | "poetry" => Self::Other(name.to_owned()),
             _ => Self::Pip,
+        }
+    }
+}
+
+/// What installs the packages of a task whose package manager is pip.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PipBackend {
+    /// uv where it installs the same packages as pip would, else pip.
+    #[default]
+    Auto,
+    /// pip.
+    Pip,
+    /// uv, as long as there is one.
+    Uv,
+}
+
+impl From<&str> for PipBackend {
+    /// Unknown names are `auto`.
+    fn from(name: &str) -> Self {
+        match name {
+            "pip" => Self::Pip,
+            "uv" => Self::Uv,
+            _ => Self::Auto,
         }
     }
 }
@@ -234,12 +260,39 @@ impl From<&str> for PackageManagerKind {
 pub struct PackageManagerSettings {
     /// `type`.
     pub kind: PackageManagerKind,
+    /// `pip_backend`.
+    pub pip_backend: PipBackend,
+    /// `pip_version`: versions with conditions, as in `<22.3 ; python_version < '3.12'`. Empty takes the
+    /// latest; a range that the interpreter's own pip satisfies takes that.
+    pub pip_version: Vec<String>,
     /// The uv to use; without it, the one on `PATH`.
     pub uv_binary: Option<PathBuf>,
+    /// `uv_version`: the version that uv has to have.
+    pub uv_version: Option<String>,
+    /// The cache of uv; without it, uv's own choice. A variable `UV_CACHE_DIR` wins.
+    pub uv_cache_dir: Option<PathBuf>,
     /// `uv_replace_pip`: let uv install what pip would.
     pub uv_replace_pip: bool,
     /// `uv_unsafe_best_match`: uv looks at all indexes for the best version, as pip does.
     pub uv_unsafe_best_match: bool,
+    /// `uv_sync_locked_if_lock_file`: insist on `uv.lock` at first.
+    pub uv_sync_locked_if_lock_file: bool,
+    /// `uv_sync_extra_args`.
+    pub uv_sync_extra_args: Vec<String>,
+    /// `uv_run_extra_args`: with any, `uv run` starts the task.
+    pub uv_run_extra_args: Vec<String>,
+    /// `uv_files_from_repo_working_dir`: the project is in the working folder of the task.
+    pub uv_files_from_repo_working_dir: bool,
+    /// `poetry_version`: the version to install; without it, the Poetry on `PATH`.
+    pub poetry_version: Option<String>,
+    /// `poetry_install_extra_args`.
+    pub poetry_install_extra_args: Vec<String>,
+    /// `poetry_files_from_repo_working_dir`: the project is in the working folder of the task.
+    pub poetry_files_from_repo_working_dir: bool,
+    /// `poetry_strict`: a project that Poetry can't install is an error.
+    pub poetry_strict: bool,
+    /// Settings of conda.
+    pub conda: CondaSettings,
     /// `extra_index_url`, in order.
     pub extra_index_url: Vec<String>,
     /// `extra_pip_install_flags`.
@@ -260,9 +313,23 @@ impl Default for PackageManagerSettings {
     fn default() -> Self {
         Self {
             kind: PackageManagerKind::Pip,
+            pip_backend: PipBackend::Auto,
+            // Whatever the interpreter brings.
+            pip_version: vec![">=0".to_owned()],
             uv_binary: None,
+            uv_version: None,
+            uv_cache_dir: None,
             uv_replace_pip: false,
             uv_unsafe_best_match: false,
+            uv_sync_locked_if_lock_file: true,
+            uv_sync_extra_args: Vec::new(),
+            uv_run_extra_args: Vec::new(),
+            uv_files_from_repo_working_dir: false,
+            poetry_version: None,
+            poetry_install_extra_args: Vec::new(),
+            poetry_files_from_repo_working_dir: false,
+            poetry_strict: false,
+            conda: CondaSettings::default(),
             extra_index_url: Vec::new(),
             extra_pip_install_flags: Vec::new(),
             system_site_packages: false,
@@ -270,6 +337,38 @@ impl Default for PackageManagerSettings {
             force_repo_requirements_txt: false,
             force_original_requirements: false,
             pip_legacy_resolver: vec![">=20.3,<24.3".to_owned()],
+        }
+    }
+}
+
+/// How conda is used.
+#[derive(Debug, Clone)]
+pub struct CondaSettings {
+    /// `conda_executable`: another program with conda's arguments, for example `mamba`.
+    pub executable: Option<String>,
+    /// `conda_channels`, in order.
+    pub channels: Vec<String>,
+    /// `conda_full_env_update`: report what is installed, with conda's own list.
+    pub full_env_update: bool,
+    /// `CLEARML_CONDA_ENV_PACKAGE`: a folder or an archive that is the environment.
+    pub env_package: Option<String>,
+    /// `conda_env_as_base_docker`: the image of the task is such a folder or archive.
+    pub env_as_base_docker: bool,
+    /// `use_conda_base_env`: install into conda's own environment.
+    pub use_base_env: bool,
+}
+
+impl Default for CondaSettings {
+    fn default() -> Self {
+        Self {
+            executable: None,
+            channels: ["pytorch", "conda-forge", "nvidia", "defaults"]
+                .map(String::from)
+                .to_vec(),
+            full_env_update: false,
+            env_package: None,
+            env_as_base_docker: false,
+            use_base_env: false,
         }
     }
 }
