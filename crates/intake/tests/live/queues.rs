@@ -32,7 +32,10 @@ async fn an_unknown_queue_is_an_error_or_is_created() {
         .unwrap_err();
     assert!(matches!(error, QueueError::NotFound { .. }));
     let shown = error.to_string();
-    assert!(shown.contains("Did you mean this?") && shown.ends_with(") work"), "{shown}");
+    assert!(
+        shown.contains("Did you mean this?") && shown.ends_with(") work"),
+        "{shown}"
+    );
     let created = resolve_queues(&world.client, &names(&["a.b (new)"]), true)
         .await
         .unwrap();
