@@ -101,8 +101,8 @@ pub use prepare::Prepared;
 pub use printout::{printout, properties};
 pub use settings::{
     AgentSettings, ApiSettings, CacheSettings, ConsoleSettings, Credentials, EnvironmentOverrides,
-    GitCredential, GitSettings, HttpMethod, InitialConnect, OnStop, PackageManager, PackageManagerSettings,
-    PollSettings, Settings, TlsVerify, VenvsCacheSettings,
+    GitCredential, GitSettings, HgSettings, HttpMethod, InitialConnect, OnStop, PackageManager,
+    PackageManagerSettings, PollSettings, Settings, TlsVerify, VenvsCacheSettings,
 };
 pub use vaults::{Vault, WithVaults};
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clearml_agent_config::{
-    ConfigError, Credentials, GitCredential, HttpMethod, InitialConnect, PackageManager, Settings,
-    Sources, TlsVerify, declarations,
+    ConfigError, Credentials, GitCredential, HttpMethod, InitialConnect, PackageManager, Settings, Sources,
+    TlsVerify, declarations,
 };
 use clearml_api_client as api;
 use clearml_api_client::{Auth, ClientOptions};
@@ -115,23 +115,36 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             enable_ask_pass: agent.git.enable_ask_pass,
             ask_pass_program: Some(crate::spawn::this_program()),
             replacement_scheme: agent.git.ssl_replacement_scheme.clone(),
-            ..env::GitSettings::default()
+            use_ms_entra_token: agent.git.use_ms_entra_token,
+            use_azure_pat: agent.git.use_azure_pat,
+            clone_args: agent.git.clone_args.clone(),
+            retries: u32::try_from(agent.git.retries).unwrap_or(u32::MAX),
+            ignore_submodule_errors: agent.git.ignore_submodule_errors,
+            lfs: agent.git.lfs.into(),
+            apply_skip_binary: agent.git.apply_skip_binary,
         },
-        hg: env::HgSettings::default(),
-        custom_build_script: None,
+        hg: env::HgSettings {
+            always: agent.hg.always,
+            user: agent.hg.user.clone(),
+            pass: agent.hg.pass.clone(),
+            host: agent.hg.host.clone(),
+            extra_credentials: agent.hg.extra_credentials.iter().map(credential).collect(),
+        },
+        custom_build_script: agent.custom_build_script.clone(),
         vcs_cache: env::VcsCacheSettings {
             enabled: agent.vcs_cache.enabled,
             path: agent.vcs_cache.path.clone(),
-            always_fetch: false,
+            always_fetch: agent.git.always_fetch,
             clone_on_pull_fail: agent.git.clone_on_pull_fail,
-            ..env::VcsCacheSettings::default()
+            max_entries: agent.git.cache_max_entries,
+            max_bytes: agent.git.cache_max_size_gb.saturating_mul(1 << 30),
         },
         package_manager: env::PackageManagerSettings {
             kind: match packages.kind {
                 PackageManager::Pip => env::PackageManagerKind::Pip,
                 PackageManager::Uv => env::PackageManagerKind::Uv,
-                PackageManager::Conda => env::PackageManagerKind::Other("conda".to_owned()),
-                PackageManager::Poetry => env::PackageManagerKind::Other("poetry".to_owned()),
+                PackageManager::Conda => env::PackageManagerKind::Conda,
+                PackageManager::Poetry => env::PackageManagerKind::Poetry,
             },
             uv_binary: None,
             uv_replace_pip: packages.uv_replace_pip,
@@ -143,6 +156,7 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             force_repo_requirements_txt: packages.force_repo_requirements_txt,
             force_original_requirements: packages.force_original_requirements,
             pip_legacy_resolver: packages.pip_legacy_resolver.clone(),
+            ..env::PackageManagerSettings::default()
         },
     }
 }

@@ -10,8 +10,7 @@ keys! { KEYS:
         "Use the default interpreter whatever version the task asks for.";
     "agent.docker_use_activated_venv", Flag, Internal("true"),
         "In a container, install into the virtual environment that is active there.", .later("containers");
-    "agent.custom_build_script", Text, Packaged(r#""""#), "Script that prepares the environment instead of the agent.",
-        .later("custom build scripts");
+    "agent.custom_build_script", Text, Packaged(r#""""#), "Script that prepares the environment instead of the agent.";
     "agent.venvs_dir", Path, Packaged(r#""~/.clearml/venvs-builds""#), "Folder in which virtual environments are built.";
     "agent.venvs_cache.path", Path, Packaged(r#""~/.clearml/venvs-cache""#),
         "Folder of kept virtual environments; empty keeps none.", .variables(&["CLEARML_AGENT_VENV_CACHE_PATH"]);

@@ -128,7 +128,7 @@ variables_table! { EXECUTION:
     ["CLEARML_AGENT_FORCE_TASK_INIT"], Flag, "Add Task.init to the script.", .strict().later("scripts without Task.init");
     ["CLEARML_AGENT_EXEC_USER", "TRAINS_AGENT_EXEC_USER"], Text, "Run the task as this user.", .later("running as another user");
     ["CLEARML_AGENT_EXTRA_PYTHON_PATH", "TRAINS_AGENT_EXTRA_PYTHON_PATH"], Text, "Added to the end of PYTHONPATH.";
-    ["CLEARML_AGENT_CUSTOM_BUILD_SCRIPT"], Path, "Used where agent.custom_build_script is empty.", .later("custom build scripts");
+    ["CLEARML_AGENT_CUSTOM_BUILD_SCRIPT"], Path, "Used where agent.custom_build_script is empty.";
     ["CLEARML_MULTI_NODE_SINGLE_TASK"], Integer(-1),
         "How several nodes report one task: -1 the first alone, 1 a graph each, 2 a series each.", .later("tasks of several nodes");
     ["RANK", "SLURM_PROCID"], Integer(0), "Number of this node among several that run one task.", .default("0");
@@ -178,12 +178,12 @@ variables_table! { IN_CONTAINER:
 }
 
 variables_table! { BUILD_SCRIPT:
-    ["CLEARML_CUSTOM_BUILD_TASK_CONFIG_JSON"], Path, "File with the task.", .later("custom build scripts");
-    ["CLEARML_TASK_SCRIPT_ENTRY"], Text, "The task's script.", .later("custom build scripts");
-    ["CLEARML_TASK_WORKING_DIR"], Path, "The task's working folder.", .later("custom build scripts");
-    ["CLEARML_VENV_PATH"], Path, "Where the virtual environment should be.", .later("custom build scripts");
-    ["CLEARML_GIT_ROOT"], Path, "Root of the repository.", .later("custom build scripts");
-    ["CLEARML_CUSTOM_BUILD_OUTPUT"], Path, "File for the script's answer.", .later("custom build scripts");
+    ["CLEARML_CUSTOM_BUILD_TASK_CONFIG_JSON"], Path, "File with the task.";
+    ["CLEARML_TASK_SCRIPT_ENTRY"], Text, "The task's script.";
+    ["CLEARML_TASK_WORKING_DIR"], Path, "The task's working folder.";
+    ["CLEARML_VENV_PATH"], Path, "Where the virtual environment should be.";
+    ["CLEARML_GIT_ROOT"], Path, "Root of the repository.";
+    ["CLEARML_CUSTOM_BUILD_OUTPUT"], Path, "File for the script's answer.";
 }
 
 variables_table! { CLUSTERS:

@@ -80,14 +80,49 @@ pub struct GitSettings {
     pub translate_ssh: bool,
     /// `agent.translate_ssl_replacement_scheme`.
     pub ssl_replacement_scheme: String,
+    /// `agent.git_use_ms_entra_token`.
+    pub use_ms_entra_token: bool,
+    /// `agent.git_use_azure_pat`.
+    pub use_azure_pat: bool,
     /// `agent.git_fetch_args`.
     pub fetch_args: Vec<String>,
+    /// `agent.git_clone_args`.
+    pub clone_args: Vec<String>,
+    /// `agent.git_retries`.
+    pub retries: u64,
+    /// `agent.git_ignore_submodule_errors`.
+    pub ignore_submodule_errors: bool,
+    /// `agent.git_lfs`: `auto`, `skip` or `pull`.
+    pub lfs: &'static str,
+    /// `agent.git_apply_skip_binary`.
+    pub apply_skip_binary: bool,
     /// `CLEARML_AGENT_GIT_CLONE_VERBOSE`.
     pub clone_verbose: bool,
     /// `agent.vcs_cache.clone_on_pull_fail`.
     pub clone_on_pull_fail: bool,
+    /// `agent.vcs_cache.always_fetch`.
+    pub always_fetch: bool,
+    /// `agent.vcs_cache.max_entries`; 0 for any number.
+    pub cache_max_entries: u64,
+    /// `agent.vcs_cache.max_size_gb`; 0 for any size.
+    pub cache_max_size_gb: u64,
     /// `agent.force_git_root_python_path`.
     pub root_in_python_path: bool,
+}
+
+/// Mercurial.
+#[derive(Debug, Clone)]
+pub struct HgSettings {
+    /// `agent.vcs_type: hg`: repositories are Mercurial's also where their URL does not say so.
+    pub always: bool,
+    /// `agent.hg_user`.
+    pub user: Option<String>,
+    /// `agent.hg_pass`.
+    pub pass: Option<Secret>,
+    /// `agent.hg_host`.
+    pub host: Option<String>,
+    /// `agent.hg.extra_credentials`, the complete ones.
+    pub extra_credentials: Vec<GitCredential>,
 }
 
 /// `agent.console`.
@@ -187,6 +222,10 @@ pub struct AgentSettings {
     pub package_manager: PackageManagerSettings,
     /// Version control.
     pub git: GitSettings,
+    /// Mercurial.
+    pub hg: HgSettings,
+    /// `agent.custom_build_script`, before variables in it are expanded.
+    pub custom_build_script: Option<String>,
     /// `agent.task_ping_interval_sec`; `None` sends no life signs.
     pub task_ping_interval_sec: Option<f64>,
     /// `agent.suppress_carriage_return`.
@@ -261,6 +300,10 @@ impl AgentSettings {
             pip_download_cache: cache("pip_download_cache"),
             package_manager: PackageManagerSettings::read(reader),
             git: GitSettings::read(reader),
+            hg: HgSettings::read(reader),
+            custom_build_script: reader
+                .text("agent.custom_build_script")
+                .filter(|script| !script.trim().is_empty()),
             task_ping_interval_sec: Some(reader.number("agent.task_ping_interval_sec"))
                 .filter(|seconds| *seconds > 0.0),
             suppress_carriage_return: reader.flag("agent.suppress_carriage_return"),
@@ -303,7 +346,7 @@ impl GitSettings {
             pass: reader.text("agent.git_pass").map(Secret::new),
             host: reader.text("agent.git_host"),
             host_match_prefix: reader.flag("agent.git_host_match_prefix"),
-            extra_credentials: extra_credentials(reader),
+            extra_credentials: extra_credentials(reader, "agent.git.extra_credentials"),
             enable_ask_pass: reader.flag("agent.enable_git_ask_pass"),
             force_ssh_protocol: reader.flag("agent.force_git_ssh_protocol"),
             force_ssh_port: reader
@@ -314,10 +357,32 @@ impl GitSettings {
             ssl_replacement_scheme: reader
                 .text("agent.translate_ssl_replacement_scheme")
                 .unwrap_or_default(),
+            use_ms_entra_token: reader.flag("agent.git_use_ms_entra_token"),
+            use_azure_pat: reader.flag("agent.git_use_azure_pat"),
             fetch_args: reader.list("agent.git_fetch_args"),
+            clone_args: reader.list("agent.git_clone_args"),
+            retries: reader.count("agent.git_retries"),
+            ignore_submodule_errors: reader.flag("agent.git_ignore_submodule_errors"),
+            lfs: reader.choice("agent.git_lfs"),
+            apply_skip_binary: reader.flag("agent.git_apply_skip_binary"),
             clone_verbose: verbose.as_ref().and_then(convert::flag).unwrap_or(false),
             clone_on_pull_fail: reader.flag("agent.vcs_cache.clone_on_pull_fail"),
+            always_fetch: reader.flag("agent.vcs_cache.always_fetch"),
+            cache_max_entries: reader.count("agent.vcs_cache.max_entries"),
+            cache_max_size_gb: reader.count("agent.vcs_cache.max_size_gb"),
             root_in_python_path: reader.flag("agent.force_git_root_python_path"),
+        }
+    }
+}
+
+impl HgSettings {
+    fn read(reader: &Reader<'_>) -> Self {
+        Self {
+            always: reader.choice("agent.vcs_type") == "hg",
+            user: reader.text("agent.hg_user"),
+            pass: reader.text("agent.hg_pass").map(Secret::new),
+            host: reader.text("agent.hg_host"),
+            extra_credentials: extra_credentials(reader, "agent.hg.extra_credentials"),
         }
     }
 }
@@ -337,8 +402,8 @@ impl EnvironmentOverrides {
 }
 
 /// The entries that have a user and a password, under either of the names that the reference accepts.
-fn extra_credentials(reader: &Reader<'_>) -> Vec<GitCredential> {
-    let Some(Value::Array(entries)) = reader.raw("agent.git.extra_credentials") else {
+fn extra_credentials(reader: &Reader<'_>, key: &str) -> Vec<GitCredential> {
+    let Some(Value::Array(entries)) = reader.raw(key) else {
         return Vec::new();
     };
     let entry = |entry: &Value| {

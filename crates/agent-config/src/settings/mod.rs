@@ -14,8 +14,8 @@ use clearml_support::secret::Secret;
 use serde_json::Value;
 
 pub use agent::{
-    AgentSettings, CacheSettings, ConsoleSettings, EnvironmentOverrides, GitCredential, GitSettings, OnStop,
-    PollSettings, VenvsCacheSettings,
+    AgentSettings, CacheSettings, ConsoleSettings, EnvironmentOverrides, GitCredential, GitSettings,
+    HgSettings, OnStop, PollSettings, VenvsCacheSettings,
 };
 pub use api::{ApiSettings, Credentials, HttpMethod, InitialConnect, TlsVerify};
 pub use package_manager::{PackageManager, PackageManagerSettings};

@@ -31,9 +31,11 @@ pub(crate) struct Custom {
 /// The configured program, if any.
 pub(crate) fn configured(context: &Context<'_>) -> Option<PathBuf> {
     let settings = context.settings;
-    let text = context
-        .var(VARIABLE)
-        .or(settings.custom_build_script.as_deref())
+    let text = settings
+        .custom_build_script
+        .as_deref()
+        .filter(|text| !text.trim().is_empty())
+        .or(context.var(VARIABLE))
         .map(str::trim)
         .filter(|text| !text.is_empty())?;
     Some(expand(text, &settings.env).into())

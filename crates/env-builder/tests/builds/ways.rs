@@ -138,6 +138,7 @@ fn a_custom_build_script_may_fail_or_leave_the_work_to_the_agent() {
         assert_eq!(output, "of the repository\n");
         assert!(host.console().contains(told), "{}", host.console());
     }
+    bench.settings.custom_build_script = None;
     bench.env("CLEARML_AGENT_CUSTOM_BUILD_SCRIPT", "/no/such/script");
     let (_, host, output) = bench.build_and_run(task);
     assert_eq!(output, "of the repository\n");
