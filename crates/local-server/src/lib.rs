@@ -32,6 +32,11 @@
 //! With [`TlsFiles`] every port speaks https. Handshakes are done beside the accepting of connections and for at most
 //! ten seconds, so that a silent client holds up nobody; plain HTTP gets a plain explanation.
 //!
+//! With [`ServerOptions::web_port`] there is a small web page on a port of its own: HTML from here, escaped by
+//! construction, made of what the API's own operations return, behind a sign-in with the server's keys. Every form
+//! carries a token; origin and `Host` are checked; the content security policy allows this server's own script and
+//! style only.
+//!
 //! # Example
 //!
 //! ```no_run

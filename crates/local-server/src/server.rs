@@ -150,7 +150,9 @@ impl Server {
             return Err(ServerError::NotLoopback(options.host));
         }
         let tls = options.tls.as_ref().map(Tls::load).transpose()?;
-        let data_dir = options.data_dir.clone();
+        // People and programs are told where things are, and do not know where we were started.
+        let data_dir = std::path::absolute(&options.data_dir)
+            .map_err(file_error("find the data folder", &options.data_dir))?;
         create_private_dir(&data_dir).map_err(file_error("create the data folder", &data_dir))?;
         let lock = lock_folder(&data_dir)?;
         let installation = open_database(&data_dir.join("server.db"), &options)?;
@@ -189,7 +191,7 @@ impl Server {
         });
         let files = FilesState::open(files_root.clone(), max_upload_bytes, Arc::clone(&shared))
             .map_err(file_error("prepare the folder for files", &files_root))?;
-        let web = Web::new(Arc::clone(&shared), config_path.clone(), tls.is_some());
+        let web = Web::new(Arc::clone(&shared), tls.is_some());
         let (stop, stopped) = watch::channel(false);
         let addresses = ports.addresses.clone();
         let services = spawn_services(ports, &shared, Arc::new(files), web, &stopped);

@@ -13,7 +13,7 @@ const MARKED_POINTS: usize = 25;
 
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 200.0;
-const LEFT: f64 = 56.0;
+const LEFT: f64 = 64.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 22.0;
@@ -31,7 +31,8 @@ struct Range {
 }
 
 impl Range {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+    /// `margin` is what a single value gets on both sides.
+    fn of(values: impl Iterator<Item = f64>, margin: fn(f64) -> f64) -> Option<Self> {
         let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
             (low.min(value), high.max(value))
         });
@@ -39,10 +40,9 @@ impl Range {
             return None;
         }
         if low == high {
-            let margin = if low == 0.0 { 1.0 } else { low.abs() * 0.1 };
             return Some(Self {
-                low: low - margin,
-                high: high + margin,
+                low: low - margin(low),
+                high: high + margin(high),
             });
         }
         Some(Self { low, high })
@@ -84,7 +84,9 @@ fn chart(name: &str, variants: &Value) -> Markup {
         .collect();
     let lines = &all[..all.len().min(MOST_LINES)];
     let points = || lines.iter().flat_map(|line| &line.points);
-    let ranges = Range::of(points().map(|point| point.0)).zip(Range::of(points().map(|point| point.1)));
+    let iterations = Range::of(points().map(|point| point.0), |_| 1.0);
+    let tenth = |value: f64| if value == 0.0 { 1.0 } else { value.abs() * 0.1 };
+    let ranges = iterations.zip(Range::of(points().map(|point| point.1), tenth));
     html! {
         figure {
             figcaption { (name) }

@@ -1,8 +1,6 @@
 //! What stands around every page, and the pages that say little: sign-in and failure. Also the few bits of HTML that
 //! several pages share.
 
-use std::path::Path;
-
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{DOCTYPE, Markup, html};
@@ -35,7 +33,7 @@ pub(super) fn page(frame: &Frame, title: &str, refresh: Option<&Refresh<'_>>, co
                 meta name="color-scheme" content="light dark";
                 title { (title) " · ClearML agent server" }
                 link rel="stylesheet" href="/page.css";
-                link rel="icon" href="data:,";
+                link rel="icon" href="/icon.svg" type="image/svg+xml";
                 script src="/page.js" defer {}
             }
             body data-refresh=[refresh.map(|refresh| refresh.path)] data-seconds=[refresh.map(|refresh| refresh.seconds)] {
@@ -65,7 +63,7 @@ pub(super) fn token_field(token: &str) -> Markup {
     html! { input type="hidden" name="form_token" value=(token); }
 }
 
-pub(super) fn sign_in(token: &str, next: &str, config: &Path, problem: Option<&str>) -> Markup {
+pub(super) fn sign_in(token: &str, next: &str, problem: Option<&str>) -> Markup {
     let content = html! {
         div.sign-in {
             h1 { "Sign in" }
@@ -80,7 +78,9 @@ pub(super) fn sign_in(token: &str, next: &str, config: &Path, problem: Option<&s
                 input #secret_key name="secret_key" type="password" autocomplete="current-password" required;
                 button.main type="submit" { "Sign in" }
             }
-            p.hint { "Both keys are in " code { (config.display()) } " on the machine of the server." }
+            p.hint {
+                "Both keys are in the file " code { "clearml.conf" } " in the data folder of the server, which named it when it started."
+            }
         }
     };
     page(&Frame { form_token: None }, "Sign in", None, &content)

@@ -17,7 +17,6 @@ mod task;
 mod task_list;
 mod visitors;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::{self, Body};
@@ -39,6 +38,8 @@ const FORM_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+const ICON: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 16 16\">\
+    <rect width=\"16\" height=\"16\" rx=\"4\" fill=\"#1f5fa8\"/><path d=\"M6 4l6 4-6 4z\" fill=\"#fff\"/></svg>";
 
 const PROTECTION: [(HeaderName, &str); 7] = [
     (
@@ -65,8 +66,6 @@ const PROTECTION: [(HeaderName, &str); 7] = [
 pub(crate) struct Web {
     server: Arc<Shared>,
     visitors: Visitors,
-    /// Where the credentials are, for the sign-in form.
-    config_path: PathBuf,
 }
 
 /// What a request that changes something brought along.
@@ -74,11 +73,10 @@ type Form = Map<String, Value>;
 
 impl Web {
     /// `secure` says that the port speaks https.
-    pub(crate) fn new(server: Arc<Shared>, config_path: PathBuf, secure: bool) -> Self {
+    pub(crate) fn new(server: Arc<Shared>, secure: bool) -> Self {
         Self {
             server,
             visitors: Visitors::new(secure),
-            config_path,
         }
     }
 
@@ -123,6 +121,7 @@ pub(crate) async fn handle(State(web): State<Arc<Web>>, request: Request) -> Res
 async fn answer(web: &Web, request: Request) -> Response {
     match request.uri().path() {
         "/page.css" => return asset("text/css; charset=utf-8", STYLE),
+        "/icon.svg" => return asset("image/svg+xml", ICON),
         "/page.js" => return asset("text/javascript; charset=utf-8", SCRIPT),
         _ => {}
     }
@@ -229,7 +228,7 @@ fn sign_in_form(
     status: StatusCode,
     problem: Option<&str>,
 ) -> Response {
-    let markup = layout::sign_in(&web.visitors.form_token(visitor), next, &web.config_path, problem);
+    let markup = layout::sign_in(&web.visitors.form_token(visitor), next, problem);
     let mut response = html(status, markup);
     if visitor.is_new
         && let Some(cookie) = web.visitors.cookie(&visitor.id)

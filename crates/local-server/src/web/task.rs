@@ -48,7 +48,10 @@ pub(super) async fn page(web: &Web, visitor: &Visitor, id: &str) -> Result<Respo
     let printed = console::newest(web, id).await?;
     let path = path(id);
     let content = html! {
-        p.crumb { a href="/tasks" { "Tasks" } " / " (field(&task["project"], "name")) }
+        p.crumb {
+            a href="/tasks" { "Tasks" }
+            @if let Some(project) = task["project"]["name"].as_str() { " / " (project) }
+        }
         h1 { (field(&task, "name")) }
         (live_parts(web, visitor, &task).await?)
         section aria-labelledby="console-title" {
@@ -109,7 +112,7 @@ async fn live_parts(web: &Web, visitor: &Visitor, task: &Value) -> Result<Markup
         .await?;
     let status = TaskStatus::from(field(task, "status"));
     Ok(html! {
-        div #summary data-live role="status" { (summary(task)) }
+        div #summary data-live { (summary(task)) }
         div #actions data-live {
             (actions::buttons(task, &status, &queues["queues"], &web.visitors.form_token(visitor)))
         }
@@ -140,7 +143,7 @@ fn summary(task: &Value) -> Markup {
                     (task_link(&json!({"id": parent, "name": task["parent"]["name"]})))
                 } }
             }
-            div { dt { "Id" } dd { code { (field(task, "id")) } } }
+            div.double { dt { "Id" } dd { code { (field(task, "id")) } } }
         }
     }
 }
