@@ -57,6 +57,7 @@ fn nothing_is_lost_doubled_or_reordered_under_kill_9() {
         batch.push(submit(&scene, batch.len()));
     }
 
+    let most = usize::try_from(6 * each).unwrap();
     let mut left: BTreeMap<Victim, u64> = [
         (Victim::Daemon, each),
         (Victim::Runner, each),
@@ -76,7 +77,7 @@ fn nothing_is_lost_doubled_or_reordered_under_kill_9() {
             left.remove(&victim);
         }
         // Work must not run out before the campaign does.
-        if scene.api.waiting(&scene.queue).unwrap().len() < 2 && batch.len() < 60 {
+        if scene.api.waiting(&scene.queue).unwrap().len() < 2 && batch.len() < most {
             batch.push(submit(&scene, batch.len()));
         }
     }
