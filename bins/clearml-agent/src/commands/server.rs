@@ -92,11 +92,17 @@ fn print_usage(server: &Server) {
     println!("The credentials are in {config}. To use this server from any ClearML client:");
     println!();
     println!("    export CLEARML_CONFIG_FILE={config}");
-    if let Some(certificate) = server.certificate_to_trust() {
-        // The SDK's uploads do not look at api.verify_certificate.
-        println!("    export REQUESTS_CA_BUNDLE={}", certificate.display());
-    }
     println!("    clearml-agent daemon --queue default --create-queue --foreground");
     println!();
+    if let Some(certificate) = server.certificate_to_trust() {
+        println!(
+            "The Python SDK uploads files only where REQUESTS_CA_BUNDLE names a file with the certificate"
+        );
+        println!(
+            "{} (and those of other servers, such as the package index).",
+            certificate.display()
+        );
+        println!();
+    }
     println!("Ctrl-C stops the server; its data stay.");
 }
