@@ -34,7 +34,8 @@ fn main() -> ExitCode {
         Ok(status) => exit_code(status),
         Err(error) => {
             failure::print(&error, debug);
-            ExitCode::FAILURE
+            let by_program = error.downcast_ref::<clearml_task_runner::ExecuteError>();
+            exit_code(by_program.map_or(1, clearml_task_runner::ExecuteError::exit_code))
         }
     }
 }

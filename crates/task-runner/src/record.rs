@@ -87,6 +87,9 @@ pub struct Failure {
     pub stage: String,
     /// What went wrong.
     pub text: String,
+    /// The exit code that a program of the user has given instead of the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
 }
 
 impl std::fmt::Display for Failure {

@@ -174,6 +174,8 @@ fn credential(entry: &GitCredential) -> env::Credential {
 pub(crate) struct RunSettings {
     pub(crate) client: ClientOptions,
     pub(crate) environment: EnvSettings,
+    /// `api.files_server`.
+    pub(crate) files_server: Option<String>,
     pub(crate) ship: ShipOptions,
     pub(crate) redactor: Redactor,
     pub(crate) host_name: String,
@@ -211,6 +213,7 @@ impl RunSettings {
         Ok(Self {
             client,
             environment: env_settings(settings),
+            files_server: settings.api.files_server.clone(),
             ship: ShipOptions {
                 render: RenderOptions {
                     suppress_carriage_return: agent.suppress_carriage_return,

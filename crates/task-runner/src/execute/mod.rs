@@ -87,6 +87,14 @@ pub enum ExecuteError {
         /// Why not.
         reason: String,
     },
+    /// A program of the user that takes part in the preparation has failed.
+    #[error("{reason}")]
+    Program {
+        /// Its exit code, which becomes ours.
+        code: i32,
+        /// What it was.
+        reason: String,
+    },
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -107,6 +115,17 @@ pub enum ExecuteError {
         /// Why it failed.
         source: io::Error,
     },
+}
+
+impl ExecuteError {
+    /// The exit code for this process.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Program { code, .. } => *code,
+            _ => 1,
+        }
+    }
 }
 
 /// Runs a task and returns the exit code for this process. In the silent way this process becomes the

@@ -62,7 +62,8 @@ pub(super) async fn run(
         .venvs_dir
         .join("execute")
         .join(safe_file_name(id.as_str()));
-    let Some((prepared, host)) = build(&task, environment, folder, &settings.redactor).await? else {
+    let host = |host: BuildHost| host.with_files(client, settings.files_server.as_deref());
+    let Some((prepared, host)) = build(&task, environment, folder, &settings.redactor, host).await? else {
         return Ok(TOLD_TO_END);
     };
     if settings.rank == 0 {
@@ -99,6 +100,7 @@ async fn build(
     settings: env_builder::EnvSettings,
     run_dir_env: PathBuf,
     redactor: &Redactor,
+    complete: impl FnOnce(BuildHost) -> BuildHost,
 ) -> Result<Option<(PreparedEnvironment, BuildHost)>, ExecuteError> {
     let listen = |kind| {
         signal(kind).map_err(|source| ExecuteError::System {
@@ -109,14 +111,14 @@ async fn build(
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let cancel = CancelToken::default();
     let (owned, secrets) = (task.clone(), redactor.clone());
-    let host = BuildHost::new(cancel.clone(), {
+    let host = complete(BuildHost::new(cancel.clone(), {
         let redactor = redactor.clone();
         move |level, text| match level {
             Level::Debug | Level::Info => say(&redactor, text),
             Level::Warning => say(&redactor, &format!("Warning: {text}")),
             Level::Error => say(&redactor, &format!("Error: {text}")),
         }
-    });
+    }));
     let mut work = tokio::task::spawn_blocking(move || {
         let request = BuildRequest {
             task: &owned,
@@ -139,6 +141,10 @@ async fn build(
     match result {
         Ok(prepared) => Ok(Some((prepared, host))),
         Err(_) if cancel.is_cancelled() => Ok(None),
+        Err(e) if e.exit_code().is_some() => Err(ExecuteError::Program {
+            code: e.exit_code().unwrap_or(1),
+            reason: e.to_string(),
+        }),
         Err(e) => Err(ExecuteError::Prepare {
             stage: e.stage().as_str(),
             reason: with_causes(&e),

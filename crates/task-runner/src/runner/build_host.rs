@@ -9,7 +9,9 @@ use clearml_env_builder as env_builder;
 use clearml_support::command::CancelToken;
 use clearml_support::time::now_ms;
 use clearml_task_model::Task;
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
+use tokio::runtime::Handle;
 
 use crate::console::Level;
 
@@ -21,6 +23,14 @@ pub(crate) struct BuildHost {
     line: Box<LineSink>,
     cancel: CancelToken,
     reported: Mutex<Reported>,
+    files: Option<RemoteFiles>,
+}
+
+/// The file server, for a thread that has no runtime of its own.
+struct RemoteFiles {
+    client: Client,
+    server: String,
+    runtime: Handle,
 }
 
 /// What the builder has told besides lines.
@@ -39,7 +49,18 @@ impl BuildHost {
             line: Box::new(line),
             cancel,
             reported: Mutex::default(),
+            files: None,
         }
+    }
+
+    /// Fetches files of tasks from the file server. Must be called inside the runtime.
+    pub(crate) fn with_files(mut self, client: &Client, server: Option<&str>) -> Self {
+        self.files = server.map(|server| RemoteFiles {
+            client: client.clone(),
+            server: server.trim_end_matches('/').to_owned(),
+            runtime: Handle::current(),
+        });
+        self
     }
 
     fn with(&self, change: impl FnOnce(&mut Reported)) {
@@ -95,6 +116,21 @@ impl env_builder::Host for BuildHost {
 
     fn report_commit(&self, commit: &str) {
         self.with(|reported| reported.commit = Some(commit.to_owned()));
+    }
+
+    fn fetch(&self, url: &str) -> Result<Vec<u8>, String> {
+        let Some(files) = &self.files else {
+            return Err("no file server is configured; set api.files_server".to_owned());
+        };
+        // Our token is for this server, and a task may name any.
+        let path = url
+            .strip_prefix(&files.server)
+            .and_then(|rest| rest.strip_prefix('/'))
+            .ok_or_else(|| format!("it is not on the file server {}", files.server))?;
+        let path = percent_decode_str(path).decode_utf8_lossy().into_owned();
+        let download = async { files.client.files(&files.server)?.download(&path).await };
+        let bytes = files.runtime.block_on(download).map_err(|e| e.to_string())?;
+        Ok(bytes.to_vec())
     }
 
     fn cancel(&self) -> &CancelToken {

@@ -61,6 +61,7 @@ impl Runner {
             Some(Failure {
                 stage: "infrastructure".to_owned(),
                 text,
+                exit_code: None,
             })
         };
         let mut child = match spawn_shim(&self.shim_program, &self.run) {

@@ -26,7 +26,8 @@ pub(crate) struct Facts<'a> {
 
 /// Decides the final status, its reason, and the last line of the console.
 pub(crate) fn decide(facts: &Facts<'_>) -> Outcome {
-    let exit_code = facts.verdict.and_then(Verdict::code);
+    let by_failure = || facts.failure.and_then(|failure| failure.exit_code);
+    let exit_code = facts.verdict.and_then(Verdict::code).or_else(by_failure);
     let left_alone = |reason: &str, line: Option<String>| Outcome {
         end: End::LeftAlone,
         status_reason: reason.to_owned(),
@@ -101,7 +102,9 @@ fn conclude(facts: &Facts<'_>, task: &Task) -> Conclusion {
         }
     }
     if let Some(failure) = facts.failure {
-        return conclusion(End::Failed, &failure.to_string(), "Process failed, exit code 1");
+        let code = failure.exit_code.unwrap_or(1);
+        let line = format!("Process failed, exit code {code}");
+        return conclusion(End::Failed, &failure.to_string(), &line);
     }
     let Some(verdict) = facts.verdict else {
         return conclusion(
@@ -350,6 +353,7 @@ mod tests {
         let failure = Failure {
             stage: "clone".into(),
             text: "no such repository".into(),
+            exit_code: None,
         };
         let facts = Facts {
             failure: Some(&failure),

@@ -193,7 +193,8 @@ impl Runner {
 
     async fn build(&self, task: &Task, cancel: &CancelToken) -> Result<PreparedEnvironment, Failure> {
         let console = self.console.clone();
-        let host = BuildHost::new(cancel.clone(), move |level, text| console.line(level, text));
+        let host = BuildHost::new(cancel.clone(), move |level, text| console.line(level, text))
+            .with_files(&self.client, self.settings.files_server.as_deref());
         let mut settings = self.settings.environment.clone();
         settings.optimization = self.inputs.options.optimization;
         settings.env = strings(base(&self.parts()));
@@ -217,7 +218,10 @@ impl Runner {
             .await
             .map_err(|e| failure("environment", &format!("the builder failed: {e}")))?;
         self.note_phases(&host);
-        let prepared = result.map_err(|e| failure(e.stage().as_str(), &with_causes(&e)))?;
+        let prepared = result.map_err(|e| Failure {
+            exit_code: e.exit_code(),
+            ..failure(e.stage().as_str(), &with_causes(&e))
+        })?;
         if self.settings.rank == 0 {
             write_back(&self.client, task, host.reported()).await;
         }
@@ -283,6 +287,7 @@ fn failure(stage: &str, text: &str) -> Failure {
     Failure {
         stage: stage.to_owned(),
         text: text.to_owned(),
+        exit_code: None,
     }
 }
 

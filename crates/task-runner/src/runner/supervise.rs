@@ -151,6 +151,7 @@ impl Runner {
         let failure = Failure {
             stage: "infrastructure".to_owned(),
             text: text.to_owned(),
+            exit_code: None,
         };
         self.stored(|run| fail(run, &failure)).await
     }
