@@ -6,9 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme, WantsVerifier,
+};
 
 use crate::error::ApiError;
 
@@ -48,13 +53,35 @@ pub(crate) fn client_config(verify: &TlsVerify, needed: bool) -> Result<ClientCo
                 .with_custom_certificate_verifier(Arc::new(AcceptAny(algorithms)))
                 .with_no_client_auth()
         }
-        TlsVerify::System => builder
-            .with_root_certificates(system_roots(env_bundle())?)
-            .with_no_client_auth(),
-        TlsVerify::CaBundle(path) => builder
-            .with_root_certificates(bundle(path)?)
-            .with_no_client_auth(),
+        TlsVerify::System => match env_bundle() {
+            Some(path) => trusting(builder, &path)?,
+            None => builder
+                .with_root_certificates(system_roots())
+                .with_no_client_auth(),
+        },
+        TlsVerify::CaBundle(path) => trusting(builder, path)?,
     })
+}
+
+/// Trusts the certificates that somebody has chosen, and what they have signed.
+fn trusting(
+    builder: ConfigBuilder<ClientConfig, WantsVerifier>,
+    path: &Path,
+) -> Result<ClientConfig, ApiError> {
+    let certificates = bundle(path)?;
+    let roots = Arc::new(store_of(certificates.clone()));
+    let inner = WebPkiServerVerifier::builder_with_provider(roots, builder.crypto_provider().clone())
+        .build()
+        .map_err(|error| ApiError::Options {
+            reason: format!(
+                "the certificate bundle {} cannot be used: {error}",
+                path.display()
+            ),
+        })?;
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Chosen { inner, certificates }))
+        .with_no_client_auth())
 }
 
 fn warn_once() {
@@ -73,29 +100,25 @@ fn env_bundle() -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-fn system_roots(named: Option<PathBuf>) -> Result<RootCertStore, ApiError> {
-    if let Some(path) = named {
-        return bundle(&path);
-    }
+fn system_roots() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     let store = store_of(found.certs);
     if !store.is_empty() {
-        return Ok(store);
+        return store;
     }
     tracing::debug!(errors = ?found.errors, "no certificates found on this machine, using the built-in list");
     let mut store = RootCertStore::empty();
     store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    Ok(store)
+    store
 }
 
-fn bundle(path: &Path) -> Result<RootCertStore, ApiError> {
+fn bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, ApiError> {
     let found = if path.is_dir() {
         rustls_native_certs::load_certs_from_paths(None, Some(path))
     } else {
         rustls_native_certs::load_certs_from_paths(Some(path), None)
     };
-    let store = store_of(found.certs);
-    if store.is_empty() {
+    if store_of(found.certs.clone()).is_empty() {
         let causes: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
         let causes = if causes.is_empty() {
             "no PEM certificate in it".to_owned()
@@ -109,7 +132,7 @@ fn bundle(path: &Path) -> Result<RootCertStore, ApiError> {
             ),
         });
     }
-    Ok(store)
+    Ok(found.certs)
 }
 
 /// Real bundles contain certificates that no strict parser accepts; one of those must not make the
@@ -121,6 +144,69 @@ fn store_of(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
         tracing::debug!(ignored, "certificates that cannot be parsed were left out");
     }
     store
+}
+
+/// As usual, and a server may also show one of the chosen certificates itself although that one says it
+/// is an authority: `openssl req -x509` makes self-signed certificates that way, and OpenSSL takes them.
+#[derive(Debug)]
+struct Chosen {
+    inner: Arc<WebPkiServerVerifier>,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Chosen {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let checked =
+            self.inner
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match checked {
+            // Said only of a certificate that is valid at this time; its name was not looked at.
+            Err(error) if is_authority(&error) && self.certificates.iter().any(|own| own == end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            checked => checked,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+fn is_authority(error: &rustls::Error) -> bool {
+    let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) = error else {
+        return false;
+    };
+    matches!(
+        cause.downcast_ref::<webpki::Error>(),
+        Some(webpki::Error::CaUsedAsEndEntity)
+    )
 }
 
 /// Accepts every certificate, but still checks that the peer holds the key of the one it showed.

@@ -14,6 +14,10 @@ use crate::server::serve_well;
 
 /// A self-signed certificate for `localhost`, or `None` without the `openssl` program.
 pub(crate) fn certificate(folder: &Path) -> Option<()> {
+    certificate_of(folder, "CA:FALSE")
+}
+
+fn certificate_of(folder: &Path, constraints: &str) -> Option<()> {
     let status = Command::new("openssl")
         .args([
             "req",
@@ -34,7 +38,7 @@ pub(crate) fn certificate(folder: &Path) -> Option<()> {
         ])
         .args([
             "-addext",
-            "basicConstraints=critical,CA:FALSE",
+            &format!("basicConstraints=critical,{constraints}"),
             "-keyout",
             "key.pem",
             "-out",
@@ -94,13 +98,20 @@ fn client(url: &str, verify: TlsVerify) -> Result<Client, ApiError> {
 
 #[tokio::test]
 async fn certificates_are_checked_as_configured() {
-    let folder = tempfile::tempdir().unwrap();
-    if certificate(folder.path()).is_none() {
-        eprintln!("SKIPPED certificates_are_checked_as_configured: no usable openssl program");
-        return;
+    // The second is what OpenSSL makes without being asked.
+    for constraints in ["CA:FALSE", "CA:TRUE"] {
+        let folder = tempfile::tempdir().unwrap();
+        if certificate_of(folder.path(), constraints).is_none() {
+            eprintln!("SKIPPED certificates_are_checked_as_configured: no usable openssl program");
+            return;
+        }
+        check(folder.path()).await;
     }
-    let url = start(folder.path()).await;
-    let bundle = TlsVerify::CaBundle(folder.path().join("cert.pem"));
+}
+
+async fn check(folder: &Path) {
+    let url = start(folder).await;
+    let bundle = TlsVerify::CaBundle(folder.join("cert.pem"));
     client(&url, bundle).unwrap().login().await.unwrap();
     client(&url, TlsVerify::Insecure).unwrap().login().await.unwrap();
 
@@ -119,7 +130,7 @@ async fn certificates_are_checked_as_configured() {
     );
     // The right certificate for another name is not the right certificate.
     let other = url.replace("localhost", "127.0.0.1");
-    let bundle = TlsVerify::CaBundle(folder.path().join("cert.pem"));
+    let bundle = TlsVerify::CaBundle(folder.join("cert.pem"));
     let error = client(&other, bundle).unwrap().login().await.unwrap_err();
     assert!(matches!(error, ApiError::Tls { .. }), "{error:?}");
 }
