@@ -4,6 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test whose scene cannot be set has failed")]
 
 mod bad_tasks;
+#[path = "../../../../crates/env-builder/tests/builds/canary.rs"]
+mod canary;
+mod code;
 mod command_line;
 mod daemon_options;
 mod journey;
@@ -11,3 +14,5 @@ mod kill_campaign;
 mod odd_arguments;
 mod scene;
 mod server_faults;
+#[path = "../../../../crates/env-builder/tests/builds/web.rs"]
+mod web;

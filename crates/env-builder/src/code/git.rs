@@ -178,30 +178,11 @@ impl<'a> Git<'a> {
             if let Some(header) = &access.header {
                 options.push(format!("include.path={}", header.path().display()));
             }
-            command = self.with_helper(command, access);
+            command = with_helper(self.context, command, access);
         }
         options
             .iter()
             .fold(command, |command, option| command.arg("-c").arg(option))
-    }
-
-    fn with_helper(&self, command: Command, access: &Access) -> Command {
-        let (Some(rules), Some(program)) = (&access.rules, &self.context.settings.git.ask_pass_program)
-        else {
-            return command;
-        };
-        // Seen from git, /proc/self is git.
-        let program = match program.strip_prefix("/proc/self") {
-            Ok(rest) => Path::new("/proc").join(std::process::id().to_string()).join(rest),
-            Err(_) => program.clone(),
-        };
-        let command = command
-            .env("GIT_ASKPASS", program)
-            .env(askpass::RULES, rules.path());
-        match self.context.var("GIT_ASKPASS") {
-            Some(next) => command.env(askpass::NEXT, next),
-            None => command,
-        }
     }
 
     /// Runs a command with its output on the console; failure is an error.
@@ -271,6 +252,26 @@ impl<'a> Git<'a> {
     }
 }
 
+/// Lets git, also as a child of the command, ask our own program for the logins of `access`.
+pub(crate) fn with_helper(context: &Context<'_>, command: Command, access: &Access) -> Command {
+    let (Some(rules), Some(program)) = (&access.rules, &context.settings.git.ask_pass_program)
+    else {
+        return command;
+    };
+    // Seen from git, /proc/self is git.
+    let program = match program.strip_prefix("/proc/self") {
+        Ok(rest) => Path::new("/proc").join(std::process::id().to_string()).join(rest),
+        Err(_) => program.clone(),
+    };
+    let command = command
+        .env("GIT_ASKPASS", program)
+        .env(askpass::RULES, rules.path());
+    match context.var("GIT_ASKPASS") {
+        Some(next) => command.env(askpass::NEXT, next),
+        None => command,
+    }
+}
+
 fn is_transient(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     TRANSIENT.iter().any(|phrase| line.contains(phrase))
@@ -299,4 +300,29 @@ pub(crate) fn with_defaults(context: &Context<'_>, mut command: Command) -> Comm
 /// Whether a text is a complete object id (SHA-1 or SHA-256).
 pub(crate) fn is_full_id(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_of_the_network_are_told_from_others() {
+        for line in [
+            "fatal: unable to access 'https://h/a/': Could not resolve host: h",
+            "fatal: unable to access 'http://h/a/': The requested URL returned error: 503",
+            "ssh: connect to host h port 22: Connection refused",
+            "fatal: early EOF",
+        ] {
+            assert!(is_transient(line), "{line}");
+        }
+        for line in [
+            "fatal: Authentication failed for 'https://h/a/'",
+            "fatal: unable to access 'http://h/a/': The requested URL returned error: 403",
+            "fatal: repository '/x' does not exist",
+            "Permission denied (publickey).",
+        ] {
+            assert!(!is_transient(line), "{line}");
+        }
+    }
 }

@@ -207,8 +207,6 @@ fn a_submodule_on_the_same_server_gets_the_login() {
     let web = Web::start(Site::git(&bench.path("origin")).login("robot", PASS));
     let module = bench.module("module.git", &[("x.txt", "of the module")]);
     with_login(&mut bench);
-    // Relative to the repository, and by ssh, which the login turns into the protocol of the repository.
-    bench.settings.git.replacement_scheme = "http".into();
     for url in ["../module.git".to_owned(), web.url("module.git")] {
         bench.add_module(&repository, "libs/a b", &url, &module);
         let commit = commit(&repository, &[]);
@@ -276,4 +274,22 @@ fn without_the_helper_a_login_is_a_header() {
     })
     .unwrap();
     assert_no_file_has(&secrets, bench.temp.path());
+}
+
+#[test]
+fn a_server_that_is_busy_is_asked_again() {
+    let mut bench = Bench::new();
+    let (_, first) = bench.repository(&[("main.py", MAIN)]);
+    let site = Site {
+        busy: 1,
+        ..Site::git(&bench.path("origin"))
+    };
+    let web = Web::start(site.clone());
+    let error = bench.build(script(&web.url("project.git"), &first)).0.unwrap_err();
+    assert!(error.to_string().contains("503"), "{error}");
+    let web = Web::start(site);
+    bench.settings.git.retries = 1;
+    let (result, host) = bench.build(script(&web.url("project.git"), &first));
+    result.unwrap();
+    assert!(host.console().contains("once more in 2 s"), "{}", host.console());
 }

@@ -22,6 +22,8 @@ pub(crate) struct Site {
     pub(crate) wanted: Option<String>,
     /// Where everybody is sent instead.
     pub(crate) redirect: Option<String>,
+    /// How many of the first requests are told to come again.
+    pub(crate) busy: usize,
 }
 
 impl Site {
@@ -36,6 +38,7 @@ impl Site {
             env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
             wanted: None,
             redirect: None,
+            busy: 0,
         }
     }
 
@@ -119,9 +122,19 @@ fn answer(stream: TcpStream, site: &Site, seen: &Mutex<Vec<Option<String>>>) -> 
         };
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
-    seen.lock().unwrap().push(headers.get("authorization").cloned());
+    let count = {
+        let mut seen = seen.lock().unwrap();
+        seen.push(headers.get("authorization").cloned());
+        seen.len()
+    };
     let mut stream = stream;
     let body = body(&mut reader, &mut stream, &headers)?;
+    if count <= site.busy {
+        return write!(
+            stream,
+            "HTTP/1.1 503 Later\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    }
     if let Some(redirect) = &site.redirect {
         return write!(
             stream,
