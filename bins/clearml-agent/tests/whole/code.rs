@@ -125,7 +125,7 @@ fn upload(scene: &Scene, path: &str, content: String) -> String {
         .unwrap();
     runtime.block_on(async {
         client.login().await.unwrap();
-        let files = client.files(&api.files_server.unwrap()).unwrap();
+        let files = client.files(api.files_server.as_deref().unwrap()).unwrap();
         files.upload(path, content.into_bytes()).await.unwrap();
         files.url(path).unwrap()
     })
