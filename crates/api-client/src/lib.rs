@@ -96,6 +96,7 @@ mod feature;
 mod files;
 mod follow;
 mod headers;
+mod health;
 mod metrics;
 mod models;
 mod options;
@@ -130,6 +131,7 @@ pub use events_manage::{ClearLog, RawCurves, Sample};
 pub use feature::Feature;
 pub use files::{Files, RemovedFiles};
 pub use follow::Follow;
+pub use health::Health;
 pub use metrics::{
     Axis, ByIteration, Curve, Curves, CurvesOfTasks, Event, EventPage, EventsQuery, SINGLE_VALUE,
     SingleValues,

@@ -12,6 +12,8 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(crate) struct Outage {
     current: Mutex<Option<Current>>,
+    /// How long the earlier ones lasted together.
+    past: Mutex<Duration>,
 }
 
 struct Current {
@@ -52,9 +54,18 @@ impl Outage {
         let Some(outage) = current.as_mut() else { return };
         outage.failing.remove(endpoint);
         if outage.failing.is_empty() || outage.last_failure.elapsed() > FORGET_AFTER {
-            let seconds = outage.since.elapsed().as_secs_f64();
+            let lasted = outage.since.elapsed();
+            let seconds = lasted.as_secs_f64();
             tracing::info!(server, "the API server is well again after {seconds:.1} s");
+            *self.past.lock().unwrap_or_else(PoisonError::into_inner) += lasted;
             *current = None;
         }
+    }
+
+    /// How long the present outage has lasted, if there is one, and how long the earlier ones did.
+    pub(crate) fn spans(&self) -> (Option<Duration>, Duration) {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = *self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        (current.as_ref().map(|outage| outage.since.elapsed()), past)
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::call::{Body, Call};
 use crate::error::{ApiError, Interruption};
 use crate::headers::{bearer, gzip, headers, retry_after};
+use crate::health::Tally;
 use crate::options::{ClientOptions, Server};
 use crate::tls::client_config;
 use crate::words::{chain, excerpt, has_tls_cause};
@@ -24,6 +25,8 @@ const LONGEST_REPLY: Duration = Duration::from_secs(600);
 const UPLOAD_PART: usize = 256 * 1024;
 
 pub(crate) struct Transport {
+    /// Requests so far.
+    pub(crate) tally: Tally,
     pub(crate) http: reqwest::Client,
     pub(crate) server: Server,
     default_method: reqwest::Method,
@@ -119,6 +122,7 @@ impl Transport {
             compress_from: options.compress_requests,
             plain: AtomicBool::new(false),
             proxy: proxy::variable(server.https).filter(|_| !server.loopback),
+            tally: Tally::default(),
             server,
         })
     }
@@ -129,6 +133,7 @@ impl Transport {
         let method = self.method(call);
         let started = Instant::now();
         trace::request(call, &trx, dispatch.redactor);
+        self.tally.count(&call.endpoint);
         let mut status = None;
         let mut outcome = self.exchange(call, dispatch, &method, &trx, &mut status).await;
         if status == Some(415) && !self.plain.swap(true, Ordering::Relaxed) && self.compresses(call) {

@@ -114,23 +114,41 @@ fn leads_its_session() -> io::Result<bool> {
     Ok(Stat::read(me)?.is_some_and(|stat| stat.session == me))
 }
 
-/// All living processes that descend from `pid`, nearest first, `pid` itself excluded. A process
-/// whose ancestors have died belongs to its reaper, so call it on a subreaper to see orphans.
+/// The living processes of this machine at one moment.
+#[derive(Debug)]
+pub struct Processes(Vec<(i32, Stat)>);
+
+impl Processes {
+    /// Those of now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(snapshot())
+    }
+
+    /// All that descend from `pid`, nearest first, `pid` itself excluded. A process whose ancestors have
+    /// died belongs to its reaper, so call it on a subreaper to see orphans.
+    #[must_use]
+    pub fn below(&self, pid: i32) -> Vec<i32> {
+        let mut found = Vec::new();
+        let mut wave = vec![pid];
+        while !wave.is_empty() {
+            let next: Vec<i32> = self
+                .0
+                .iter()
+                .filter(|(child, stat)| wave.contains(&stat.parent) && !found.contains(child))
+                .map(|(child, _)| *child)
+                .collect();
+            found.extend(&next);
+            wave = next;
+        }
+        found
+    }
+}
+
+/// All living processes that descend from `pid`, as [`Processes::below`] has them now.
 #[must_use]
 pub fn descendants(pid: i32) -> Vec<i32> {
-    let all = snapshot();
-    let mut found = Vec::new();
-    let mut wave = vec![pid];
-    while !wave.is_empty() {
-        let next: Vec<i32> = all
-            .iter()
-            .filter(|(child, stat)| wave.contains(&stat.parent) && !found.contains(child))
-            .map(|(child, _)| *child)
-            .collect();
-        found.extend(&next);
-        wave = next;
-    }
-    found
+    Processes::now().below(pid)
 }
 
 /// All living processes of a session.

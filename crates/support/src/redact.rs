@@ -34,18 +34,21 @@ impl Redactor {
         Self::default()
     }
 
-    /// Remembers a secret. Values of fewer than four characters are ignored.
+    /// Remembers a secret, also as it stands in JSON text. Values of fewer than four characters are ignored.
     pub fn add(&self, secret: &Secret) {
         let value = secret.expose();
         if value.len() < SHORTEST {
             return;
         }
+        let quoted = serde_json::Value::from(value).to_string();
         let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
-        if !secrets.iter().any(|known| known == value) {
-            secrets.push(value.to_owned());
-            // Longest first, so that a secret that contains another one is replaced as a whole.
-            secrets.sort_by_key(|known| std::cmp::Reverse(known.len()));
+        for form in [value, &quoted[1..quoted.len() - 1]] {
+            if !secrets.iter().any(|known| known == form) {
+                secrets.push(form.to_owned());
+            }
         }
+        // Longest first, so that a secret that contains another one is replaced as a whole.
+        secrets.sort_by_key(|known| std::cmp::Reverse(known.len()));
     }
 
     /// The text without any known secret and without passwords in URLs. Borrows when nothing changed.
@@ -155,6 +158,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_secret_is_known_in_json_text_as_well() {
+        let redactor = Redactor::new();
+        redactor.add(&Secret::new("a\"b\\c\n"));
+        let line = serde_json::json!({"message": "key a\"b\\c\n!"}).to_string();
+        assert_eq!(redactor.redact(&line), r#"{"message":"key ****!"}"#);
+        assert_eq!(redactor.redact("key a\"b\\c\n!"), "key ****!");
+    }
 
     #[test]
     fn urls_lose_their_password_and_nothing_else() {
