@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clearml_support::fs::{create_private_dir, remove_tree};
+use clearml_task_model::Task;
 
 use crate::code::acquire::acquire;
 use crate::code::custom::{self, Custom};
@@ -12,9 +13,13 @@ use crate::code::{notebook, source};
 use crate::error::{BuildError, FileError, at};
 use crate::host::{Host, Phase};
 use crate::launch::{self, Code, LaunchError, Runtime};
-use crate::packages::{self, RequirementSet, freeze, install};
-use crate::python::{PythonError, find, seed, venv};
-use crate::request::{BuildRequest, EnvSettings, PackageManagerKind, PreparedEnvironment};
+use crate::packages::conda::CondaLists;
+use crate::packages::requirements::Requested;
+use crate::packages::requirements::source::TaskLists;
+use crate::packages::select::{Environment, Select};
+use crate::packages::{self, PackageError, RequirementSet, freeze};
+use crate::python::find;
+use crate::request::{BuildRequest, PreparedEnvironment};
 use crate::tools::Context;
 
 /// Makes everything that a task needs to run, below `request.run_dir_env`.
@@ -48,17 +53,10 @@ struct Build<'a> {
     request: &'a BuildRequest<'a>,
 }
 
-/// The environment, and what installs into it.
-struct Environment {
-    venv: venv::Venv,
-    installer: Result<install::Installer, packages::PackageError>,
-}
-
 impl Build<'_> {
     fn run(&self) -> Result<PreparedEnvironment, BuildError> {
         let context = self.context;
         let script = self.request.task.script.as_ref().ok_or(BuildError::NoScript)?;
-        refuse_unsupported(self.request.settings)?;
         let (info, warnings) = ExecutionInfo::new(script, &self.request.settings.env);
         self.announce(&info, &warnings);
         self.clear()?;
@@ -70,19 +68,37 @@ impl Build<'_> {
                 Early::Code(code, commit) => Some((*code, commit)),
             },
         };
-        let pip_list = packages::of_task(script.requirements.as_ref(), &context.settings.package_manager);
-        let skip = launch::skips_python(context, &info, pip_list.is_some());
-        let environment = if skip {
-            None
-        } else {
-            Some(context.phase(Phase::Python, || self.environment(&info))?)
+        let lists = packages::of_task(script.requirements.as_ref(), &context.settings.package_manager);
+        let has_pip_list = lists.as_ref().is_some_and(|lists| !lists.pip.trim().is_empty());
+        let skip = launch::skips_python(context, &info, has_pip_list);
+        let image = image_of(self.request.task);
+        let select = Select {
+            context,
+            info: &info,
+            requirements: script.requirements.as_ref(),
+            image: image.as_deref(),
+            root: self.request.run_dir_env.join("venv"),
+        };
+        let early = match early {
+            None if !skip && select.may_be_project() => Some(acquire(context, self.request, &info)?),
+            early => early,
+        };
+        let project = match &early {
+            Some((code, _)) if !skip && select.may_be_project() => {
+                context.phase(Phase::Packages, || select.project(code))?
+            }
+            _ => None,
+        };
+        let environment = match project {
+            None if !skip => Some(context.phase(Phase::Python, || select.environment())?),
+            project => project,
         };
         let (code, commit) = match early {
             Some(early) => early,
             None => acquire(context, self.request, &info)?,
         };
         if let Some(environment) = &environment {
-            self.packages(environment, &info, &code, commit.as_deref(), pip_list)?;
+            self.packages(environment, &info, &code, commit.as_deref(), lists)?;
         }
         self.report_commit(&info, commit.as_deref());
         self.prepare(info, &code, commit, environment.as_ref())
@@ -136,63 +152,45 @@ impl Build<'_> {
         create_private_dir(&temp).map_err(at("creating", &temp))
     }
 
-    fn environment(&self, info: &ExecutionInfo) -> Result<Environment, PythonError> {
-        let context = self.context;
-        let interpreter = find::find(context, info)?;
-        context.info(&format!(
-            "Python {} ({})",
-            interpreter.full_version(),
-            interpreter.executable.display()
-        ));
-        let venv = venv::create(context, &self.request.run_dir_env.join("venv"), interpreter)?;
-        let pip = seed::seed(context, &venv)?;
-        let installer = install::choose(context, &venv, pip);
-        Ok(Environment { venv, installer })
-    }
-
     fn packages(
         &self,
         environment: &Environment,
         info: &ExecutionInfo,
         code: &Code,
         commit: Option<&str>,
-        pip_list: Option<String>,
+        task: Option<TaskLists>,
     ) -> Result<(), BuildError> {
-        let has_list = pip_list.is_some();
-        let mut sets = match pip_list {
-            Some(text) => {
-                let folder = code.root.clone();
-                vec![RequirementSet {
-                    what: "task requirements".to_owned(),
-                    text,
-                    folder,
-                }]
-            }
+        let mut sets = match &task {
+            _ if !environment.takes_lists() => Vec::new(),
+            Some(lists) => vec![RequirementSet::new("task requirements", &lists.pip, &code.root)],
             None if code.is_repository => {
                 packages::of_repository(&code.root, &code.working_dir, &info.entry_point)
             }
             None => Vec::new(),
         };
-        if sets.is_empty() && code.is_repository {
+        if sets.is_empty() && code.is_repository && environment.takes_lists() {
             self.context
                 .warn("neither the task nor the repository lists requirements: nothing is installed");
         }
-        self.add_own_requirements(&mut sets, info, code);
+        if environment.takes_lists() {
+            self.add_own_requirements(&mut sets, info, code);
+        }
         let context = self.context;
-        let requested = context.phase(Phase::Packages, || self.install(environment, code, sets))?;
-        if has_list || code.is_repository {
+        let requested = context.phase(Phase::Packages, || self.install(environment, &sets, task.as_ref()))?;
+        if (task.is_some() || code.is_repository) && environment.is_reported(context) {
             let origin = commit.map(|commit| freeze::Origin {
                 root: code.root.clone(),
                 url: without_password(&info.repository),
                 commit: commit.to_owned(),
             });
-            let lines = freeze::freeze(&environment.venv, &requested, origin.as_ref());
-            let lines: Vec<String> = lines
-                .iter()
-                .map(|line| context.redactor.redact(line).into_owned())
-                .collect();
+            let frozen = environment.freeze(context, &requested, origin.as_ref())?;
+            let redacted = |line: &String| context.redactor.redact(line).into_owned();
+            let lines: Vec<String> = frozen.lines.iter().map(redacted).collect();
             context.info(&format!("installed packages: {}", lines.join(", ")));
             context.host.report_packages(&lines);
+            if let Some(conda) = &frozen.conda {
+                context.host.report_conda(&conda.conda, conda.environment.as_ref());
+            }
         }
         Ok(())
     }
@@ -213,42 +211,27 @@ impl Build<'_> {
         let names = names.join("\n");
         match sets.first_mut() {
             Some(set) => set.text = format!("{names}\n{}", set.text),
-            None => sets.push(RequirementSet {
-                what: "requirements of the agent".to_owned(),
-                text: names,
-                folder: code.root.clone(),
-            }),
+            None => sets.push(RequirementSet::new("requirements of the agent", &names, &code.root)),
         }
     }
 
     fn install(
         &self,
         environment: &Environment,
-        code: &Code,
-        sets: Vec<RequirementSet>,
-    ) -> Result<Vec<packages::lines::Prepared>, packages::PackageError> {
-        if sets.is_empty() {
-            return Ok(Vec::new());
-        }
-        let project = ["uv.lock", "poetry.lock"]
-            .iter()
-            .find(|name| code.root.join(name).exists());
-        let uv = self.request.settings.package_manager.kind == PackageManagerKind::Uv;
-        if let (true, Some(name)) = (uv, project) {
-            self.context.warn(&format!(
-                "{name} is not used by this version; the list of requirements is installed"
-            ));
-        }
-        let installer = match &environment.installer {
-            Ok(installer) => installer,
-            Err(_) => {
-                let python = environment.venv.interpreter.executable.clone();
-                return Err(packages::PackageError::NoInstaller { python });
-            }
-        };
+        sets: &[RequirementSet],
+        task: Option<&TaskLists>,
+    ) -> Result<Vec<Requested>, PackageError> {
         let temp = self.request.run_dir_env.join("tmp");
+        let script = self.request.task.script.as_ref();
+        let requirements = script.and_then(|script| script.requirements.as_ref());
+        let recorded = requirements.and_then(|lists| lists.extra.get("conda_env_json")?.as_str());
+        let for_conda = task.map(|lists| CondaLists {
+            conda: lists.conda.as_deref(),
+            pip: &lists.pip,
+            environment: recorded,
+        });
         sets.iter()
-            .map(|set| install::install(self.context, &environment.venv, installer, set, &temp))
+            .map(|set| environment.install(self.context, set, for_conda.as_ref(), &temp))
             .collect()
     }
 
@@ -264,10 +247,7 @@ impl Build<'_> {
             return Err(LaunchError::NothingToRun.into());
         }
         let runtime = match environment {
-            Some(Environment { venv, installer }) => Runtime::Venv {
-                venv,
-                own_path: !matches!(installer, Ok(install::Installer::Uv(_))),
-            },
+            Some(environment) => Runtime::Environment(environment),
             None if info.interpreter == Interpreter::Python => {
                 Runtime::System(find::find(context, &info)?.found_at)
             }
@@ -379,17 +359,9 @@ fn remove_temporary(folder: &Path) -> Result<(), FileError> {
     remove_tree(&temp).map_err(at("removing", &temp))
 }
 
-fn refuse_unsupported(settings: &EnvSettings) -> Result<(), BuildError> {
-    let refuse = |what: String, instead| Err(BuildError::Unsupported { what, instead });
-    let skip = settings
-        .env
-        .get("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL")
-        .map(|value| value.trim().to_ascii_lowercase());
-    match skip.as_deref() {
-        None | Some("" | "0" | "false" | "no" | "off" | "n" | "f") => Ok(()),
-        Some(_) => refuse(
-            "CLEARML_AGENT_SKIP_PIP_VENV_INSTALL".to_owned(),
-            "unset it; the agent makes an environment for each task",
-        ),
-    }
+/// The image that a task is meant to run in.
+fn image_of(task: &Task) -> Option<String> {
+    let container = task.container.as_ref()?;
+    let image = container.get("image")?.as_str()?.trim();
+    image.split_whitespace().next().map(str::to_owned)
 }

@@ -44,14 +44,6 @@ pub enum BuildError {
     /// The task says nothing about what to run.
     #[error("the task has no script section, so there is nothing to run")]
     NoScript,
-    /// The configuration asks for something that does not exist yet.
-    #[error("{what} is not supported by this version; {instead}")]
-    Unsupported {
-        /// The key or variable and its value.
-        what: String,
-        /// What to do.
-        instead: &'static str,
-    },
     /// The code could not be fetched or checked out.
     #[error("failed cloning repository {repository}: {source}")]
     Repository {
@@ -97,7 +89,6 @@ impl BuildError {
             Self::Repository { .. } | Self::Patch(_) => Stage::Clone,
             Self::Launch(_) | Self::NoScript => Stage::Launch,
             Self::Cancelled
-            | Self::Unsupported { .. }
             | Self::Script(_)
             | Self::CustomScript { .. }
             | Self::CustomScriptStart(_)

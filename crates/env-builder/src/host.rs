@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use clearml_support::command::CancelToken;
+use serde_json::Value;
 
 use crate::code::repo_url::without_password;
 
@@ -68,6 +69,11 @@ pub trait Host: Send + Sync {
     /// The installed packages in the form of `pip freeze`, to be written back to the task. Not called
     /// when there is nothing to report (no environment, or neither repository nor requirements).
     fn report_packages(&self, freeze: &[String]);
+    /// What conda has installed, as `name==version`, and its own description of the environment, to be
+    /// written back beside the list of [`Host::report_packages`], which comes first.
+    fn report_conda(&self, packages: &[String], environment: Option<&Value>) {
+        let _ = (packages, environment);
+    }
     /// The commit that was checked out for a task that named none.
     fn report_commit(&self, commit: &str);
     /// Fetches a file that belongs to the task from an address that the task names, within some limit of

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::code::info::{ExecutionInfo, Interpreter, expand};
 use crate::code::literal::LiteralEntry;
-use crate::python::venv::Venv;
+use crate::packages::select::Environment;
 use crate::tools::{Context, is_true};
 
 /// There is nothing to start.
@@ -60,8 +60,8 @@ const REMOVED: [&str; 6] = [
 /// What runs the user's code.
 #[derive(Debug)]
 pub(crate) enum Runtime<'a> {
-    /// An environment of ours; the flag says whether the interpreter's own path goes into `PYTHONPATH`.
-    Venv { venv: &'a Venv, own_path: bool },
+    /// An environment that was made or chosen.
+    Environment(&'a Environment),
     /// An interpreter of the machine.
     System(PathBuf),
     /// A shell without Python.
@@ -71,8 +71,17 @@ pub(crate) enum Runtime<'a> {
 impl Runtime<'_> {
     pub(crate) fn python(&self) -> Option<&Path> {
         match self {
-            Self::Venv { venv, .. } => Some(&venv.python),
+            Self::Environment(environment) => Some(&environment.venv.python),
             Self::System(python) => Some(python),
+            Self::None => None,
+        }
+    }
+
+    /// What starts the interpreter.
+    fn command(&self) -> Option<Vec<OsString>> {
+        match self {
+            Self::Environment(environment) => Some(environment.command.clone()),
+            Self::System(python) => Some(vec![python.into()]),
             Self::None => None,
         }
     }
@@ -126,9 +135,9 @@ pub(crate) fn launch(
         });
     }
     let mut argv: Vec<OsString> = Vec::new();
-    match (info.interpreter, runtime.python()) {
-        (Interpreter::Python, Some(python)) => {
-            argv.push(python.into());
+    match (info.interpreter, runtime.command()) {
+        (Interpreter::Python, Some(command)) => {
+            argv.extend(command);
             argv.push("-u".into());
             match context.settings.optimization {
                 0 => {}
@@ -228,7 +237,8 @@ pub(crate) fn variables(
     runtime: &Runtime<'_>,
 ) -> Vec<(OsString, Option<OsString>)> {
     let mut env: Vec<(OsString, Option<OsString>)> = Vec::new();
-    if let Runtime::Venv { venv, .. } = runtime {
+    if let Runtime::Environment(environment) = runtime {
+        let venv = &environment.venv;
         let bin = venv.root.join("bin");
         let path = context
             .var("PATH")
@@ -236,7 +246,9 @@ pub(crate) fn variables(
             .into_iter()
             .flatten();
         env.push(("PATH".into(), joined([bin].into_iter().chain(path))));
-        env.push(("VIRTUAL_ENV".into(), Some(venv.root.clone().into())));
+        if environment.is_virtual {
+            env.push(("VIRTUAL_ENV".into(), Some(venv.root.clone().into())));
+        }
     }
     if let Some(path) = joined(python_path(context, launch, code, runtime)) {
         env.push(("PYTHONPATH".into(), Some(path)));
@@ -273,7 +285,7 @@ fn python_path(context: &Context<'_>, launch: &Launch, code: &Code, runtime: &Ru
         let folder = launch.script.as_deref().and_then(Path::parent);
         path.extend(folder.map(Path::to_owned));
     }
-    if let Runtime::Venv { venv, own_path: true } = runtime {
+    if let Runtime::Environment(Environment { venv, own_path: true, .. }) = runtime {
         path.extend(venv.interpreter.stdlib.iter().cloned());
         path.push(venv.site_packages.clone());
         if venv.system_site_packages {

@@ -1,57 +1,210 @@
-//! Running pip or uv. Secrets and lists go in a private file, never in arguments.
+//! Installing lists of packages. Secrets and lists go in a private file, never in arguments.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use clearml_support::command::Command;
-use clearml_support::fs::create_private_file;
 
 use crate::code::git::with_defaults;
 use crate::error::at;
-use crate::packages::lines::{Prepared, prepare};
-use crate::packages::{PackageError, RequirementSet};
+use crate::packages::PackageError;
+use crate::packages::pip::{self, WantedPip, index_options};
+use crate::packages::requirements::flow::{self, Backend};
+use crate::packages::requirements::step::{Action, Call, Step, own_netrc, write_private};
+use crate::packages::requirements::{Requested, RequirementSet};
+use crate::packages::uv::{Outcome, Uv};
 use crate::python::venv::Venv;
-use crate::request::PackageManagerKind;
-use crate::tools::{Context, Ended, is_true};
+use crate::tools::{Context, Ended};
 
-/// What installs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Installer {
-    /// The pip of the environment, of this version.
-    Pip(String),
-    /// This uv.
-    Uv(PathBuf),
+/// What installs into one environment.
+#[derive(Debug)]
+pub(crate) struct Installer {
+    uv: Option<Uv>,
+    pip: Option<Pip>,
 }
 
-/// Chooses the installer. Without pip in the environment, uv serves even if it was not asked for.
-pub(crate) fn choose(
-    context: &Context<'_>,
-    venv: &Venv,
-    pip: Option<String>,
-) -> Result<Installer, PackageError> {
-    let settings = &context.settings.package_manager;
-    let named = settings
-        .uv_binary
-        .as_ref()
-        .map(|path| path.to_string_lossy().into_owned());
-    let find_uv = || context.find_program(named.as_deref().unwrap_or("uv"));
-    let forced = context.var("CLEARML_AGENT_FORCE_UV").is_some_and(is_true);
-    let uv_wanted = settings.kind == PackageManagerKind::Uv || settings.uv_replace_pip || forced;
-    if uv_wanted {
-        match find_uv() {
-            Some(uv) => return Ok(Installer::Uv(uv)),
-            None => context.warn("uv is configured but is not on PATH; pip is used instead"),
+/// The pip of an environment.
+#[derive(Debug)]
+struct Pip {
+    /// The version that the environment began with.
+    own: String,
+    wanted: WantedPip,
+    /// Its version once it is the wanted one; only what pip installs needs that.
+    settled: Mutex<Option<String>>,
+}
+
+/// Where a call of the installer works.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) venv: &'a Venv,
+    /// Where relative paths begin.
+    pub(crate) folder: &'a Path,
+    /// For the file that the list is written to.
+    pub(crate) temp: &'a Path,
+}
+
+impl Installer {
+    /// Chooses the installer. Without pip in the environment, uv serves even if it was not asked for.
+    /// `pip` is the version that is there, `wanted_uv` the uv of a build whose package manager is uv.
+    pub(crate) fn new(
+        context: &Context<'_>,
+        venv: &Venv,
+        pip: Option<String>,
+        wanted: WantedPip,
+        wanted_uv: Option<PathBuf>,
+    ) -> Result<Self, PackageError> {
+        let uv = Uv::choose(context, venv, wanted_uv, pip.is_some());
+        let pip = pip.map(|own| Pip {
+            own,
+            wanted,
+            settled: Mutex::default(),
+        });
+        if uv.is_none() && pip.is_none() {
+            return Err(PackageError::NoInstaller {
+                python: venv.interpreter.executable.clone(),
+            });
+        }
+        Ok(Self { uv, pip })
+    }
+
+    /// Whether packages of this kind of list are installed by uv: its caches and its way to build hold.
+    pub(crate) fn is_uv(&self) -> bool {
+        self.uv.is_some()
+    }
+
+    /// Carries out one step.
+    pub(crate) fn run(
+        &self,
+        context: &Context<'_>,
+        place: &Place<'_>,
+        step: &Step,
+    ) -> Result<(), PackageError> {
+        let failed = |reason| {
+            Err(PackageError::Install {
+                what: step.what.clone(),
+                last_line: reason,
+            })
+        };
+        if let Some(uv) = self.uv.as_ref().filter(|_| step.action == Action::Install) {
+            match uv.install(context, place, step)? {
+                Outcome::Installed => return Ok(()),
+                Outcome::Failed { reason, network } if !uv.stands_in || network || self.pip.is_none() => {
+                    return failed(reason);
+                }
+                Outcome::Failed { reason, .. } => context.warn(&format!(
+                    "uv could not install {}: {reason}; pip is tried",
+                    step.what
+                )),
+                Outcome::NotForUv(why) => context.info(&format!(
+                    "pip installs {}, because uv does not know {why}",
+                    step.what
+                )),
+            }
+        }
+        match &self.pip {
+            Some(pip) => pip.run(context, place, step)?.map_or(Ok(()), failed),
+            None => Err(PackageError::NoInstaller {
+                python: place.venv.interpreter.executable.clone(),
+            }),
         }
     }
-    if let Some(version) = pip {
-        return Ok(Installer::Pip(version));
+}
+
+impl Pip {
+    /// The reason why it failed, if it did.
+    fn run(
+        &self,
+        context: &Context<'_>,
+        place: &Place<'_>,
+        step: &Step,
+    ) -> Result<Option<String>, PackageError> {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = match &*settled {
+            Some(version) => version.clone(),
+            None => {
+                let version = pip::settle(context, place, &self.own, &self.wanted)?;
+                if pip::wants_cython(place.venv) {
+                    context.info("installing Cython, which old packages need to be built");
+                    // Whether it is needed shows when the list is installed.
+                    run_pip(context, place, &version, &cython(context))?;
+                }
+                settled.insert(version).clone()
+            }
+        };
+        let failure = run_pip(context, place, &version, step)?;
+        if step.name.as_deref() == Some("pip") && failure.is_none() {
+            *settled = Some(pip::version_in(place.venv).unwrap_or(version));
+        }
+        Ok(failure)
     }
-    find_uv()
-        .map(Installer::Uv)
-        .ok_or_else(|| PackageError::NoInstaller {
-            python: venv.interpreter.executable.clone(),
-        })
+}
+
+fn cython(context: &Context<'_>) -> Step {
+    Step {
+        what: "Cython".to_owned(),
+        action: Action::Install,
+        requirements: vec!["Cython".to_owned()],
+        options: Vec::new(),
+        indexes: context.settings.package_manager.extra_index_url.clone(),
+        access: None,
+        torch_backend: None,
+        name: None,
+    }
+}
+
+fn run_pip(
+    context: &Context<'_>,
+    place: &Place<'_>,
+    version: &str,
+    step: &Step,
+) -> Result<Option<String>, PackageError> {
+    let settings = &context.settings.package_manager;
+    let (options, flags) = index_options(&pip::flags(version, settings));
+    let call = step.for_pip(&own_netrc(context));
+    let command = context.command(&place.venv.python).args(["-m", "pip"]);
+    let command = match &step.action {
+        Action::Install => command.arg("install").args(flags),
+        Action::Download(folder) => command.args(["download", "--no-deps", "--dest"]).arg(folder),
+    };
+    let text: String = options.iter().flat_map(|line| [line, "\n"]).collect();
+    let ended = run_call(
+        context,
+        place,
+        step,
+        command,
+        &Call {
+            text: text + &call.text,
+            ..call
+        },
+    )?;
+    Ok((!ended.status.success()).then(|| reason(&ended)))
+}
+
+/// Runs an installer on the file of a call.
+pub(crate) fn run_call(
+    context: &Context<'_>,
+    place: &Place<'_>,
+    step: &Step,
+    command: Command,
+    call: &Call,
+) -> Result<Ended, PackageError> {
+    let file = place.temp.join("requirements.txt");
+    let netrc = place.temp.join("netrc");
+    write_private(&file, &call.text)?;
+    let mut command = quiet_tool(context, command.args(&call.flags).arg("-r").arg(&file));
+    if let Some(text) = &call.netrc {
+        write_private(&netrc, text)?;
+        command = command.env("NETRC", &netrc);
+    }
+    let ended = context.stream(&step.prepare(context, command).cwd(place.folder));
+    for file in [Some(&file), call.netrc.as_ref().map(|_| &netrc)]
+        .into_iter()
+        .flatten()
+    {
+        fs::remove_file(file).map_err(at("removing", file))?;
+    }
+    Ok(ended?)
 }
 
 /// Installs one list. Returns what it contained.
@@ -61,74 +214,26 @@ pub(crate) fn install(
     installer: &Installer,
     set: &RequirementSet,
     temp: &Path,
-) -> Result<Prepared, PackageError> {
-    let prepared = prepare(&set.text, &set.folder);
-    for warning in &prepared.warnings {
-        context.warn(&format!("{}: {warning}", set.what));
-    }
-    if prepared.lines.is_empty() {
-        context.info(&format!("{}: nothing to install", set.what));
-        return Ok(prepared);
-    }
-    let file = temp.join("requirements.txt");
-    write_list(context, &file, &prepared)?;
-    context.info(&format!("installing {}", set.what));
-    let command = command(context, venv, installer, &file).cwd(&set.folder);
-    let ended = context.stream(&command);
-    fs::remove_file(&file).map_err(at("removing", &file))?;
-    let ended = ended?;
-    if ended.status.success() {
-        return Ok(prepared);
-    }
-    context.error("these requirements could not be installed:");
-    prepared.lines.iter().for_each(|line| context.error(line));
-    Err(PackageError::Install {
-        what: set.what.clone(),
-        last_line: reason(&ended),
+) -> Result<Requested, PackageError> {
+    let place = Place {
+        venv,
+        folder: &set.folder,
+        temp,
+    };
+    let backend = if installer.is_uv() {
+        Backend::Uv
+    } else {
+        Backend::Pip
+    };
+    flow::install(context, venv, set, backend, &mut |step| {
+        installer.run(context, &place, step)
     })
 }
 
-fn write_list(context: &Context<'_>, file: &Path, prepared: &Prepared) -> Result<(), PackageError> {
-    let mut text = String::new();
-    for url in &context.settings.package_manager.extra_index_url {
-        text.push_str(&format!("--extra-index-url {url}\n"));
-    }
-    for line in &prepared.lines {
-        text.push_str(line);
-        text.push('\n');
-    }
-    create_private_file(file)
-        .and_then(|mut f| f.write_all(text.as_bytes()))
-        .map_err(at("writing", file))?;
-    Ok(())
-}
-
-fn command(context: &Context<'_>, venv: &Venv, installer: &Installer, file: &Path) -> Command {
-    let settings = &context.settings.package_manager;
-    let mut flags: Vec<String> = settings.extra_pip_install_flags.clone();
-    let command = match installer {
-        Installer::Pip(version) => {
-            if legacy_resolver(version, &settings.pip_legacy_resolver) {
-                flags.insert(0, "--use-deprecated=legacy-resolver".to_owned());
-            }
-            context.command(&venv.python).args(["-m", "pip", "install"])
-        }
-        Installer::Uv(uv) => {
-            flags.retain(|flag| !flag.starts_with("--use-deprecated"));
-            if settings.uv_unsafe_best_match && context.var("UV_INDEX_STRATEGY").is_none() {
-                flags.push("--index-strategy=unsafe-best-match".to_owned());
-            }
-            context
-                .command(uv)
-                .args(["pip", "install", "--python"])
-                .arg(&venv.python)
-        }
-    };
-    if settings.force_upgrade {
-        flags.push("--upgrade".to_owned());
-    }
+/// Variables that keep installers from asking and from drawing, and none of the agent's own Python.
+pub(crate) fn quiet_tool(context: &Context<'_>, command: Command) -> Command {
     // Packages from version control are fetched by git, which must not ask anybody either.
-    let mut command = with_defaults(context, command.args(flags).arg("-r").arg(file));
+    let mut command = with_defaults(context, command);
     for (name, value) in [
         ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
         ("PIP_NO_INPUT", "1"),
@@ -140,49 +245,14 @@ fn command(context: &Context<'_>, venv: &Venv, installer: &Installer, file: &Pat
             command = command.env(name, value);
         }
     }
-    // Variables of the agent's own Python must not reach the one of the task.
     ["PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX"]
         .iter()
         .fold(command, Command::env_remove)
 }
 
-/// Whether a pip version falls into one of the ranges (`>=20.3,<24.3`) of the legacy resolver, which
-/// accepts lists that contradict themselves, as frozen ones do. Pure.
-fn legacy_resolver(version: &str, ranges: &[String]) -> bool {
-    let release = |text: &str| -> Option<Vec<u32>> {
-        let mut parts = text
-            .trim()
-            .split('.')
-            .map(str::parse)
-            .collect::<Result<Vec<u32>, _>>()
-            .ok()?;
-        while parts.last() == Some(&0) {
-            parts.pop();
-        }
-        Some(parts)
-    };
-    let holds = |condition: &str| -> Option<bool> {
-        let condition = condition.trim();
-        let at = condition.find(|c: char| c.is_ascii_digit())?;
-        let (have, want) = (release(version)?, release(&condition[at..])?);
-        Some(match condition[..at].trim() {
-            ">=" => have >= want,
-            "<=" => have <= want,
-            ">" => have > want,
-            "<" => have < want,
-            "==" => have == want,
-            "!=" => have != want,
-            _ => return None,
-        })
-    };
-    ranges
-        .iter()
-        .any(|range| range.split(',').all(|condition| holds(condition) == Some(true)))
-}
-
 /// What the installer gives as the reason: pip has one line for it; uv names the cause after the
 /// error, and older versions draw both over several lines.
-fn reason(ended: &Ended) -> String {
+pub(crate) fn reason(ended: &Ended) -> String {
     let trimmed = || ended.tail.iter().map(|line| line.trim_start());
     if let Some(cause) = trimmed().find_map(|line| line.strip_prefix("cause: ")) {
         return cause.to_owned();
@@ -197,27 +267,5 @@ fn reason(ended: &Ended) -> String {
         ended.last_line()
     } else {
         words.join(" ")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn legacy_resolver_ranges() {
-        let default = [">=20.3,<24.3".to_owned()];
-        for (version, expected) in [
-            ("22.2.2", true),
-            ("20.3", true),
-            ("24.3", false),
-            ("24.3.1", false),
-            ("19.3", false),
-            ("x", false),
-        ] {
-            assert_eq!(legacy_resolver(version, &default), expected, "{version}");
-        }
-        assert!(!legacy_resolver("22.0", &[]));
-        assert!(!legacy_resolver("22.0", &["~=22".to_owned()]));
     }
 }

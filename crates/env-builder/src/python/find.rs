@@ -1,9 +1,15 @@
 //! Which interpreter a task gets.
 
+use std::path::Path;
+use std::time::Duration;
+
 use crate::code::info::ExecutionInfo;
 use crate::python::PythonError;
 use crate::python::probe::{Interpreter, probe};
+use crate::request::EnvSettings;
 use crate::tools::Context;
+
+const UV_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The version that a task asks for with `script.binary`: `3.10` from `/usr/bin/python3.10.4`. Pure.
 #[must_use]
@@ -74,9 +80,47 @@ fn request_is_version(request: &str) -> bool {
         .all(|c| c.is_ascii_digit() || c == '.')
 }
 
-/// Finds the interpreter for a task.
+/// The interpreter for a task, and whether it is what was asked for.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) interpreter: Interpreter,
+    /// The version that was asked for and is not there.
+    pub(crate) missing: Option<String>,
+}
+
+/// Finds the interpreter for a task, and says so where it is not the one that was asked for.
 pub(crate) fn find(context: &Context<'_>, info: &ExecutionInfo) -> Result<Interpreter, PythonError> {
+    let found = look(context, info)?;
+    if let Some(request) = &found.missing {
+        warn_of_other(context, request, &found.interpreter);
+    }
+    Ok(found.interpreter)
+}
+
+/// Says that the task gets another interpreter than it asks for.
+pub(crate) fn warn_of_other(context: &Context<'_>, request: &str, found: &Interpreter) {
+    context.warn(&format!(
+        "Python {request} was requested but not found; {} (version {}) is used instead",
+        found.executable.display(),
+        found.full_version()
+    ));
+}
+
+/// Finds the interpreter for a task.
+pub(crate) fn look(context: &Context<'_>, info: &ExecutionInfo) -> Result<Found, PythonError> {
     let settings = context.settings;
+    let mut tried = Vec::new();
+    for request in requests(settings, info) {
+        if let Some(found) = search(context, &request, &mut tried) {
+            return Ok(found);
+        }
+        context.warn(&format!("no interpreter for Python {request} was found"));
+    }
+    Err(PythonError::NotFound { tried })
+}
+
+/// What is asked for, in order: by the task, by the configuration, any.
+pub(crate) fn requests(settings: &EnvSettings, info: &ExecutionInfo) -> Vec<String> {
     let by_task = requested_version(&info.binary).filter(|_| !settings.ignore_requested_python_version);
     let configured = settings
         .python_binary
@@ -88,25 +132,19 @@ pub(crate) fn find(context: &Context<'_>, info: &ExecutionInfo) -> Result<Interp
         settings.default_python.clone(),
         Some("3".to_owned()),
     ];
-    let mut tried = Vec::new();
-    for request in requests
-        .into_iter()
-        .flatten()
-        .filter(|request| !request.is_empty())
-    {
-        if let Some(found) = search(context, &request, &mut tried) {
-            return Ok(found);
+    let mut out: Vec<String> = Vec::new();
+    for request in requests.into_iter().flatten() {
+        if !request.is_empty() && !out.contains(&request) {
+            out.push(request);
         }
-        context.warn(&format!("no interpreter for Python {request} was found"));
     }
-    Err(PythonError::NotFound { tried })
+    out
 }
 
-fn search(context: &Context<'_>, request: &str, tried: &mut Vec<String>) -> Option<Interpreter> {
+fn search(context: &Context<'_>, request: &str, tried: &mut Vec<String>) -> Option<Found> {
     let mut fallback: Option<Interpreter> = None;
     for name in candidates(request) {
-        let known = tried.contains(&name);
-        if !known {
+        if !tried.contains(&name) {
             tried.push(name.clone());
         }
         let Some(path) = context.find_program(&name) else {
@@ -116,18 +154,42 @@ fn search(context: &Context<'_>, request: &str, tried: &mut Vec<String>) -> Opti
             continue;
         };
         if satisfies(found.version, request) {
-            return Some(found);
+            return Some(Found {
+                interpreter: found,
+                missing: None,
+            });
         }
         fallback.get_or_insert(found);
     }
-    if let Some(found) = &fallback {
-        context.warn(&format!(
-            "Python {request} was requested but not found; {} (version {}) is used instead",
-            found.executable.display(),
-            found.full_version()
-        ));
+    if let Some(found) = known_to_uv(context, request).filter(|found| satisfies(found.version, request)) {
+        return Some(Found {
+            interpreter: found,
+            missing: None,
+        });
     }
-    fallback
+    fallback.map(|interpreter| Found {
+        interpreter,
+        missing: Some(request.to_owned()),
+    })
+}
+
+/// An interpreter that uv has downloaded earlier. It downloads nothing here.
+fn known_to_uv(context: &Context<'_>, request: &str) -> Option<Interpreter> {
+    if request.contains('/') || !request_is_version(request) {
+        return None;
+    }
+    let uv = crate::packages::uv::find(context)?;
+    let command = context
+        .command(&uv)
+        .cwd("/")
+        .args(["python", "find", "--no-project", "--system"])
+        .arg(request.trim_start_matches("python"))
+        .env("UV_PYTHON_DOWNLOADS", "never")
+        .timeout(UV_TIMEOUT);
+    // Where uv knows none, nothing is lost.
+    let output = command.check().ok()?;
+    let path = String::from_utf8(output.stdout).ok()?;
+    probe(context, Path::new(path.trim()))
 }
 
 #[cfg(test)]

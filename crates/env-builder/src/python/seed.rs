@@ -8,10 +8,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
-use clearml_support::fs::{create_private_dir, sync_filesystem};
+use clearml_support::fs::{create_private_dir, remove_tree, sync_filesystem};
 use clearml_support::id::hex32;
+use pep440_rs::Version;
 
 use crate::code::transfer::link_or_copy;
 use crate::error::{FileError, at};
@@ -22,6 +24,8 @@ use crate::tools::Context;
 const UNPACK: &str = "import compileall, sys, zipfile
 zipfile.ZipFile(sys.argv[1]).extractall(sys.argv[2])
 compileall.compile_dir(sys.argv[2], quiet=2)";
+/// What the file name of pip's wheel has behind the version.
+const WHEEL_TAGS: &str = "-py3-none-any-";
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Puts pip into the environment. Returns its version, or `None` when the interpreter brings none.
@@ -35,7 +39,12 @@ pub(crate) fn seed(context: &Context<'_>, venv: &Venv) -> Result<Option<String>,
         .unwrap_or_default();
     let version = stem.split('-').nth(1).unwrap_or_default().to_owned();
     let unpacked = unpacked(context, venv, wheel, &stem)?;
-    link_tree(&unpacked, &venv.site_packages)?;
+    put(venv, &unpacked)?;
+    Ok(Some(version))
+}
+
+fn put(venv: &Venv, unpacked: &Path) -> Result<(), FileError> {
+    link_tree(unpacked, &venv.site_packages)?;
     for name in [
         "pip".to_owned(),
         "pip3".to_owned(),
@@ -45,12 +54,82 @@ pub(crate) fn seed(context: &Context<'_>, venv: &Venv) -> Result<Option<String>,
         fs::write(&path, script(&venv.python)).map_err(at("writing", &path))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(at("changing", &path))?;
     }
-    Ok(Some(version))
+    Ok(())
+}
+
+/// The latest kept pip that is allowed, and its folder.
+pub(crate) fn kept(
+    context: &Context<'_>,
+    venv: &Venv,
+    allowed: &dyn Fn(&str) -> bool,
+) -> Option<(String, PathBuf)> {
+    let end = format!("{WHEEL_TAGS}{}", venv.interpreter.cache_tag);
+    // A cache that can't be read is an empty one.
+    let versions = fs::read_dir(parent(context))
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let version = name.to_str()?.strip_prefix("pip-")?.strip_suffix(&end)?;
+            let order = Version::from_str(version).ok()?;
+            allowed(version).then(|| (order, version.to_owned(), entry.path()))
+        });
+    let (_, version, folder) = versions.max_by(|a, b| a.0.cmp(&b.0))?;
+    folder
+        .join("pip/__main__.py")
+        .is_file()
+        .then_some((version, folder))
+}
+
+/// A new empty folder for a pip that is going to be kept.
+pub(crate) fn staging(context: &Context<'_>) -> Result<PathBuf, PythonError> {
+    let parent = parent(context);
+    create_private_dir(&parent).map_err(at("creating", &parent))?;
+    let staging = parent.join(format!(".{}", hex32()));
+    create_private_dir(&staging).map_err(at("creating", &staging))?;
+    Ok(staging)
+}
+
+/// Keeps the pip that was installed into `staging`; its version and its folder.
+pub(crate) fn keep(venv: &Venv, staging: &Path) -> Result<(String, PathBuf), PythonError> {
+    let version = entries(staging)?
+        .iter()
+        .find_map(|(path, _)| {
+            let name = path.file_name()?.to_str()?;
+            let version = name.strip_prefix("pip-")?.strip_suffix(".dist-info")?;
+            Some(version.to_owned())
+        })
+        .ok_or_else(|| PythonError::Venv {
+            last_line: format!("no pip in {}", staging.display()),
+        })?;
+    // Scripts with the path of the interpreter that has installed it.
+    let scripts = staging.join("bin");
+    remove_tree(&scripts).map_err(at("removing", &scripts))?;
+    let name = format!("pip-{version}{WHEEL_TAGS}{}", venv.interpreter.cache_tag);
+    let target = staging.with_file_name(name);
+    finish(staging, &target)?;
+    Ok((version, target))
+}
+
+/// Replaces the pip of an environment.
+pub(crate) fn exchange(venv: &Venv, folder: &Path) -> Result<(), PythonError> {
+    for (path, _) in entries(&venv.site_packages)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name == "pip" || name.starts_with("pip-") && name.ends_with(".dist-info") {
+            remove_tree(&path).map_err(at("removing", &path))?;
+        }
+    }
+    Ok(put(venv, folder)?)
+}
+
+fn parent(context: &Context<'_>) -> PathBuf {
+    context.settings.caches_dir.join("pip")
 }
 
 /// The unpacked wheel in the cache; made if it is not there.
 fn unpacked(context: &Context<'_>, venv: &Venv, wheel: &Path, stem: &str) -> Result<PathBuf, PythonError> {
-    let parent = context.settings.caches_dir.join("pip");
+    let parent = parent(context);
     let target = parent.join(format!("{stem}-{}", venv.interpreter.cache_tag));
     if target.join("pip/__main__.py").is_file() {
         return Ok(target);
@@ -69,17 +148,23 @@ fn unpacked(context: &Context<'_>, venv: &Venv, wheel: &Path, stem: &str) -> Res
     ));
     let installer = info.join("INSTALLER");
     fs::write(&installer, "pip\n").map_err(at("writing", &installer))?;
-    make_read_only(&staging)?;
+    finish(&staging, &target)?;
+    Ok(target)
+}
+
+/// Gives an unpacked pip its final name.
+fn finish(staging: &Path, target: &Path) -> Result<(), PythonError> {
+    make_read_only(staging)?;
     // Once per interpreter. Under its final name it is trusted for ever, also after a power failure.
-    sync_filesystem(&staging).map_err(at("writing", &staging))?;
-    match fs::rename(&staging, &target) {
+    sync_filesystem(staging).map_err(at("writing", staging))?;
+    match fs::rename(staging, target) {
         // Somebody else was faster; theirs is as good.
         Err(_) if target.join("pip/__main__.py").is_file() => {
-            fs::remove_dir_all(&staging).map_err(at("removing", &staging))?;
+            remove_tree(staging).map_err(at("removing", staging))?;
         }
-        result => result.map_err(at("renaming", &staging))?,
+        result => result.map_err(at("renaming", staging))?,
     }
-    Ok(target)
+    Ok(())
 }
 
 fn make_read_only(folder: &Path) -> Result<(), FileError> {

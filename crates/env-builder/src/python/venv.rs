@@ -8,9 +8,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use clearml_support::fs::remove_tree;
+
 use crate::error::{FileError, at};
 use crate::python::PythonError;
-use crate::python::probe::Interpreter;
+use crate::python::probe::{Interpreter, probe};
 use crate::tools::Context;
 
 /// A virtual environment.
@@ -35,13 +37,7 @@ pub(crate) fn create(
     } else {
         by_interpreter(context, root, &interpreter, system)?;
     }
-    Ok(Venv {
-        python: root.join("bin/python"),
-        site_packages: root.join(&interpreter.site_packages),
-        root: root.to_owned(),
-        interpreter,
-        system_site_packages: system,
-    })
+    Ok(of(root, interpreter, system))
 }
 
 fn in_process(root: &Path, interpreter: &Interpreter, system: bool) -> Result<(), FileError> {
@@ -86,23 +82,88 @@ fn activate(root: &Path) -> String {
     )
 }
 
+/// Other implementations know best what belongs into an environment. The one that is sure to have pip
+/// comes first; each that fails is followed by the next.
 fn by_interpreter(
     context: &Context<'_>,
     root: &Path,
     interpreter: &Interpreter,
     system: bool,
 ) -> Result<(), PythonError> {
+    let python = &interpreter.executable;
+    let mut last_line = String::new();
+    for module in ["virtualenv", "venv"] {
+        let mut command = context.command(python).args(["-m", module]);
+        if system {
+            command = command.arg("--system-site-packages");
+        }
+        let ended = context.stream(&command.arg(root))?;
+        if ended.status.success() && root.join("bin/python").exists() {
+            return Ok(());
+        }
+        last_line = ended.last_line();
+        context.info(&format!("{module} made no environment: {last_line}"));
+        remove_tree(root).map_err(at("removing", root))?;
+    }
+    Err(PythonError::Venv { last_line })
+}
+
+/// Lets uv create an environment for a version that this machine may not have yet.
+pub(crate) fn by_uv(
+    context: &Context<'_>,
+    uv: &Path,
+    root: &Path,
+    version: &str,
+) -> Result<Venv, PythonError> {
+    let system = context.settings.package_manager.system_site_packages;
     let mut command = context
-        .command(&interpreter.executable)
-        .args(["-m", "venv", "--without-pip"]);
+        .command(uv)
+        .args(["venv", "--no-project", "--seed", "--python", version]);
     if system {
         command = command.arg("--system-site-packages");
     }
-    let ended = context.stream(&command.arg(root))?;
-    if !ended.status.success() || !root.join("bin/python").exists() {
+    let command = crate::packages::install::quiet_tool(context, command.arg(root));
+    let command = crate::packages::uv::caches(context, root, command);
+    let ended = context.stream(&command)?;
+    let python = root.join("bin/python");
+    let made = ended.status.success().then(|| probe(context, &python)).flatten();
+    let Some(interpreter) = made else {
+        remove_tree(root).map_err(at("removing", root))?;
         return Err(PythonError::Venv {
             last_line: ended.last_line(),
         });
+    };
+    Ok(of(root, interpreter, system))
+}
+
+/// An environment that somebody else has made, or an interpreter as if it were one.
+pub(crate) fn existing(context: &Context<'_>, python: &Path) -> Option<Venv> {
+    let interpreter = probe(context, python)?;
+    let root = python.parent()?.parent()?.to_owned();
+    if root.join("pyvenv.cfg").is_file() {
+        let text = fs::read_to_string(root.join("pyvenv.cfg")).unwrap_or_default();
+        let system = text.lines().any(|line| {
+            let (key, value) = line.split_once('=').unwrap_or((line, ""));
+            key.trim() == "include-system-site-packages" && value.trim().eq_ignore_ascii_case("true")
+        });
+        return Some(of(&root, interpreter, system));
     }
-    Ok(())
+    let first = interpreter.base_sites.first().cloned();
+    Some(Venv {
+        python: python.to_owned(),
+        site_packages: first.unwrap_or_else(|| root.join(&interpreter.site_packages)),
+        root,
+        system_site_packages: true,
+        interpreter,
+    })
+}
+
+fn of(root: &Path, interpreter: Interpreter, system_site_packages: bool) -> Venv {
+    Venv {
+        python: root.join("bin/python"),
+        site_packages: root.join(&interpreter.site_packages),
+        root: root.to_owned(),
+        interpreter,
+        system_site_packages,
+    }
 }

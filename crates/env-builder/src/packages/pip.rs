@@ -1,0 +1,364 @@
+//! pip itself: which version a task gets, which resolver, which arguments.
+//!
+//! The Python agent upgrades pip in every environment, which asks the index each time. Here the pip that
+//! comes with the interpreter stays where the configured range allows it; another one is fetched once per
+//! machine and linked into environments from then on. Only where no range is configured, which means the
+//! latest, the index is asked by every build that installs something.
+
+use std::fs;
+use std::str::FromStr;
+
+use clearml_support::fs::remove_tree;
+use clearml_task_model::Requirements;
+use pep440_rs::{Version, VersionSpecifiers};
+
+use crate::error::at;
+use crate::packages::PackageError;
+use crate::packages::install::{Place, quiet_tool};
+use crate::packages::requirements::pep::{Surroundings, normal_name};
+use crate::packages::requirements::step::write_private;
+use crate::python::seed;
+use crate::python::venv::Venv;
+use crate::request::PackageManagerSettings;
+use crate::tools::Context;
+
+/// The pip that a task shall have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WantedPip {
+    specs: Vec<String>,
+}
+
+impl WantedPip {
+    /// From `pip_version`, unless the task says it.
+    pub(crate) fn new(pip_version: &[String], by_task: Option<&str>) -> Self {
+        let specs = match by_task.filter(|spec| !spec.is_empty()) {
+            Some(spec) => vec![format!("pip{spec}")],
+            None if pip_version.is_empty() => vec!["pip".to_owned()],
+            None => pip_version.iter().map(|item| versioned("pip", item)).collect(),
+        };
+        Self { specs }
+    }
+
+    /// Whatever pip there is.
+    pub(crate) fn any() -> Self {
+        Self {
+            specs: vec!["pip>=0".to_owned()],
+        }
+    }
+
+    /// What pip is told to install.
+    pub(crate) fn specs(&self) -> &[String] {
+        &self.specs
+    }
+
+    /// Those whose condition holds, for a tool that does not know conditions.
+    pub(crate) fn that_apply(&self, here: &Surroundings) -> Vec<String> {
+        let parts = self
+            .specs
+            .iter()
+            .map(|spec| spec.split_once(';').unwrap_or((spec, "")));
+        parts
+            .filter(|(_, marker)| marker.trim().is_empty() || here.satisfy(marker.trim()) != Some(false))
+            .map(|(spec, _)| spec.trim().to_owned())
+            .collect()
+    }
+
+    /// Whether this version is good enough. The latest is not known without asking, so it never is.
+    pub(crate) fn allows(&self, version: &str, here: &Surroundings) -> bool {
+        let Ok(version) = Version::from_str(version) else {
+            return false;
+        };
+        self.specs.iter().all(|spec| {
+            let (spec, marker) = spec.split_once(';').unwrap_or((spec, ""));
+            let applies = marker.trim().is_empty() || here.satisfy(marker.trim()) != Some(false);
+            let range = spec.trim().trim_start_matches("pip").trim();
+            let inside = || VersionSpecifiers::from_str(range).is_ok_and(|range| range.contains(&version));
+            !applies || !range.is_empty() && inside()
+        })
+    }
+}
+
+/// A requirement from a name and a configured version: with an operator as it is, else exactly that.
+pub(crate) fn versioned(name: &str, item: &str) -> String {
+    let item = item.trim();
+    let version = item.split(';').next().unwrap_or_default();
+    if version.trim().is_empty() {
+        format!("{name}{item}")
+    } else if version.contains(['=', '~', '<', '>']) {
+        format!("{name}{item}")
+    } else {
+        format!("{name}=={item}")
+    }
+}
+
+/// The version of an installer (`pip`, `uv`) that a list of the task asks for: `==21.3`, or an empty text
+/// for a line that leaves it open.
+pub(crate) fn version_by_task(requirements: Option<&Requirements>, installer: &str) -> Option<String> {
+    let requirements = requirements?;
+    [&requirements.pip, &requirements.org_pip]
+        .into_iter()
+        .flatten()
+        .find_map(|list| {
+            list.text()
+                .lines()
+                .find_map(|line| spec_in(line.trim(), installer))
+        })
+}
+
+fn spec_in(line: &str, installer: &str) -> Option<String> {
+    let end = line
+        .find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c))
+        .unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    let rest = rest.split([';', '#']).next().unwrap_or_default();
+    let spec: String = rest.split_whitespace().collect();
+    (normal_name(name) == installer && (spec.is_empty() || VersionSpecifiers::from_str(&spec).is_ok()))
+        .then_some(spec)
+}
+
+/// Whether a pip version falls into one of the ranges (`>=20.3,<24.3`) of the legacy resolver, which
+/// accepts lists that contradict themselves, as frozen ones do. Pure.
+pub(crate) fn legacy_resolver(version: &str, ranges: &[String]) -> bool {
+    let Ok(version) = Version::from_str(version) else {
+        return false;
+    };
+    ranges
+        .iter()
+        .filter_map(|range| VersionSpecifiers::from_str(range).ok())
+        .any(|range| range.contains(&version))
+}
+
+/// The options of `pip install`, in order. Indexes are not among them: they stand in the list.
+pub(crate) fn flags(version: &str, settings: &PackageManagerSettings) -> Vec<String> {
+    let mut flags = Vec::new();
+    if legacy_resolver(version, &settings.pip_legacy_resolver) {
+        flags.push("--use-deprecated=legacy-resolver".to_owned());
+    }
+    flags.extend(settings.extra_pip_install_flags.iter().cloned());
+    if settings.force_upgrade {
+        flags.push("--upgrade".to_owned());
+    }
+    flags
+}
+
+/// Whether packages for this Python are so old that building them needs a Cython that is there first.
+pub(crate) fn wants_cython(venv: &Venv) -> bool {
+    venv.interpreter.version < [3, 9, 0]
+}
+
+/// Gives the environment the wanted pip; its version. `own` is the one that is there.
+pub(crate) fn settle(
+    context: &Context<'_>,
+    place: &Place<'_>,
+    own: &str,
+    wanted: &WantedPip,
+) -> Result<String, PackageError> {
+    let venv = place.venv;
+    let here = Surroundings::new(&venv.interpreter);
+    let allowed = |version: &str| wanted.allows(version, &here);
+    if allowed(own) {
+        return Ok(own.to_owned());
+    }
+    if let Some((version, folder)) = seed::kept(context, venv, &allowed) {
+        seed::exchange(venv, &folder)?;
+        context.info(&format!("pip {version} replaces pip {own}"));
+        return Ok(version);
+    }
+    let what = wanted.specs().join(", ");
+    context.info(&format!("fetching {what}: pip {own} is not what is configured"));
+    let staging = seed::staging(context)?;
+    let list = place.temp.join("pip.txt");
+    let mut text = extra_indexes(&context.settings.package_manager.extra_index_url);
+    text.extend(wanted.specs().iter().flat_map(|spec| [spec, "\n"]));
+    write_private(&list, &text)?;
+    let command = context
+        .command(&venv.python)
+        .args(["-m", "pip", "install", "--upgrade", "--no-deps", "--target"])
+        .arg(&staging)
+        .arg("-r")
+        .arg(&list);
+    let ended = context.stream(&quiet_tool(context, command))?;
+    fs::remove_file(&list).map_err(at("removing", &list))?;
+    if !ended.status.success() {
+        remove_tree(&staging).map_err(at("removing", &staging))?;
+        return Err(PackageError::Install {
+            what,
+            last_line: ended.last_line(),
+        });
+    }
+    let (version, folder) = seed::keep(venv, &staging)?;
+    seed::exchange(venv, &folder)?;
+    Ok(version)
+}
+
+/// The lines of a list that name more indexes.
+pub(crate) fn extra_indexes(urls: &[String]) -> String {
+    urls.iter()
+        .map(|url| format!("--extra-index-url {url}\n"))
+        .collect()
+}
+
+/// Takes what is about indexes out of the arguments, as lines of a list: addresses may contain passwords,
+/// and arguments can be seen by everybody. Pure.
+pub(crate) fn index_options(flags: &[String]) -> (Vec<String>, Vec<String>) {
+    const OPTIONS: [&str; 6] = [
+        "--index-url",
+        "-i",
+        "--extra-index-url",
+        "--find-links",
+        "-f",
+        "--trusted-host",
+    ];
+    let (mut lines, mut rest) = (Vec::new(), Vec::new());
+    let mut words = flags.iter();
+    while let Some(word) = words.next() {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        if !OPTIONS.contains(&name) {
+            rest.push(word.clone());
+        } else if !value.is_empty() {
+            lines.push(format!("{name} {value}"));
+        } else if let Some(value) = words.next() {
+            lines.push(format!("{name} {value}"));
+        }
+    }
+    (lines, rest)
+}
+
+/// The version of the pip that an environment has now.
+pub(crate) fn version_in(venv: &Venv) -> Option<String> {
+    fs::read_dir(&venv.site_packages)
+        .ok()?
+        .filter_map(Result::ok)
+        .find_map(|entry| {
+            let name = entry.file_name();
+            let version = name.to_str()?.strip_prefix("pip-")?.strip_suffix(".dist-info")?;
+            Some(version.to_owned())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::packages::requirements::pep::tests::interpreter;
+
+    const DEFAULT: [&str; 3] = [
+        "<20.2 ; python_version < '3.10'",
+        "<22.3 ; python_version >= '3.10' and python_version <= '3.11'",
+        ">=23,<26 ; python_version >= '3.12'",
+    ];
+
+    fn list(items: &[&str]) -> Vec<String> {
+        items.iter().map(|item| (*item).to_owned()).collect()
+    }
+
+    #[test]
+    fn specs_of_pip() {
+        for (configured, by_task, specs) in [
+            (&["20.1"][..], None, &["pip==20.1"][..]),
+            (&["<20.2"], None, &["pip<20.2"]),
+            (&[""], None, &["pip"]),
+            (&[], None, &["pip"]),
+            (&[">=23"], Some("==21.3"), &["pip==21.3"]),
+            (&[">=23"], Some("<21"), &["pip<21"]),
+            (&[">=23"], Some(""), &["pip>=23"]),
+            (
+                &["20.1 ; python_version < '3'"],
+                None,
+                &["pip==20.1 ; python_version < '3'"],
+            ),
+        ] {
+            assert_eq!(WantedPip::new(&list(configured), by_task).specs(), specs);
+        }
+        let all = WantedPip::new(&list(&DEFAULT), None);
+        assert_eq!(all.specs().len(), 3, "pip sees all of them and decides itself");
+        assert_eq!(all.specs()[0], "pip<20.2 ; python_version < '3.10'");
+    }
+
+    #[test]
+    fn a_pip_that_is_good_enough_stays() {
+        let all = WantedPip::new(&list(&DEFAULT), None);
+        for (python, version, expected) in [
+            ([3, 8, 1], "20.1.1", true),
+            ([3, 8, 1], "23.0.1", false),
+            ([3, 10, 4], "22.2.2", true),
+            ([3, 11, 2], "23.0.1", false),
+            ([3, 12, 1], "24.2", true),
+            ([3, 12, 1], "26.0", false),
+            ([3, 12, 1], "odd", false),
+        ] {
+            let here = Surroundings::new(&interpreter(python));
+            assert_eq!(all.allows(version, &here), expected, "{python:?} {version}");
+        }
+        let here = Surroundings::new(&interpreter([3, 12, 1]));
+        assert_eq!(all.that_apply(&here), ["pip>=23,<26"]);
+        assert!(
+            !WantedPip::new(&[], None).allows("25.0", &here),
+            "there may be a later one"
+        );
+        assert!(WantedPip::new(&list(&[">=0"]), None).allows("25.0", &here));
+    }
+
+    #[test]
+    fn the_task_may_say_which_pip() {
+        let by_task = |value| version_by_task(Some(&serde_json::from_value(value).unwrap()), "pip");
+        for (value, expected) in [
+            (json!({"pip": "six\npip==21.3"}), Some("==21.3")),
+            (json!({"pip": "Pip < 21  # why"}), Some("<21")),
+            (json!({"pip": "pip"}), Some("")),
+            (json!({"pip": ["six"], "org_pip": "pip~=21.0"}), Some("~=21.0")),
+            (json!({"pip": "pip==21\n", "org_pip": "pip==20"}), Some("==21")),
+            (json!({"pip": "pip-tools==7"}), None),
+            (json!({"pip": "pip @ https://h/pip.whl"}), None),
+            (json!({}), None),
+        ] {
+            assert_eq!(by_task(value.clone()).as_deref(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn legacy_resolver_ranges() {
+        let default = list(&[">=20.3,<24.3"]);
+        for (version, expected) in [
+            ("22.2.2", true),
+            ("20.3", true),
+            ("24.3", false),
+            ("24.3.1", false),
+            ("19.3", false),
+            ("x", false),
+        ] {
+            assert_eq!(legacy_resolver(version, &default), expected, "{version}");
+        }
+        assert!(!legacy_resolver("22.0", &[]));
+        assert!(!legacy_resolver("22.0", &list(&["~=22"])));
+        let settings = PackageManagerSettings {
+            force_upgrade: true,
+            extra_pip_install_flags: list(&["--no-deps"]),
+            ..PackageManagerSettings::default()
+        };
+        assert_eq!(
+            flags("22.2.2", &settings),
+            ["--use-deprecated=legacy-resolver", "--no-deps", "--upgrade"]
+        );
+        assert_eq!(flags("24.3", &settings), ["--no-deps", "--upgrade"]);
+    }
+
+    #[test]
+    fn addresses_of_indexes_are_no_arguments() {
+        let given = list(&[
+            "--pre",
+            "--index-url",
+            "https://u:p@h",
+            "--find-links=/w",
+            "--no-deps",
+        ]);
+        assert_eq!(
+            index_options(&given),
+            (
+                list(&["--index-url https://u:p@h", "--find-links /w"]),
+                list(&["--pre", "--no-deps"])
+            )
+        );
+    }
+}
