@@ -231,7 +231,7 @@ fn dynamic_overrides(sources: &Sources, warnings: &mut Vec<Warning>) -> Vec<Laye
             continue;
         };
         let key = key.replace("__", ".").to_lowercase();
-        let value = hocon::read_value(text).unwrap_or_else(|reason| {
+        let value = hocon::read_value(&key, text).unwrap_or_else(|reason| {
             warnings.push(Warning(format!(
                 "the value of the environment variable {name} is taken as plain text: {reason}"
             )));

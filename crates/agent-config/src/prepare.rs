@@ -49,6 +49,12 @@ impl Settings {
             let text = format!("Environment variables set from configuration: {names:?}").replace('"', "'");
             notices.push(Notice::new(NoticeLevel::Info, text));
         }
+        notices.extend(settings.unusable_environment().into_iter().map(|name| {
+            let text = format!(
+                "the variable {name:?} of the section environment is left out: no process can have a variable of that name or value"
+            );
+            Notice::new(NoticeLevel::Warning, text)
+        }));
         notices.extend(settings.write_files());
         Prepared { settings, notices }
     }

@@ -1,5 +1,6 @@
 //! The effective configuration as lines for people.
 
+use clearml_support::text::printable;
 use serde_json::Value;
 
 use crate::settings::Settings;
@@ -77,10 +78,12 @@ fn collect(
                 .find_map(|end| settings.origin_of(&path[..end]))
         })
         .flatten();
-    lines.push(match origin {
+    let line = match origin {
         Some(origin) => format!("{key} = {text}    # {origin}"),
         None => format!("{key} = {text}"),
-    });
+    };
+    // It may come from a vault, that is from somebody else.
+    lines.push(printable(&line).into_owned());
 }
 
 /// The escapes of a properties file.

@@ -5,6 +5,7 @@
 //! * [`process`]: recognise a process across restarts (pid, start time, boot), find its descendants.
 //! * [`secret`] and [`redact`]: values that never show themselves, and text that is cleaned before it
 //!   leaves the process.
+//! * [`text`]: text from elsewhere that must not steer a terminal.
 //! * [`fs`] and [`lock`]: files that are whole or absent, folders that are private, locks that die
 //!   with their holder.
 //! * [`id`] and [`time`]: object ids and millisecond time stamps as the ClearML API uses them.
@@ -19,4 +20,5 @@ pub mod lock;
 pub mod process;
 pub mod redact;
 pub mod secret;
+pub mod text;
 pub mod time;

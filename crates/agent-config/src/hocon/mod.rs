@@ -191,20 +191,21 @@ fn resolve_error(error: &hocon_rs::Error, name: &Arc<Path>, notes: &Notes) -> Co
     }
 }
 
-/// The value of one HOCON expression, as in the text of an override variable.
+/// The value of one HOCON expression, as in the text of the variable that overrides `key`.
 ///
 /// # Errors
 ///
 /// A message without any part of the text, which may be a secret.
-pub(crate) fn read_value(text: &str) -> Result<Value, String> {
-    let document = format!("v: {text}");
+pub(crate) fn read_value(key: &str, text: &str) -> Result<Value, String> {
+    // As one part, so that messages name it and nothing in it is taken for notation.
+    let document = format!("{}: {text}", Value::from(key));
     let context = Context {
         env: &BTreeMap::new(),
         fetch: None,
     };
     let mut parsed = read_text_as(&document, Path::new("value"), &Base::Closed, &context)
         .map_err(|error| error.reason())?;
-    match (parsed.root.remove("v"), parsed.root.is_empty()) {
+    match (parsed.root.remove(key), parsed.root.is_empty()) {
         (Some(value), true) => Ok(value),
         _ => Err("it is more than one value".to_owned()),
     }

@@ -363,11 +363,13 @@ fn values_of_override_variables() {
         ("{Key: 1}", json!({"Key": 1})),
         ("5m", json!("5m")),
     ] {
-        assert_eq!(read_value(text).unwrap(), expected, "{text}");
+        assert_eq!(read_value("agent.a b", text).unwrap(), expected, "{text}");
     }
     for text in ["a\nb: 1", "p@ss", "{", "${NOT_SET_ANYWHERE}"] {
-        let reason = read_value(text).unwrap_err();
+        let reason = read_value("agent.git_pass", text).unwrap_err();
         assert!(!reason.contains("p@ss"), "{reason}");
+        let names_key = reason.contains("put the value of agent.git_pass in double quotes");
+        assert_eq!(names_key, text == "p@ss", "{reason}");
     }
 }
 

@@ -93,8 +93,23 @@ impl Settings {
     /// The variables of the top-level section `environment`, unless `agent.apply_environment` is off.
     ///
     /// Values are written as the Python agent writes them: `True`, `False`, nothing for null.
+    /// What no process can have as a variable is left out.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
+        let usable = |(name, text): &(String, String)| is_usable(name, text);
+        self.given_environment().into_iter().filter(usable).collect()
+    }
+
+    /// The names of the section `environment` that [`Settings::environment`] leaves out.
+    pub(crate) fn unusable_environment(&self) -> Vec<String> {
+        let given = self.given_environment().into_iter();
+        given
+            .filter(|(name, text)| !is_usable(name, text))
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    fn given_environment(&self) -> Vec<(String, String)> {
         if !self.agent.apply_environment {
             return Vec::new();
         }
@@ -116,4 +131,9 @@ impl Settings {
             _ => Vec::new(),
         }
     }
+}
+
+/// Whether the operating system takes it for a variable.
+fn is_usable(name: &str, text: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0']) && !text.contains('\0')
 }

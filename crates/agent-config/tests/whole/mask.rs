@@ -150,7 +150,7 @@ fn container_commands_are_masked_by_variable() {
 
 #[test]
 fn the_printout_is_a_list_of_properties() {
-    let text = "sdk { a: \"x=y!#\\nz\", l: [1, {k: v}], empty: [], none: {}, nothing: null, on: True }\n\"quoted.key\": 1";
+    let text = "sdk { a: \"x=y!#\\nz\", l: [1, {k: v}], empty: [], none: {}, nothing: null, on: True,\n\"k\\u001b[31m\": \"v\\u001b[0m\" }\n\"quoted.key\": 1";
     let home = Home::new(&[("clearml.conf", text)]);
     let settings = home.load();
     let shown = printout(&settings, "1.2.3");
@@ -167,6 +167,8 @@ fn the_printout_is_a_list_of_properties() {
         "sdk.a = x\\=y\\!\\#\\\nz\n",
         "\nsdk.l.0 = 1\nsdk.l.1.k = v\n",
         "\nsdk.on = true\n",
+        // Nothing in it steers the terminal.
+        "\nsdk.k\\u{1b}[31m = v\\u{1b}[0m\n",
         "\nquoted.key = 1\n",
         "\nagent.worker_name = box\n",
         "\nagent.sanitize_config_printout = ****\n",

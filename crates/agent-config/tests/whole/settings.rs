@@ -370,6 +370,18 @@ fn the_environment_section() {
     let expected =
         [("A", "text"), ("B", "True"), ("C", ""), ("D", "1.5")].map(|(n, v)| (n.to_owned(), v.to_owned()));
     assert_eq!(settings.environment(), expected);
+    // One that no process can have must not keep the task from starting.
+    let odd = "environment { A: 1, \"\": 2, \"X=Y\": 3, \"N\\u0000\": 4, V: \"a\\u0000b\" }";
+    let odd = Home::new(&[("clearml.conf", odd)]).load();
+    assert_eq!(odd.environment(), [("A".to_owned(), "1".to_owned())]);
+    let told: Vec<String> = odd.prepare().notices.iter().map(ToString::to_string).collect();
+    for name in ["\"\"", "\"X=Y\"", "\"N\\0\"", "\"V\""] {
+        assert!(
+            told.iter()
+                .any(|text| text.contains(&format!("the variable {name} of"))),
+            "{told:?}"
+        );
+    }
     let off = Home::new(&[("clearml.conf", text)])
         .env(&[("CLEARML_AGENT_ENABLE_ENV_CONFIG_SECTION", "0")])
         .load();
