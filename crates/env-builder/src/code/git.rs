@@ -254,8 +254,7 @@ impl<'a> Git<'a> {
 
 /// Lets git, also as a child of the command, ask our own program for the logins of `access`.
 pub(crate) fn with_helper(context: &Context<'_>, command: Command, access: &Access) -> Command {
-    let (Some(rules), Some(program)) = (&access.rules, &context.settings.git.ask_pass_program)
-    else {
+    let (Some(rules), Some(program)) = (&access.rules, &context.settings.git.ask_pass_program) else {
         return command;
     };
     // Seen from git, /proc/self is git.

@@ -57,7 +57,7 @@ impl<'a> GitClone<'a> {
             self.git
                 .run_patiently("fetching large files", &fetch, || Ok(()))?;
         }
-        self.grown |= submodules::complete(self.context, self.git, clone, &commit)?;
+        self.grown |= submodules::complete(self.context, self.git, self.place, &commit)?;
         Ok(commit)
     }
 
@@ -101,16 +101,8 @@ impl<'a> GitClone<'a> {
 
     fn clone_anew(&mut self) -> Result<(), GitError> {
         self.grown = true;
-        let outer = &self.place.outer;
-        for entry in fs::read_dir(outer).map_err(at("reading", outer))? {
-            let entry = entry.map_err(at("reading", outer))?;
-            // The lock of a temporary clone stays.
-            if entry.file_type().map_err(at("reading", outer))?.is_dir() {
-                let path = entry.path();
-                remove_tree(&path).map_err(at("removing", &path))?;
-            }
-        }
-        let staging = outer.join(".staging");
+        self.place.clear()?;
+        let (outer, staging) = (&self.place.outer, self.place.staging());
         self.context.info(&format!("cloning {}", self.url));
         let verbose = self
             .context

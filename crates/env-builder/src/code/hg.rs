@@ -6,7 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clearml_support::command::{Command, Output};
-use clearml_support::fs::remove_tree;
 use clearml_support::secret::Secret;
 
 use crate::code::credentials::split_login;
@@ -173,10 +172,8 @@ impl<'a> Hg<'a> {
     }
 
     fn clone_anew(&self, place: &Place) -> Result<(), GitError> {
-        let staging = place.outer.join(".staging");
-        for folder in [&staging, &place.clone] {
-            remove_tree(folder).map_err(at("removing", folder))?;
-        }
+        place.clear()?;
+        let staging = place.staging();
         let shown = without_password(&self.address);
         self.context.info(&format!("cloning {shown}"));
         let clone = self

@@ -3,7 +3,7 @@
 //! `<vcs cache>/<name>.<md5 of the address>/<name>` is a full clone, guarded by
 //! `<vcs cache>/<md5>.lock`. Names and lock are those of the Python agent.
 
-use std::fs::{File, FileTimes};
+use std::fs::{self, File, FileTimes};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,13 +13,15 @@ use clearml_support::lock::FileLock;
 
 use crate::code::git::GitError;
 use crate::code::repo_url::{cache_id, folder_name};
-use crate::error::at;
+use crate::error::{FileError, at};
 use crate::tools::Context;
 
 /// How long another task may use the same clone before this one makes a temporary clone of its own.
 pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(300);
 /// How often a waiting build asks for the lock.
 const LOCK_POLL: Duration = Duration::from_millis(50);
+/// Names of clones that are being made begin with this.
+const STAGING: &str = ".staging";
 /// Held while a temporary clone is used.
 pub(crate) const IN_USE: &str = ".in-use";
 
@@ -78,6 +80,33 @@ impl Place {
         if let Err(error) = File::open(&self.outer).and_then(|folder| folder.set_times(now)) {
             tracing::debug!(%error, folder = %self.outer.display(), "the time of use can't be noted");
         }
+    }
+}
+
+impl Place {
+    /// A new name for a clone that is being made. What is left under such a name may still be written to,
+    /// by a child of a builder that was killed, so the name is never used again.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.outer.join(format!("{STAGING}{}", hex32()))
+    }
+
+    /// Removes the clone and what is left of earlier attempts.
+    pub(crate) fn clear(&self) -> Result<(), FileError> {
+        remove_tree(&self.clone).map_err(at("removing", &self.clone))?;
+        self.clear_staging()
+    }
+
+    /// Removes what is left of earlier attempts, as far as nobody writes to it any more.
+    pub(crate) fn clear_staging(&self) -> Result<(), FileError> {
+        let entries = fs::read_dir(&self.outer).map_err(at("reading", &self.outer))?;
+        for entry in entries {
+            let entry = entry.map_err(at("reading", &self.outer))?;
+            let left = entry.file_name().to_string_lossy().starts_with(STAGING);
+            if left && let Err(error) = remove_tree(&entry.path()) {
+                tracing::debug!(%error, "somebody still writes to an abandoned clone");
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,41 +6,86 @@
 use std::fs;
 use std::path::Path;
 
+use clearml_support::fs::remove_tree;
+
 use crate::code::git::{Git, GitError};
+use crate::code::place::Place;
 use crate::code::transfer::COMPLETE;
-use crate::error::at;
+use crate::error::{FileError, at};
 use crate::tools::Context;
+
+/// There while submodules are fetched into the clone; left behind by a builder that was killed meanwhile.
+pub(crate) const BUSY: &str = "clearml-busy";
 
 /// Brings the submodules of a commit into the cached clone, unless they are there. Whether there was
 /// anything to do.
 pub(crate) fn complete(
     context: &Context<'_>,
     git: &Git<'_>,
-    clone: &Path,
+    place: &Place,
     commit: &str,
 ) -> Result<bool, GitError> {
+    let clone = &place.clone;
+    let git_folder = clone.join(".git");
+    let busy = git_folder.join(BUSY);
+    if busy.exists() {
+        start_over(place)?;
+    }
     let present = git
         .command(clone)
         .args(["cat-file", "-e"])
         .arg(format!("{commit}:.gitmodules"));
-    if !git.succeeds(&present)? {
-        return Ok(false);
-    }
-    let marks = clone.join(".git").join(COMPLETE);
+    let marks = git_folder.join(COMPLETE);
     let mark = marks.join(commit);
-    if mark.exists() {
+    if mark.exists() || !git.succeeds(&present)? {
         return Ok(false);
     }
+    let known = git_folder.join("modules").exists();
+    fs::write(&busy, "").map_err(at("writing", &busy))?;
+    let mut result = fetch(context, git, clone, commit);
+    if let (Err(GitError::Submodule { .. }), true) = (&result, known) {
+        // What was there before may be damaged.
+        start_over(place)?;
+        fs::write(&busy, "").map_err(at("writing", &busy))?;
+        result = fetch(context, git, clone, commit);
+    }
+    remove_tree(&busy).map_err(at("removing", &busy))?;
+    if result? {
+        fs::create_dir_all(&marks).map_err(at("creating", &marks))?;
+        fs::write(&mark, "").map_err(at("writing", &mark))?;
+    }
+    Ok(true)
+}
+
+fn fetch(context: &Context<'_>, git: &Git<'_>, clone: &Path, commit: &str) -> Result<bool, GitError> {
     let checkout = git
         .command(clone)
         .env("GIT_LFS_SKIP_SMUDGE", "1")
         .args(["checkout", "--quiet", "--force", "--detach", commit]);
     git.run("checking out in the cache", &checkout)?;
-    if update(context, git, clone)? {
-        fs::create_dir_all(&marks).map_err(at("creating", &marks))?;
-        fs::write(&mark, "").map_err(at("writing", &mark))?;
+    update(context, git, clone)
+}
+
+/// Forgets all submodules of the cached clone, and its work tree, which has no other use. Moved aside first,
+/// because a child of a builder that was killed may still write to them.
+fn start_over(place: &Place) -> Result<(), FileError> {
+    let git_folder = place.clone.join(".git");
+    let modules = git_folder.join("modules");
+    if modules.exists() {
+        fs::rename(&modules, place.staging()).map_err(at("renaming", &modules))?;
     }
-    Ok(true)
+    for name in [COMPLETE, BUSY, "index"] {
+        let path = git_folder.join(name);
+        remove_tree(&path).map_err(at("removing", &path))?;
+    }
+    let entries = fs::read_dir(&place.clone).map_err(at("reading", &place.clone))?;
+    for entry in entries {
+        let path = entry.map_err(at("reading", &place.clone))?.path();
+        if path != git_folder {
+            remove_tree(&path).map_err(at("removing", &path))?;
+        }
+    }
+    place.clear_staging()
 }
 
 /// Checks the submodules of a working copy out. What the cached clone has is not fetched again.

@@ -5,13 +5,22 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::code::submodules::BUSY;
 use crate::error::{FileError, at};
 
 /// Which commits have all their submodules in this clone: one empty file each. Only in the cache.
 pub(crate) const COMPLETE: &str = "clearml-complete";
 
 /// Entries of `.git` that belong to the cached clone's own work tree, or that we do not want to run.
-const SKIPPED: [&str; 6] = ["index", "hooks", "worktrees", COMPLETE, "FETCH_HEAD", "ORIG_HEAD"];
+const SKIPPED: [&str; 7] = [
+    "index",
+    "hooks",
+    "worktrees",
+    COMPLETE,
+    BUSY,
+    "FETCH_HEAD",
+    "ORIG_HEAD",
+];
 
 /// Transfers the folder `from` to `to`, which does not exist yet, with those of its submodules.
 ///

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::sync::Mutex;
 
 use clearml_env_builder::{
-    BuildError, BuildRequest, EnvSettings, Host, Level, Phase, PhaseEvent, PreparedEnvironment, build,
+    BuildError, BuildRequest, EnvSettings, Host, Level, Phase, PhaseEvent, PipBackend, PreparedEnvironment, build,
 };
 use clearml_support::command::CancelToken;
 use clearml_support::redact::Redactor;
@@ -93,7 +93,9 @@ impl Bench {
         settings.caches_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("env-builder-caches");
         settings.vcs_cache.path = temp.path().join("vcs-cache");
         settings.git.retries = 0;
-        settings.git.ask_pass_program = Some(ask_pass_program());
+        // Whether there is a uv on this machine changes nothing, unless a test is about that.
+        settings.package_manager.pip_backend = PipBackend::Pip;
+        settings.git.ask_pass_program = Some(example("askpass"));
         Self {
             temp,
             settings,
@@ -190,10 +192,16 @@ impl Bench {
     }
 }
 
-/// The example beside this test, which cargo builds with it.
-fn ask_pass_program() -> PathBuf {
+/// An example beside this test, which cargo builds with it.
+pub(crate) fn example(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    let program = own.parent().unwrap().parent().unwrap().join("examples/askpass");
+    let program = own
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("examples")
+        .join(name);
     assert!(
         program.is_file(),
         "{} is missing: cargo build -p clearml-env-builder --examples",

@@ -285,7 +285,10 @@ fn a_server_that_is_busy_is_asked_again() {
         ..Site::git(&bench.path("origin"))
     };
     let web = Web::start(site.clone());
-    let error = bench.build(script(&web.url("project.git"), &first)).0.unwrap_err();
+    let error = bench
+        .build(script(&web.url("project.git"), &first))
+        .0
+        .unwrap_err();
     assert!(error.to_string().contains("503"), "{error}");
     let web = Web::start(site);
     bench.settings.git.retries = 1;

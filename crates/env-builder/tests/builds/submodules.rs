@@ -6,7 +6,7 @@ use std::process::Command;
 use clearml_env_builder::{Lfs, Stage};
 use serde_json::{Value, json};
 
-use crate::common::{Bench, commit, git, has};
+use crate::common::{Bench, commit, example, git, has};
 use crate::web::{Site, Web};
 
 fn script(url: &str, version: &str) -> Value {
@@ -188,4 +188,62 @@ fn without_git_lfs_it_is_told_that_files_are_missing() {
         error.to_string().contains("there is no git-lfs on PATH"),
         "{error}"
     );
+}
+
+#[test]
+fn builders_that_are_killed_leave_nothing_that_harms_the_next() {
+    let bench = Bench::new();
+    let (web, _) = nested(&bench);
+    let url = web.url("project.git");
+    let origin = bench.path("origin/project.git");
+    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    eprintln!("seed {seed}");
+    let mut random = seed | 1;
+    for round in 0..10 {
+        let text: String = (0..2000)
+            .map(|number| format!("{}\n", number * (round + 7)))
+            .collect();
+        commit(
+            &origin,
+            &[("data.txt", &text), ("main.py", &format!("{SHOW}  # {round}"))],
+        );
+        let wanted = git(&origin, &["rev-parse", "HEAD"]);
+        let mut builder = Command::new(example("repository"))
+            .args([&url, &wanted])
+            .arg(bench.temp.path())
+            .env("CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL", "1")
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        std::thread::sleep(std::time::Duration::from_millis(random % 400));
+        builder.kill().unwrap();
+        builder.wait().unwrap();
+        // Sometimes at once, while the git of the killed builder is still at work; sometimes not at all, so
+        // that the next one meets what two have left.
+        if round % 3 == 0 {
+            assert_eq!(
+                bench.build_and_run(script(&url, &wanted)).2,
+                "outer inner\n",
+                "round {round}"
+            );
+        }
+        if round == 5 {
+            // A killed builder's git may still be at work in there.
+            fs::rename(bench.path("vcs-cache"), bench.path("old-cache")).unwrap();
+        }
+    }
+    let (prepared, host, output) = bench.build_and_run(script(&url, ""));
+    assert_eq!(output, "outer inner\n");
+    assert!(
+        host.console().contains("using the cached repository"),
+        "{}",
+        host.console()
+    );
+    let root = prepared.repository_root.unwrap();
+    assert_eq!(git(&root, &["status", "--porcelain"]), "");
+    git(&root, &["fsck", "--connectivity-only"]);
 }
