@@ -3,7 +3,7 @@
 //! # What it is for
 //!
 //! Finding the queues ([`queues`]), seeing the right GPUs ([`visible`](mod@visible)), being known on this
-//! machine ([`slot`]) and to the server ([`report`]),
+//! machine ([`slot`]) and to the server ([`report`]), saying how busy the machine is ([`metrics`]),
 //! choosing which queue is served next ([`order`]), when ([`hours`]) and how often ([`schedule`]), and
 //! above all taking a task out of a queue so that it is never lost and never run twice ([`pop`],
 //! [`popper`]).
@@ -40,6 +40,8 @@
 //! that they set. `tests/pop_model.rs` runs the protocol against a model that breaks everything else.
 
 pub mod hours;
+pub mod machine;
+pub mod metrics;
 pub mod order;
 pub mod owner;
 pub mod pop;
@@ -53,6 +55,7 @@ pub mod vaults;
 pub mod visible;
 
 pub use hours::{Force, LocalHour, Schedule, WorkingHours};
+pub use metrics::{Monitor, MonitorOptions};
 pub use order::{Choice, QueueOrder};
 pub use owner::OwnerMark;
 pub use pop::{Intent, Phase};

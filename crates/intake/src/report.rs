@@ -1,7 +1,8 @@
 //! Being known to the server: registration, and status reports in the background.
 //!
-//! A report says which task runs; it goes out when that changes and every half minute. One that fails is
-//! not repeated as such: the next one is more recent. Nobody waits for it, and nothing depends on it.
+//! A report says which task runs; it goes out when that changes. Every half minute, and three seconds after
+//! the start, one says how busy the machine was since the last of that kind. One that fails is not repeated
+//! as such: the next one is more recent. Nobody waits for it, and nothing depends on it.
 
 use std::time::Duration;
 
@@ -10,8 +11,13 @@ use clearml_support::time::now_ms;
 use clearml_task_model::{QueueId, TaskId, WorkerId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::metrics::Monitor;
 use crate::schedule::Backoff;
+
+/// From the start to the first report about the machine.
+const FIRST: Duration = Duration::from_secs(3);
 
 /// What a worker is doing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,13 +49,13 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Registers the worker and begins to report. The registration happens in the background too: the
-    /// first report would register an unknown worker anyway.
+    /// Registers the worker and begins to report, every so often about the machine as well. The registration
+    /// happens in the background too: the first report would register an unknown worker anyway.
     #[must_use]
-    pub fn start(client: Client, about: About, every: Duration) -> Self {
+    pub fn start(client: Client, about: About, every: Duration, monitor: Option<Monitor>) -> Self {
         let (activity, changes) = watch::channel(Activity::default());
         let worker = about.worker.clone();
-        let reports = tokio::spawn(report(client.clone(), about, every, changes));
+        let reports = tokio::spawn(report(client.clone(), about, every, monitor, changes));
         Self {
             client,
             worker,
@@ -84,7 +90,14 @@ impl Drop for Reporter {
     }
 }
 
-async fn report(client: Client, about: About, every: Duration, mut changes: watch::Receiver<Activity>) {
+async fn report(
+    client: Client,
+    about: About,
+    every: Duration,
+    monitor: Option<Monitor>,
+    mut changes: watch::Receiver<Activity>,
+) {
+    let mut due = Instant::now() + FIRST;
     let About { worker, queues, tags } = about;
     if let Err(error) = client.workers_register(&worker, &queues, None).await {
         tracing::warn!("registering worker {worker}: {error}; going on without");
@@ -92,6 +105,8 @@ async fn report(client: Client, about: About, every: Duration, mut changes: watc
     let mut backoff = Backoff::default();
     loop {
         let Activity { task, queue } = changes.borrow_and_update().clone();
+        let is_due = Instant::now() >= due;
+        let measured = monitor.as_ref().filter(|_| is_due);
         let report = StatusReport {
             worker: worker.clone(),
             // Whole seconds, as the Python agent sends them.
@@ -100,24 +115,30 @@ async fn report(client: Client, about: About, every: Duration, mut changes: watc
             queue,
             queues: queues.clone(),
             tags: (!tags.is_empty()).then(|| tags.clone()),
-            machine_stats: None,
+            machine_stats: measured.and_then(Monitor::stats),
             is_daemon: true,
         };
-        let pause = match client.workers_status_report(&report).await {
+        let next = match client.workers_status_report(&report).await {
             Ok(()) => {
                 backoff.succeeded();
-                every
+                if let Some(monitor) = measured {
+                    monitor.accepted();
+                }
+                if is_due {
+                    due = Instant::now() + every;
+                }
+                due
             }
             Err(error) => {
                 if !backoff.is_failing() {
                     tracing::warn!("status report of worker {worker}: {error}");
                 }
-                backoff.failed().min(every)
+                Instant::now() + backoff.failed().min(every)
             }
         };
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep_until(next) => {}
         }
     }
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use clearml_agent_config::{ConfigError, InitialConnect, Settings, Sources};
 use clearml_api_client::{ApiError, Client, WorkersQuery};
 use clearml_intake::hours::StatusQueue;
+use clearml_intake::machine::cuda::with_cuda_versions;
 use clearml_intake::schedule::Backoff;
 use clearml_intake::vaults::{shown, with_vaults};
 use clearml_intake::{
-    About, ApiQueueServer, Identity, Popper, QueueError, Register, Reporter, ServedQueue, SlotError, Timing,
-    WorkingHours, resolve_queues, take_slot,
+    About, ApiQueueServer, Identity, Monitor, Popper, QueueError, Register, Reporter, ServedQueue, SlotError,
+    Timing, WorkingHours, resolve_queues, take_slot,
 };
 use clearml_support::fs::create_private_dir;
 use clearml_support::lock::FileLock;
@@ -177,6 +178,7 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
     let worker = slot.worker().clone();
     let vaults = with_vaults(&client, &options.settings).await;
     let settings = settings_of_slot(vaults.settings, &options.sources, slot.number())?;
+    let settings = with_cuda_versions(settings).await?;
     let _lock = lock_worker(&settings.agent.state_dir, &worker)?;
     let store = RunStore::open(&settings.agent.state_dir)?;
     check_folders(&settings, options.sources.home.as_deref())?;
@@ -292,6 +294,7 @@ fn server(
     );
     let tags = options.tags.unwrap_or_else(|| agent.worker_tags.clone());
     let every = Duration::try_from_secs_f64(agent.poll.status_report_sec).unwrap_or(REPORT_EVERY);
+    let monitor = Monitor::of_worker(&settings, &options.run.variables, &options.sources.env);
     let about = About {
         worker: worker.clone(),
         queues: ids.clone(),
@@ -301,7 +304,7 @@ fn server(
         worker,
         store,
         popper,
-        reporter: Reporter::start(client.clone(), about, every),
+        reporter: Reporter::start(client.clone(), about, every, monitor),
         active: Activation::new(options.hours, ids.len()),
         queues: Queues::new(ids, options.order_fairness),
         stop,

@@ -28,13 +28,13 @@ keys! { WORKER:
     "agent.dynamic_gpus_reservation_timeout_sec", Number(0.0), Internal("600"),
         "Seconds for which GPUs stay reserved for a task that was taken but has not begun.", .later("dynamic GPUs");
     "agent.resource_monitoring.default_gpu_utilization", Integer(0), Internal("100"),
-        "GPU utilisation to report where it cannot be measured; null reports none.", .later("machine metrics");
+        "GPU utilisation to report where it cannot be measured; null reports none.";
     "agent.resource_monitoring.disk_use_path", Path, Computed("home folder"),
-        "Folder whose file system is reported as the worker's disk.", .later("machine metrics");
+        "Folder whose file system is reported as the worker's disk.";
     "agent.resource_monitoring.cluster_report_interval_sec", Integer(1), Internal("60"),
-        "Seconds between reports about the cluster.", .later("machine metrics");
+        "Seconds between reports about the cluster.", .later("cluster reports");
     "agent.resource_dashboard.default_cluster_name", Text, Internal(r#""onprem""#),
-        "Cluster to which workers with a plain id are counted.", .later("machine metrics");
+        "Cluster to which workers with a plain id are counted.", .later("cluster reports");
     "agent.cuda_version", Text, Computed("what the driver or nvcc says, else 0"),
         "CUDA version of this machine; quote it, 11.10 is otherwise 11.1.",
         .variables(&["CLEARML_CUDA_VERSION", "TRAINS_CUDA_VERSION", "CUDA_VERSION"]);

@@ -40,6 +40,7 @@ async fn the_server_sees_the_worker_and_its_task_at_once_and_no_worker_afterward
             tags: vec!["fast".into()],
         },
         Duration::from_secs(30),
+        None,
     );
     wait_until(&world, Some(None)).await;
     reporter.set(Activity {
@@ -68,6 +69,7 @@ async fn a_server_in_trouble_is_not_hammered_and_is_found_again() {
             tags: vec!["fast".into()],
         },
         Duration::from_millis(900),
+        None,
     );
     tokio::time::sleep(Duration::from_millis(3200)).await;
     let calls = world.calls().await;
@@ -91,6 +93,7 @@ async fn the_end_does_not_wait_for_an_absent_server() {
             tags: vec![],
         },
         Duration::from_secs(30),
+        None,
     );
     world.server.shutdown().await;
     let begun = std::time::Instant::now();
