@@ -52,6 +52,10 @@
 //! `agent.package_manager.pip_version` does not exist here: pip is the one that comes with the
 //! interpreter, unless the list of the task has a line for `pip`.
 //!
+//! There is no way back to what the Python agent does with submodules, ports of ssh and whole copies of
+//! cached clones (`git_submodules`, `translate_ssh_keep_port`, `vcs_cache.copy_mode`), and logins never go
+//! into addresses. git-lfs asks for logins like git; Mercurial's sub-repositories get none of their own.
+//!
 //! git 2.17 or newer is needed. A cache that belongs to another user needs 2.38.
 //!
 //! Environment and code are prepared one after the other: an environment takes some twenty milliseconds.
@@ -59,6 +63,7 @@
 //! repository, `git_host`, and the hosts of extra logins.
 
 mod build;
+mod caches;
 pub mod code;
 mod error;
 mod host;
@@ -74,6 +79,7 @@ pub use code::askpass;
 pub use error::{BuildError, FileError, Stage};
 pub use host::{Host, Level, Phase, PhaseEvent};
 pub use request::{
-    BuildRequest, CondaSettings, Credential, EnvSettings, GitSettings, HgSettings, Lfs, PackageManagerKind,
-    PackageManagerSettings, PipBackend, PreparedEnvironment, VcsCacheSettings,
+    BuildRequest, CondaSettings, Credential, EnvSettings, GitSettings, HgSettings, Lfs, LinkMode,
+    PackageManagerKind, PackageManagerSettings, PipBackend, PreparedEnvironment, VcsCacheSettings,
+    VenvsCacheSettings,
 };
