@@ -24,6 +24,9 @@ enum Command {
     },
     /// Measure this agent as whole processes, and optionally the official Python agent beside it.
     Bench {
+        /// What to measure.
+        #[arg(value_enum, default_value = "agents")]
+        what: Measured,
         /// Install the official Python agent and measure both in turn on the same server.
         #[arg(long)]
         against_python: bool,
@@ -68,14 +71,29 @@ enum Command {
     ConformanceRows,
 }
 
+/// What `bench` is about.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Measured {
+    /// Start, memory, idle time, small tasks.
+    Agents,
+    /// Environments of tasks, with cold and hot caches.
+    Env,
+}
+
 fn main() -> ExitCode {
     let outcome: Result<()> = match Arguments::parse().command {
         Command::Demo => xtask::demo::run(),
         Command::Test { filter } => xtask::testing::run(filter.as_deref()),
         Command::Bench {
+            what: Measured::Agents,
             against_python,
             quick,
         } => xtask::bench::run(against_python, quick),
+        Command::Bench {
+            what: Measured::Env,
+            against_python,
+            quick,
+        } => xtask::bench::env::run(against_python, quick),
         Command::Soak { minutes, name } => xtask::soak::run(minutes, name.as_deref()),
         Command::Reference { check } => xtask::reference::run(check),
         Command::Floors => xtask::floors::run(),

@@ -1,10 +1,12 @@
 //! The order of a build: environment, code, packages, command.
 
 use std::path::Path;
+use std::time::Instant;
 
 use clearml_support::fs::{create_private_dir, remove_tree};
 use clearml_task_model::Task;
 
+use crate::caches::{self, Cached, Made, Wanted};
 use crate::code::acquire::acquire;
 use crate::code::custom::{self, Custom};
 use crate::code::info::{ExecutionInfo, Interpreter, class_of};
@@ -40,6 +42,7 @@ pub fn build(request: &BuildRequest<'_>, host: &dyn Host) -> Result<PreparedEnvi
     let result = Build {
         context: &context,
         request,
+        started: Instant::now(),
     }
     .run();
     match result {
@@ -51,6 +54,7 @@ pub fn build(request: &BuildRequest<'_>, host: &dyn Host) -> Result<PreparedEnvi
 struct Build<'a> {
     context: &'a Context<'a>,
     request: &'a BuildRequest<'a>,
+    started: Instant,
 }
 
 impl Build<'_> {
@@ -97,11 +101,18 @@ impl Build<'_> {
             Some(early) => early,
             None => acquire(context, self.request, &info)?,
         };
-        if let Some(environment) = &environment {
-            self.packages(environment, &info, &code, commit.as_deref(), lists)?;
-        }
+        let environment = match environment {
+            Some(environment) => Some(self.packages(environment, &info, &code, commit.as_deref(), lists)?),
+            None => None,
+        };
         self.report_commit(&info, commit.as_deref());
-        self.prepare(info, &code, commit, environment.as_ref())
+        let made = environment.as_ref().map(|(_, made)| *made);
+        let environment = environment.map(|(environment, _)| environment);
+        let prepared = self.prepare(info, &code, commit, environment.as_ref())?;
+        if let Some(made) = made {
+            context.info(&caches::summary(made, self.started.elapsed()));
+        }
+        Ok(prepared)
     }
 
     /// The code, and what a custom build script makes of it.
@@ -152,14 +163,15 @@ impl Build<'_> {
         create_private_dir(&temp).map_err(at("creating", &temp))
     }
 
+    /// Puts the packages into the environment, from the cache or by installing them.
     fn packages(
         &self,
-        environment: &Environment,
+        mut environment: Environment,
         info: &ExecutionInfo,
         code: &Code,
         commit: Option<&str>,
         task: Option<TaskLists>,
-    ) -> Result<(), BuildError> {
+    ) -> Result<(Environment, Made), BuildError> {
         let mut sets = match &task {
             _ if !environment.takes_lists() => Vec::new(),
             Some(lists) => vec![RequirementSet::new("task requirements", &lists.pip, &code.root)],
@@ -176,7 +188,17 @@ impl Build<'_> {
             self.add_own_requirements(&mut sets, info, code);
         }
         let context = self.context;
-        let requested = context.phase(Phase::Packages, || self.install(environment, &sets, task.as_ref()))?;
+        let mut cached = self.cached(&environment, &sets);
+        let requested = context.phase(Phase::Packages, || {
+            if cached.restore()? {
+                environment.was_replaced();
+                sets.iter_mut().for_each(|set| set.restored = true);
+            }
+            let requested = self.install(&environment, &sets, task.as_ref())?;
+            Ok::<_, BuildError>(requested)
+        })?;
+        let mut made = Made::default();
+        let mut lines = None;
         if (task.is_some() || code.is_repository) && environment.is_reported(context) {
             let origin = commit.map(|commit| freeze::Origin {
                 root: code.root.clone(),
@@ -185,14 +207,37 @@ impl Build<'_> {
             });
             let frozen = environment.freeze(context, &requested, origin.as_ref())?;
             let redacted = |line: &String| context.redactor.redact(line).into_owned();
-            let lines: Vec<String> = frozen.lines.iter().map(redacted).collect();
-            context.info(&format!("installed packages: {}", lines.join(", ")));
-            context.host.report_packages(&lines);
+            let redacted: Vec<String> = frozen.lines.iter().map(redacted).collect();
+            context.info(&format!("installed packages: {}", redacted.join(", ")));
+            context.host.report_packages(&redacted);
+            made.packages = caches::count(&redacted);
+            lines = Some(redacted);
             if let Some(conda) = &frozen.conda {
                 context.host.report_conda(&conda.conda, conda.environment.as_ref());
             }
         }
-        Ok(())
+        cached.keep(&environment.venv.site_packages, lines.as_deref(), &code.root);
+        made.outcome = cached.outcome;
+        drop(cached);
+        Ok((environment, made))
+    }
+
+    /// The cache of environments, if this one is of a kind that it keeps.
+    fn cached(&self, environment: &Environment, sets: &[RequirementSet]) -> Cached<'_> {
+        // What restoring replaces must be ours.
+        let is_own = environment.venv.root == self.request.run_dir_env.join("venv");
+        if !is_own || !environment.is_of_lists() {
+            return Cached::none(self.context);
+        }
+        let image = image_of(self.request.task);
+        let wanted = Wanted {
+            manager: "pip",
+            interpreter: &environment.venv.interpreter,
+            sets,
+            image: image.as_deref(),
+            lock: None,
+        };
+        Cached::new(self.context, &wanted, &environment.venv.root, &self.request.run_dir_env)
     }
 
     /// What the way in which the task is started needs, unless it is listed anyway.

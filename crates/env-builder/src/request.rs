@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clearml_support::redact::Redactor;
 use clearml_support::secret::Secret;
 use clearml_task_model::Task;
+
+use crate::packages::requirements::torch::TorchSettings;
 
 /// One build.
 #[derive(Debug)]
@@ -38,6 +41,9 @@ pub struct EnvSettings {
     pub ignore_requested_python_version: bool,
     /// `agent.force_git_root_python_path`.
     pub force_git_root_python_path: bool,
+    /// `agent.docker_use_activated_venv`: in a container, packages go into the virtual environment that is
+    /// active there.
+    pub docker_use_activated_venv: bool,
     /// `-O` level of the interpreter (`execute --optimization`): 0, 1 or 2.
     pub optimization: u8,
     /// `agent.custom_build_script`: a program that prepares the environment instead of the builder.
@@ -48,8 +54,12 @@ pub struct EnvSettings {
     pub hg: HgSettings,
     /// `agent.vcs_cache`.
     pub vcs_cache: VcsCacheSettings,
+    /// `agent.venvs_cache`.
+    pub venvs_cache: VenvsCacheSettings,
     /// `agent.package_manager`.
     pub package_manager: PackageManagerSettings,
+    /// Which torch goes with this machine.
+    pub torch: TorchSettings,
 }
 
 /// A login for one host.
@@ -206,6 +216,67 @@ impl Default for VcsCacheSettings {
     }
 }
 
+/// The cache of whole environments.
+#[derive(Debug, Clone)]
+pub struct VenvsCacheSettings {
+    /// `agent.venvs_cache.path`; without it, nothing is kept. The folder itself is that of the Python agent,
+    /// ours is the one beside it whose name ends in `.v2`.
+    pub path: Option<PathBuf>,
+    /// `agent.venvs_cache.max_entries`: most environments that are kept; 0 for any number.
+    pub max_entries: u64,
+    /// `agent.venvs_cache.free_space_threshold_gb`, in bytes: what must stay free.
+    pub min_free_bytes: Option<u64>,
+    /// `agent.venvs_cache.lock_timeout`: longest wait for an entry that another process removes.
+    pub lock_timeout: Duration,
+    /// `agent.venvs_cache.link_mode`.
+    pub link_mode: LinkMode,
+    /// `agent.venvs_cache.allow_hardlink`: environments may share files with the cache.
+    pub allow_hardlink: bool,
+    /// `agent.venvs_cache.unpinned_ttl_hours`: how long an environment counts whose requirements lack exact
+    /// versions; zero for ever.
+    pub unpinned_ttl: Duration,
+}
+
+impl Default for VenvsCacheSettings {
+    fn default() -> Self {
+        Self {
+            path: None,
+            max_entries: 10,
+            min_free_bytes: Some(2 << 30),
+            lock_timeout: Duration::from_secs(30),
+            link_mode: LinkMode::Auto,
+            allow_hardlink: true,
+            unpinned_ttl: Duration::ZERO,
+        }
+    }
+}
+
+/// How files of a cached environment come into that of a task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LinkMode {
+    /// Reflinks where the file system has them, else hard links, else copies.
+    #[default]
+    Auto,
+    /// Reflinks, else copies.
+    Reflink,
+    /// Hard links, else copies.
+    HardLink,
+    /// Copies.
+    Copy,
+}
+
+impl From<&str> for LinkMode {
+    /// Unknown names are `auto`.
+    fn from(name: &str) -> Self {
+        match name {
+            "reflink" => Self::Reflink,
+            "hardlink" => Self::HardLink,
+            "copy" => Self::Copy,
+            _ => Self::Auto,
+        }
+    }
+}
+
 /// Which tool installs packages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PackageManagerKind {
@@ -307,6 +378,18 @@ pub struct PackageManagerSettings {
     pub force_original_requirements: bool,
     /// `pip_legacy_resolver`: ranges of pip versions that get the legacy resolver.
     pub pip_legacy_resolver: Vec<String>,
+    /// `priority_packages`: installed before the others, as these need them to be built.
+    pub priority_packages: Vec<String>,
+    /// `priority_optional_packages`: likewise, and left out when that fails.
+    pub priority_optional_packages: Vec<String>,
+    /// `post_packages`: installed after the others.
+    pub post_packages: Vec<String>,
+    /// `post_optional_packages`: likewise, and it does not matter if that fails.
+    pub post_optional_packages: Vec<String>,
+    /// `strip_editable`: install editable packages like all others.
+    pub strip_editable: bool,
+    /// `agent.pip_download_cache.path`: where pip keeps archives that are named by their address.
+    pub pip_download_cache: Option<PathBuf>,
 }
 
 impl Default for PackageManagerSettings {
@@ -337,6 +420,12 @@ impl Default for PackageManagerSettings {
             force_repo_requirements_txt: false,
             force_original_requirements: false,
             pip_legacy_resolver: vec![">=20.3,<24.3".to_owned()],
+            priority_packages: ["cython", "numpy", "setuptools", "pip", "uv"].map(str::to_owned).to_vec(),
+            priority_optional_packages: vec!["pygobject".to_owned()],
+            post_packages: vec!["horovod".to_owned()],
+            post_optional_packages: Vec::new(),
+            strip_editable: false,
+            pip_download_cache: None,
         }
     }
 }

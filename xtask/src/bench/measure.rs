@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// What the scripts print first. It stands nowhere in their text, which an agent may show.
-const MARKER: &str = "marker-42";
+pub(super) const MARKER: &str = "marker-42";
 const SCRIPT: &str = "import time\nprint('marker-' + str(6 * 7), flush=True)\nprint('own cpu', time.process_time(), flush=True)\n";
 
 /// One of the agents that are compared.
@@ -152,8 +152,13 @@ impl Repository {
 
     /// The script at its commit, with two pinned packages.
     pub(super) fn task(&self) -> TaskSpec {
+        self.with("idna==3.10\nsix==1.17.0\n")
+    }
+
+    /// The script at its commit, with these packages.
+    pub(super) fn with(&self, requirements: &str) -> TaskSpec {
         let url = format!("file://{}", self.folder.display());
-        TaskSpec::repository(&url, &self.commit, "main.py").requirements("idna==3.10\nsix==1.17.0\n")
+        TaskSpec::repository(&url, &self.commit, "main.py").requirements(requirements)
     }
 }
 

@@ -31,6 +31,10 @@ impl Figure {
         }
     }
 
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Adds one measured value.
     pub(super) fn add(&mut self, kind: AgentKind, value: f64) {
         match kind {

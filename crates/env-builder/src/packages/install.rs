@@ -68,6 +68,13 @@ impl Installer {
         Ok(Self { uv, pip })
     }
 
+    /// The environment was replaced by one with this pip.
+    pub(crate) fn set_pip(&mut self, version: String) {
+        if let Some(pip) = &mut self.pip {
+            pip.own = version;
+        }
+    }
+
     /// Whether packages of this kind of list are installed by uv: its caches and its way to build hold.
     pub(crate) fn is_uv(&self) -> bool {
         self.uv.is_some()

@@ -342,6 +342,14 @@ impl Environment {
         matches!(self.manager, Manager::Lists(_)) && self.is_virtual
     }
 
+    /// To be called when its files were replaced by those of a cached one.
+    pub(crate) fn was_replaced(&mut self) {
+        let version = crate::packages::pip::version_in(&self.venv);
+        if let (Manager::Lists(Ok(installer)), Some(version)) = (&mut self.manager, version) {
+            installer.set_pip(version);
+        }
+    }
+
     /// Installs a list. `task` is what a task says beside its list for pip.
     pub(crate) fn install(
         &self,

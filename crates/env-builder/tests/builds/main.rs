@@ -5,13 +5,18 @@
     reason = "a test that can't prepare its bench has failed"
 )]
 
+mod caches;
 mod canary;
 mod common;
+mod conda;
 mod literal;
 mod logins;
+mod managers;
 mod mercurial;
 mod packages;
 mod patches;
+mod projects;
+mod python;
 mod repository;
 mod ssh;
 mod submodules;
