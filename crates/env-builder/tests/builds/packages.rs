@@ -12,7 +12,7 @@ use clearml_env_builder::{PackageManagerKind, Stage};
 use clearml_support::lock::FileLock;
 use serde_json::{Value, json};
 
-fn script(requirements: &str, diff: &str) -> Value {
+pub(crate) fn script(requirements: &str, diff: &str) -> Value {
     json!({"binary": "python3", "entry_point": "a.py", "diff": diff, "requirements": {"pip": requirements}})
 }
 
@@ -21,7 +21,7 @@ fn made(command: &mut Command) -> bool {
 }
 
 /// uv from PATH, or installed once for all tests.
-fn uv(test: &str) -> Option<PathBuf> {
+pub(crate) fn uv(test: &str) -> Option<PathBuf> {
     let on_path = std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|f| f.join("uv"))
         .find(|p| p.is_file());
@@ -45,7 +45,7 @@ fn uv(test: &str) -> Option<PathBuf> {
 }
 
 /// Whether a package index answers: some tests are about the network.
-fn index(test: &str) -> bool {
+pub(crate) fn index(test: &str) -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     let found = *FOUND.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -278,7 +278,7 @@ fn repository_files_count_only_without_a_list() {
 }
 
 /// A package that builds itself, so that neither a build tool nor an index is needed.
-fn self_building(name: &str) -> [(String, String); 2] {
+pub(crate) fn self_building(name: &str) -> [(String, String); 2] {
     let project = "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n";
     let backend = format!(
         r"
@@ -364,7 +364,7 @@ fn index_addresses_are_not_arguments_and_stay_secret() {
     // The environment's pip writes down how it was called.
     let (result, host) = bench.build(script("absent==1", "1"));
     let text = format!("{}\n{}", result.unwrap_err(), host.console());
-    assert!(text.contains("http://me:****@127.0.0.1:1/extra"), "{text}");
+    assert!(text.contains("http://127.0.0.1:1/extra"), "{text}");
     assert!(!text.contains("geheim"), "{text}");
     assert!(!bench.path("run/tmp/requirements.txt").exists());
 }
