@@ -139,6 +139,13 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             max_entries: agent.git.cache_max_entries,
             max_bytes: agent.git.cache_max_size_gb.saturating_mul(1 << 30),
         },
+        venvs_cache: env::VenvsCacheSettings {
+            path: agent.venvs_cache.path.clone(),
+            max_entries: agent.venvs_cache.max_entries,
+            min_free_bytes: bytes(agent.venvs_cache.free_space_threshold_gb),
+            lock_timeout: agent.venvs_cache.lock_timeout,
+            ..env::VenvsCacheSettings::default()
+        },
         package_manager: env::PackageManagerSettings {
             kind: match packages.kind {
                 PackageManager::Pip => env::PackageManagerKind::Pip,
@@ -158,7 +165,19 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             pip_legacy_resolver: packages.pip_legacy_resolver.clone(),
             ..env::PackageManagerSettings::default()
         },
+        ..EnvSettings::default()
     }
+}
+
+/// Gigabytes as people count them; 0 and less mean that nothing is minded.
+fn bytes(gigabytes: f64) -> Option<u64> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number that is too large becomes the largest one, and there is none below zero"
+    )]
+    let bytes = (gigabytes * f64::from(1 << 30)) as u64;
+    (bytes > 0).then_some(bytes)
 }
 
 fn credential(entry: &GitCredential) -> env::Credential {
@@ -241,7 +260,7 @@ impl RunSettings {
 
 /// The stored configuration has everything that variables and the command line have said, so variables
 /// that set a key must not be heard again: they would win over the command line.
-fn sources(config: &Path, inputs: &RunInputs) -> Sources {
+pub(crate) fn sources(config: &Path, inputs: &RunInputs) -> Sources {
     let heard: BTreeSet<&str> = declarations()
         .flat_map(|declaration| declaration.variables)
         .copied()

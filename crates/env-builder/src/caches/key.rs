@@ -263,7 +263,7 @@ fn normal_line(line: &str) -> String {
         .strip_prefix('[')
         .and_then(|r| r.split_once(']'))
     {
-        Some((extras, rest)) => (sorted(extras, |extra| normal_name(extra)), rest),
+        Some((extras, rest)) => (sorted(extras, normal_name), rest),
         None => (String::new(), rest),
     };
     let (what, marker) = match rest.trim_start().strip_prefix('@') {

@@ -34,7 +34,7 @@ pub(crate) fn is_own(path: &Path) -> bool {
 /// Whether text with this path in it can be given another path by replacing it, whatever quotes it stands in.
 pub(crate) fn is_plain(root: &Path) -> bool {
     let bad = |byte: &u8| byte.is_ascii_control() || b"'\"\\$`!#%:".contains(byte);
-    root.is_absolute() && !root.as_os_str().as_bytes().iter().any(|byte| bad(byte))
+    root.is_absolute() && !root.as_os_str().as_bytes().iter().any(bad)
 }
 
 /// Marks the items that name `root`. What names `outside`, but not as a part of `root`, is given back: it

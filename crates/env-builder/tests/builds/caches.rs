@@ -222,7 +222,8 @@ fn find(root: &Path, name: &str) -> PathBuf {
 
 #[test]
 fn a_damaged_entry_is_noticed_and_built_anew() {
-    let damage: [(&str, fn(&Bench)); 4] = [
+    type Damage = (&'static str, fn(&Bench));
+    let damage: [Damage; 4] = [
         ("a file was written to", |bench| {
             let file = find(&bench.path("venvs.v2/entries"), "data.txt");
             // Whoever is root can, whatever the mode says.
