@@ -119,7 +119,9 @@ pub(crate) fn environment(
 ) -> Result<Conda, PackageError> {
     let settings = &context.settings.package_manager.conda;
     let program = find(context)?;
-    let named = settings.env_package.as_deref();
+    let named = ["CLEARML_CONDA_ENV_PACKAGE", "TRAINS_CONDA_ENV_PACKAGE"]
+        .iter()
+        .find_map(|name| context.var(name));
     let image = image.filter(|_| settings.env_as_base_docker);
     if let Some(path) = named.or(image).map(PathBuf::from) {
         return prebuilt(context, program, &path, root);

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use clearml_support::fs::read_limited;
 use serde_json::Value;
 
-use crate::packages::lines::{Prepared, normal_name};
+use crate::packages::requirements::Requested;
+use crate::packages::requirements::external::FromRepository;
+use crate::packages::requirements::pep::normal_name;
 use crate::python::venv::Venv;
 
 /// Metadata headers are short; the description that follows them is not read.
@@ -26,19 +28,45 @@ pub(crate) struct Origin {
     pub(crate) commit: String,
 }
 
-struct Installed {
-    name: String,
-    version: String,
+/// A package that is there.
+#[derive(Debug)]
+pub(crate) struct Installed {
+    pub(crate) name: String,
+    pub(crate) version: String,
     folder: PathBuf,
 }
 
-/// The installed packages, one or two lines each, sorted by name without regard to case.
-pub(crate) fn freeze(venv: &Venv, requested: &[Prepared], origin: Option<&Origin>) -> Vec<String> {
+impl Installed {
+    /// What PEP 610 says about where it came from.
+    fn direct_url(&self) -> Option<Value> {
+        let bytes = read_limited(&self.folder.join("direct_url.json"), MAX_DIRECT_URL).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// The repository and the commit that it was made of.
+    pub(crate) fn from_repository(&self) -> Option<FromRepository> {
+        let info = self.direct_url()?;
+        let text = |key: &str| info["vcs_info"][key].as_str().map(str::to_owned);
+        Some(FromRepository {
+            name: self.name.clone(),
+            vcs: text("vcs")?,
+            commit: text("commit_id")?,
+        })
+    }
+}
+
+/// The packages that an environment sees.
+pub(crate) fn installed_in(venv: &Venv) -> Vec<Installed> {
     let mut sites = vec![venv.site_packages.clone()];
     if venv.system_site_packages {
         sites.extend(venv.interpreter.base_sites.iter().cloned());
     }
-    let mut packages = installed(&sites);
+    installed(&sites)
+}
+
+/// The installed packages, one or two lines each, sorted by name without regard to case.
+pub(crate) fn freeze(venv: &Venv, requested: &[Requested], origin: Option<&Origin>) -> Vec<String> {
+    let mut packages = installed_in(venv);
     let version_of = |packages: &[Installed], name: &str| {
         packages
             .iter()
@@ -117,10 +145,7 @@ fn read(path: &Path) -> Option<Installed> {
 
 fn lines_of(package: &Installed, local: &[&(PathBuf, String)], origin: Option<&Origin>) -> Vec<String> {
     let pinned = || format!("{}=={}", package.name, package.version);
-    let direct = read_limited(&package.folder.join("direct_url.json"), MAX_DIRECT_URL)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let Some(direct) = direct else {
+    let Some(direct) = package.direct_url() else {
         return vec![pinned()];
     };
     let text = |path: &[&str]| {

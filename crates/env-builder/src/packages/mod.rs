@@ -12,7 +12,6 @@ mod conda_requirements;
 pub(crate) mod freeze;
 pub(crate) mod install;
 mod install_tool;
-pub mod lines;
 pub(crate) mod pip;
 mod pip_config;
 mod poetry;

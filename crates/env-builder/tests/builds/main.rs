@@ -18,6 +18,7 @@ mod patches;
 mod projects;
 mod python;
 mod repository;
+mod requirements;
 mod ssh;
 mod submodules;
 mod ways;
