@@ -9,6 +9,7 @@ mod caches;
 mod canary;
 mod common;
 mod conda;
+mod freeze;
 mod literal;
 mod logins;
 mod managers;
