@@ -173,7 +173,7 @@ pub(crate) struct Reader<'a> {
 
 impl Reader<'_> {
     /// What a declared key is set to, or its default.
-    fn value(&self, key: &str) -> Option<Value> {
+    pub(crate) fn value(&self, key: &str) -> Option<Value> {
         let declaration = keys::declaration(key).expect("the settings read declared keys only");
         self.effective
             .get_set(key)

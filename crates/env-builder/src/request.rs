@@ -439,8 +439,6 @@ pub struct CondaSettings {
     pub channels: Vec<String>,
     /// `conda_full_env_update`: report what is installed, with conda's own list.
     pub full_env_update: bool,
-    /// `CLEARML_CONDA_ENV_PACKAGE`: a folder or an archive that is the environment.
-    pub env_package: Option<String>,
     /// `conda_env_as_base_docker`: the image of the task is such a folder or archive.
     pub env_as_base_docker: bool,
     /// `use_conda_base_env`: install into conda's own environment.
@@ -455,7 +453,6 @@ impl Default for CondaSettings {
                 .map(String::from)
                 .to_vec(),
             full_env_update: false,
-            env_package: None,
             env_as_base_docker: false,
             use_base_env: false,
         }

@@ -100,6 +100,7 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
         default_python: agent.default_python.clone(),
         ignore_requested_python_version: agent.ignore_requested_python_version,
         force_git_root_python_path: agent.git.root_in_python_path,
+        docker_use_activated_venv: agent.docker_use_activated_venv,
         optimization: 0,
         git: env::GitSettings {
             user: agent.git.user.clone(),
@@ -163,9 +164,55 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             force_repo_requirements_txt: packages.force_repo_requirements_txt,
             force_original_requirements: packages.force_original_requirements,
             pip_legacy_resolver: packages.pip_legacy_resolver.clone(),
+            pip_backend: packages.pip_backend.as_str().into(),
+            pip_version: packages.pip_version.clone(),
+            uv_version: packages.uv_version.clone(),
+            uv_cache_dir: Some(agent.pip_download_cache.path.join("uv")),
+            uv_sync_locked_if_lock_file: packages.uv_sync_locked_if_lock_file,
+            uv_sync_extra_args: packages.uv_sync_extra_args.clone(),
+            uv_run_extra_args: packages.uv_run_extra_args.clone(),
+            uv_files_from_repo_working_dir: packages.uv_files_from_repo_working_dir,
+            poetry_version: packages.poetry_version.clone(),
+            poetry_install_extra_args: packages.poetry_install_extra_args.clone(),
+            poetry_files_from_repo_working_dir: packages.poetry_files_from_repo_working_dir,
+            poetry_strict: packages.poetry_strict,
+            conda: env::CondaSettings {
+                executable: packages.conda_executable.clone(),
+                channels: packages.conda_channels.clone(),
+                full_env_update: packages.conda_full_env_update,
+                env_as_base_docker: packages.conda_env_as_base_docker,
+                use_base_env: packages.use_conda_base_env,
+            },
+            priority_packages: packages.priority_packages.clone(),
+            priority_optional_packages: packages.priority_optional_packages.clone(),
+            post_packages: packages.post_packages.clone(),
+            post_optional_packages: packages.post_optional_packages.clone(),
+            strip_editable: packages.strip_editable,
+            pip_download_cache: Some(agent.pip_download_cache.path.clone())
+                .filter(|_| agent.pip_download_cache.enabled),
             ..env::PackageManagerSettings::default()
         },
+        torch: torch(settings),
         ..EnvSettings::default()
+    }
+}
+
+fn torch(settings: &Settings) -> env::TorchSettings {
+    let torch = &settings.agent.package_manager.torch;
+    env::TorchSettings {
+        resolve: torch.pytorch_resolve.clone(),
+        nightly: torch.torch_nightly,
+        cuda_version: settings.agent.cuda_version.clone(),
+        cpu_only: settings.agent.cpu_only,
+        index_versions: torch.pytorch_index_versions.clone(),
+        templates: env::TorchTemplates {
+            cuda: torch.extra_index_url_template.clone(),
+            nightly_cuda: torch.nightly_extra_index_url_template.clone(),
+            rocm: torch.rocm_extra_index_url_template.clone(),
+            nightly_rocm: torch.nightly_rocm_extra_index_url_template.clone(),
+            page: torch.torch_page.clone(),
+            nightly_page: torch.torch_nightly_page.clone(),
+        },
     }
 }
 

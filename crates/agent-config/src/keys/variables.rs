@@ -58,6 +58,8 @@ variables_table! { WORKER:
     ["CLEARML_AGENT_QUEUE_POLL_FREQ_SEC"], Number(0.1),
         "Seconds between looks at the queues; wins over --polling-interval.", .strict();
     ["CLEARML_AGENT_TEMP_STDOUT_FILE_DIR"], Path, "Folder of logs and temporary files.", .default("$TMPDIR, else /tmp");
+    ["CLEARML_AGENT_LOG_FORMAT"], Choice(&["text", "json"]), "The form of the log where --log-format is not given.",
+        .default("text");
     ["CLEARML_AGENT_DEBUG_INFO"], Text, "What else --debug shows; only docker is known.", .later("containers");
     ["CLEARML_AGENT_DEBUG_GET_NEXT_TASK"], Flag, "Show what is sent and received while polling.", .strict().default("false");
     ["CLEARML_AGENT_PROPAGATE_EXITCODE"], Flag, "Let execute end with the exit code of the task also where it is monitored.",
@@ -119,10 +121,10 @@ variables_table! { EXECUTION:
     ["CLEARML_AGENT_SKIP_PIP_VENV_INSTALL"], Text,
         "true: build no virtual environment; a path: use that interpreter as it is.";
     ["CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL"], Flag, "Leave the Python environment as it is, install nothing.", .strict().default("false");
-    ["CLEARML_AGENT_FORCE_POETRY"], Flag, "Use Poetry whatever agent.package_manager.type says.", .strict().later("Poetry");
-    ["CLEARML_AGENT_FORCE_UV"], Flag, "Use uv whatever agent.package_manager.type says.", .strict().later("uv projects");
-    ["CLEARML_BOOTSTRAP_UV_EXEC"], Path, "The uv program to use.", .later("uv projects");
-    ["CLEARML_CONDA_ENV_PACKAGE", "TRAINS_CONDA_ENV_PACKAGE"], Path, "A conda environment to run in, a folder or an archive.", .later("conda");
+    ["CLEARML_AGENT_FORCE_POETRY"], Flag, "Use Poetry whatever agent.package_manager.type says.", .strict();
+    ["CLEARML_AGENT_FORCE_UV"], Flag, "Use uv whatever agent.package_manager.type says.", .strict();
+    ["CLEARML_BOOTSTRAP_UV_EXEC"], Path, "The uv program to use.";
+    ["CLEARML_CONDA_ENV_PACKAGE", "TRAINS_CONDA_ENV_PACKAGE"], Path, "A conda environment to run in, a folder or an archive.";
     ["CLEARML_AGENT_FORCE_CODE_DIR"], Path, "Run the code in this folder instead of cloning.";
     ["CLEARML_AGENT_FORCE_EXEC_SCRIPT"], Text, "Run this script instead of the task's: [folder:]script.";
     ["CLEARML_AGENT_FORCE_TASK_INIT"], Flag, "Add Task.init to the script.", .strict().later("scripts without Task.init");
@@ -133,7 +135,7 @@ variables_table! { EXECUTION:
         "How several nodes report one task: -1 the first alone, 1 a graph each, 2 a series each.", .later("tasks of several nodes");
     ["RANK", "SLURM_PROCID"], Integer(0), "Number of this node among several that run one task.", .default("0");
     ["VIRTUAL_ENV"], Path, "The virtual environment that is active.", .later("containers");
-    ["CONDA_PREFIX"], Path, "The conda environment that is active.", .later("conda");
+    ["CONDA_PREFIX"], Path, "The conda environment that is active.";
     ["SHELL"], Path, "Interpreter of shell tasks.", .default("/bin/bash, else /bin/sh");
     ["UV_CACHE_DIR"], Path, "Cache of uv; set for uv unless it is set already.";
     ["UV_INDEX_STRATEGY"], Text, "How uv looks at several indexes; set for uv unless it is set already.";

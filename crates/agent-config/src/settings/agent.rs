@@ -210,6 +210,8 @@ pub struct AgentSettings {
     pub default_python: Option<String>,
     /// `agent.ignore_requested_python_version`.
     pub ignore_requested_python_version: bool,
+    /// `agent.docker_use_activated_venv`.
+    pub docker_use_activated_venv: bool,
     /// `agent.venvs_dir`.
     pub venvs_dir: PathBuf,
     /// `agent.venvs_cache`.
@@ -287,6 +289,7 @@ impl AgentSettings {
             python_binary: reader.path("agent.python_binary"),
             default_python: reader.text("agent.default_python"),
             ignore_requested_python_version: reader.flag("agent.ignore_requested_python_version"),
+            docker_use_activated_venv: reader.flag("agent.docker_use_activated_venv"),
             venvs_dir: reader
                 .path("agent.venvs_dir")
                 .unwrap_or_else(|| reader.sources.path("~/.clearml/venvs-builds")),

@@ -18,7 +18,7 @@ pub use agent::{
     HgSettings, OnStop, PollSettings, VenvsCacheSettings,
 };
 pub use api::{ApiSettings, Credentials, HttpMethod, InitialConnect, TlsVerify};
-pub use package_manager::{PackageManager, PackageManagerSettings};
+pub use package_manager::{PackageManager, PackageManagerSettings, TorchSettings};
 
 use crate::convert;
 use crate::effective::{Effective, Reader};

@@ -24,6 +24,28 @@ pub struct PackageManagerSettings {
     pub kind: PackageManager,
     /// `pip_version`: versions with conditions; empty takes the latest.
     pub pip_version: Vec<String>,
+    /// `pip_backend`: `auto`, `pip` or `uv`.
+    pub pip_backend: String,
+    /// Version of Poetry; empty for the latest.
+    pub poetry_version: Option<String>,
+    /// More arguments of `poetry install`.
+    pub poetry_install_extra_args: Vec<String>,
+    /// Poetry's files are in the task's working folder.
+    pub poetry_files_from_repo_working_dir: bool,
+    /// Projects that Poetry can't install fail.
+    pub poetry_strict: bool,
+    /// `conda_executable`: what is called in place of conda.
+    pub conda_executable: Option<String>,
+    /// Channels of conda, in order.
+    pub conda_channels: Vec<String>,
+    /// Report what is in the conda environment.
+    pub conda_full_env_update: bool,
+    /// The image of a task names a conda environment.
+    pub conda_env_as_base_docker: bool,
+    /// Install into conda's own environment.
+    pub use_conda_base_env: bool,
+    /// uv's files are in the task's working folder.
+    pub uv_files_from_repo_working_dir: bool,
     /// Version of uv.
     pub uv_version: Option<String>,
     /// Use uv in place of pip.
@@ -58,6 +80,52 @@ pub struct PackageManagerSettings {
     pub post_packages: Vec<String>,
     /// Installed after the others, may fail.
     pub post_optional_packages: Vec<String>,
+    /// Install editable packages like all others.
+    pub strip_editable: bool,
+    /// Which builds of PyTorch are taken.
+    pub torch: TorchSettings,
+}
+
+/// The keys of PyTorch; each field is the key of the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TorchSettings {
+    /// `pip`, `direct` or `none`.
+    pub pytorch_resolve: String,
+    /// Take nightly builds.
+    pub torch_nightly: bool,
+    /// Versions of CUDA with an index; empty for the built-in list.
+    pub pytorch_index_versions: Vec<u32>,
+    /// Address of an index, with `{}` for the version.
+    pub extra_index_url_template: String,
+    /// The same for nightly builds.
+    pub nightly_extra_index_url_template: String,
+    /// The same for ROCm, with two `{}`.
+    pub rocm_extra_index_url_template: String,
+    /// The same for nightly builds for ROCm.
+    pub nightly_rocm_extra_index_url_template: String,
+    /// Address of a page with links to wheels.
+    pub torch_page: String,
+    /// The same for nightly builds.
+    pub torch_nightly_page: String,
+}
+
+impl TorchSettings {
+    fn read(reader: &Reader<'_>) -> Self {
+        let key = |name: &str| format!("agent.package_manager.{name}");
+        let text = |name: &str| reader.text(&key(name)).unwrap_or_default();
+        let versions = reader.list(&key("pytorch_index_versions"));
+        Self {
+            pytorch_resolve: reader.choice(&key("pytorch_resolve")).to_owned(),
+            torch_nightly: reader.flag(&key("torch_nightly")),
+            pytorch_index_versions: versions.iter().filter_map(|text| text.trim().parse().ok()).collect(),
+            extra_index_url_template: text("extra_index_url_template"),
+            nightly_extra_index_url_template: text("nightly_extra_index_url_template"),
+            rocm_extra_index_url_template: text("rocm_extra_index_url_template"),
+            nightly_rocm_extra_index_url_template: text("nightly_rocm_extra_index_url_template"),
+            torch_page: text("torch_page"),
+            torch_nightly_page: text("torch_nightly_page"),
+        }
+    }
 }
 
 impl PackageManagerSettings {
@@ -79,6 +147,19 @@ impl PackageManagerSettings {
                 _ => PackageManager::Pip,
             },
             pip_version: list("pip_version"),
+            pip_backend: reader.choice(&key("pip_backend")).to_owned(),
+            poetry_version: reader
+                .value(&key("poetry_version"))
+                .map(|_| reader.text(&key("poetry_version")).unwrap_or_default()),
+            poetry_install_extra_args: list("poetry_install_extra_args"),
+            poetry_files_from_repo_working_dir: flag("poetry_files_from_repo_working_dir"),
+            poetry_strict: flag("poetry_strict"),
+            conda_executable: reader.text(&key("conda_executable")),
+            conda_channels: list("conda_channels"),
+            conda_full_env_update: flag("conda_full_env_update"),
+            conda_env_as_base_docker: flag("conda_env_as_base_docker"),
+            use_conda_base_env: flag("use_conda_base_env"),
+            uv_files_from_repo_working_dir: flag("uv_files_from_repo_working_dir"),
             uv_version: reader.text(&key("uv_version")),
             uv_replace_pip: flag("uv_replace_pip"),
             uv_sync_locked_if_lock_file: flag("uv_sync_locked_if_lock_file"),
@@ -96,6 +177,8 @@ impl PackageManagerSettings {
             priority_optional_packages: list("priority_optional_packages"),
             post_packages: list("post_packages"),
             post_optional_packages: list("post_optional_packages"),
+            strip_editable: flag("strip_editable"),
+            torch: TorchSettings::read(reader),
         }
     }
 }

@@ -140,12 +140,12 @@ fn an_environment_that_is_named_is_not_touched() {
         .status()
         .unwrap();
     assert!(made.success());
-    scene.bench.settings.package_manager.conda.env_package = Some(ready.display().to_string());
+    scene.bench.env("CLEARML_CONDA_ENV_PACKAGE", ready.display().to_string());
     let (_, _, output) = scene.bench.build_and_run(task(json!({"pip": "absent==1"})));
     assert_eq!(output, "yes True []\n");
     assert_eq!(scene.calls(), "--version\n");
 
-    scene.bench.settings.package_manager.conda.env_package = Some("/there/is/none".into());
+    scene.bench.env("CLEARML_CONDA_ENV_PACKAGE", "/there/is/none");
     let error = scene.bench.build(task(json!({}))).0.unwrap_err();
     assert_eq!(error.stage(), Stage::Environment);
     assert!(error.to_string().contains("/there/is/none is neither"), "{error}");

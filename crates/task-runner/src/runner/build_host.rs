@@ -33,10 +33,19 @@ struct RemoteFiles {
     runtime: Handle,
 }
 
+/// What conda has installed.
+#[derive(Debug, Clone, Default)]
+struct Conda {
+    packages: Vec<String>,
+    /// The whole environment in conda's own words.
+    environment: Option<Value>,
+}
+
 /// What the builder has told besides lines.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reported {
     packages: Option<Vec<String>>,
+    conda: Option<(Vec<String>, Option<Value>)>,
     commit: Option<String>,
     /// Begin and duration of what people want to know the duration of.
     pub(crate) stations: BTreeMap<&'static str, (i64, Duration)>,
@@ -114,6 +123,18 @@ impl env_builder::Host for BuildHost {
         self.with(|reported| reported.packages = Some(freeze.to_vec()));
     }
 
+    fn report_conda(&self, packages: &[String], environment: Option<&Value>) {
+        self.with(|reported| reported.conda = Some((packages.to_vec(), environment.cloned())));
+    }
+
+    fn report_conda(&self, packages: &[String], environment: Option<&Value>) {
+        let conda = Conda {
+            packages: packages.to_vec(),
+            environment: environment.cloned(),
+        };
+        self.with(|reported| reported.conda = Some(conda));
+    }
+
     fn report_commit(&self, commit: &str) {
         self.with(|reported| reported.commit = Some(commit.to_owned()));
     }
@@ -142,13 +163,23 @@ impl env_builder::Host for BuildHost {
 pub(crate) async fn write_back(client: &Client, task: &Task, reported: Reported) {
     let Some(id) = &task.id else { return };
     if let Some(freeze) = reported.packages {
+        // Somebody may have written into it since the build began.
+        let task = match client.tasks_get_by_id(id).await {
+            Ok(task) => task,
+            Err(e) => {
+                tracing::warn!("reading the requirements of task {id} again: {e}");
+                task.clone()
+            }
+        };
         let known = task
             .script
             .as_ref()
             .and_then(|script| script.requirements.as_ref());
         let known = known.and_then(|requirements| serde_json::to_value(requirements).ok());
-        let requirements = merge_requirements(known, freeze);
-        if let Err(e) = client.tasks_set_requirements(id, requirements).await {
+        let requirements = merge_requirements(known.clone(), freeze, reported.conda);
+        if known.as_ref() != Some(&requirements)
+            && let Err(e) = client.tasks_set_requirements(id, requirements).await
+        {
             tracing::warn!("writing the installed packages to task {id}: {e}");
         }
     }
@@ -160,21 +191,39 @@ pub(crate) async fn write_back(client: &Client, task: &Task, reported: Reported)
     }
 }
 
-/// The requirements to write back: the list that is installed, and beside it, once, what the user wrote.
-fn merge_requirements(known: Option<Value>, freeze: Vec<String>) -> Value {
+/// The requirements to write back: the lists that are installed, and beside them, once, what the user wrote.
+/// What is not known here stays.
+fn merge_requirements(known: Option<Value>, freeze: Vec<String>, conda: Option<Conda>) -> Value {
     let mut requirements = match known {
         Some(Value::Object(map)) => map,
         _ => Map::new(),
     };
-    if !requirements.contains_key("org_pip") {
-        let original = requirements
-            .get("pip")
-            .cloned()
-            .unwrap_or_else(|| Value::from(""));
-        requirements.insert("org_pip".to_owned(), original);
+    for (current, original) in [("pip", "org_pip"), ("conda", "org_conda")] {
+        if requirements.get(original).is_none_or(is_blank)
+            && let Some(value) = requirements.get(current).filter(|value| !is_blank(value))
+        {
+            let value = value.clone();
+            requirements.remove(current);
+            requirements.insert(original.to_owned(), value);
+        }
     }
     requirements.insert("pip".to_owned(), freeze.into());
+    if let Some(conda) = conda {
+        requirements.insert("conda".to_owned(), conda.packages.into());
+        if let Some(environment) = conda.environment {
+            requirements.insert("conda_env_json".to_owned(), environment);
+        }
+    }
     Value::Object(requirements)
+}
+
+/// Whether a list, as text or as lines, says nothing.
+fn is_blank(list: &Value) -> bool {
+    match list {
+        Value::String(text) => text.trim().is_empty(),
+        Value::Array(lines) => lines.iter().all(is_blank),
+        _ => true,
+    }
 }
 
 #[cfg(test)]
@@ -183,16 +232,38 @@ mod tests {
 
     #[test]
     fn the_users_own_requirements_are_kept_once() {
+        let freeze = |line: &str| vec![line.to_owned()];
         let first = merge_requirements(
-            Some(json!({"pip": "six", "conda": "x"})),
-            vec!["six==1.16.0".into()],
+            Some(json!({"pip": "six", "conda": "x", "other": 1})),
+            freeze("six==1.16.0"),
+            None,
         );
         assert_eq!(
             first,
-            json!({"pip": ["six==1.16.0"], "conda": "x", "org_pip": "six"})
+            json!({"pip": ["six==1.16.0"], "org_pip": "six", "org_conda": "x", "other": 1})
         );
-        let second = merge_requirements(Some(first), vec!["six==1.17.0".into()]);
+        let second = merge_requirements(Some(first), freeze("six==1.17.0"), None);
         assert_eq!(second["org_pip"], json!("six"));
         assert_eq!(second["pip"], json!(["six==1.17.0"]));
+        // Nothing is nothing to keep.
+        for empty in [json!(null), json!({"pip": "", "org_pip": ""}), json!({"pip": [" "]})] {
+            let merged = merge_requirements(Some(empty), freeze("a==1"), None);
+            assert_eq!(merged["pip"], json!(["a==1"]));
+            assert!(merged["org_pip"].as_str().is_none_or(str::is_empty), "{merged}");
+        }
+    }
+
+    #[test]
+    fn lists_of_conda_stand_beside() {
+        let conda = Conda {
+            packages: vec!["numpy==1".into()],
+            environment: Some(json!({"dependencies": []})),
+        };
+        let merged = merge_requirements(Some(json!({"conda": ["numpy"]})), vec!["a==1".into()], Some(conda));
+        assert_eq!(
+            merged,
+            json!({"pip": ["a==1"], "conda": ["numpy==1"], "org_conda": ["numpy"],
+                "conda_env_json": {"dependencies": []}})
+        );
     }
 }
