@@ -46,6 +46,7 @@
 
 pub mod console;
 mod execute;
+pub mod glance;
 pub mod phase;
 pub mod record;
 pub mod run_dir;
@@ -57,7 +58,7 @@ mod spawn;
 pub mod umask;
 
 pub use clearml_env_builder::askpass;
-pub use execute::{ExecuteError, ExecuteOptions, execute};
+pub use execute::{ExecuteError, ExecuteOptions, MachineFigures, execute};
 pub use phase::Phase;
 pub use record::{RunInputs, RunOptions, RunRecord, Timeline};
 pub use run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};

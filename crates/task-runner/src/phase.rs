@@ -32,6 +32,39 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All of them, in order.
+    pub const ALL: [Self; 11] = [
+        Self::Popping,
+        Self::Popped,
+        Self::Claimed,
+        Self::Preparing,
+        Self::Launching,
+        Self::Running,
+        Self::Exited,
+        Self::Shipped,
+        Self::Reported,
+        Self::Done,
+        Self::Abandoned,
+    ];
+
+    /// Its name in files and displays.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Popping => "popping",
+            Self::Popped => "popped",
+            Self::Claimed => "claimed",
+            Self::Preparing => "preparing",
+            Self::Launching => "launching",
+            Self::Running => "running",
+            Self::Exited => "exited",
+            Self::Shipped => "shipped",
+            Self::Reported => "reported",
+            Self::Done => "done",
+            Self::Abandoned => "abandoned",
+        }
+    }
+
     /// Whether a run may go from this phase to `next`. Staying is allowed, because a replaced runner
     /// repeats its step; going back never is. Only a run without user code can be abandoned.
     #[must_use]
@@ -59,6 +92,13 @@ impl Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_phase_is_called_the_same_everywhere() {
+        for phase in Phase::ALL {
+            assert_eq!(serde_json::to_value(phase).unwrap(), phase.as_str());
+        }
+    }
 
     #[test]
     fn phases_never_go_back_and_final_ones_stay() {

@@ -16,7 +16,7 @@ use clearml_support::time::now_ms;
 use super::{Channel, Level};
 
 const MAGIC: [u8; 8] = *b"CLMSEG01";
-pub(super) const SEGMENT_HEADER: usize = 32;
+pub(crate) const SEGMENT_HEADER: usize = 32;
 /// Bytes in front of each payload. A buffer given to [`SegmentWriter::append`] leaves room for them.
 pub const RECORD_HEADER: usize = 16;
 /// Longer payloads are a sign of damage.
@@ -38,12 +38,12 @@ pub enum Kind {
 
 /// The 16 bytes in front of a payload.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RecordHeader {
-    pub(super) length: usize,
-    pub(super) kind: Kind,
-    pub(super) tag: u8,
-    pub(super) level: Level,
-    pub(super) ms: i64,
+pub(crate) struct RecordHeader {
+    pub(crate) length: usize,
+    pub(crate) kind: Kind,
+    pub(crate) tag: u8,
+    pub(crate) level: Level,
+    pub(crate) ms: i64,
 }
 
 impl RecordHeader {
@@ -56,7 +56,7 @@ impl RecordHeader {
 
     /// `None` for bytes that no writer of ours produces, such as the zeros of a file that was extended
     /// but not filled when the machine stopped.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let length = u32::from_le_bytes(bytes.get(0..4)?.try_into().ok()?) as usize;
         let kind = match bytes.get(4)? {
             1 => Kind::Output,
@@ -78,7 +78,7 @@ impl RecordHeader {
 }
 
 /// The position at which a segment begins, or `None` while its header is incomplete.
-pub(super) fn read_base(file: &File) -> io::Result<Option<u64>> {
+pub(crate) fn read_base(file: &File) -> io::Result<Option<u64>> {
     let mut header = [0; SEGMENT_HEADER];
     match file.read_exact_at(&mut header, 0) {
         Ok(()) => {}
@@ -101,7 +101,7 @@ pub(super) fn read_base(file: &File) -> io::Result<Option<u64>> {
 }
 
 /// The segments of a channel, in order.
-pub(super) fn list(folder: &Path, channel: Channel) -> io::Result<Vec<(u64, PathBuf)>> {
+pub(crate) fn list(folder: &Path, channel: Channel) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
