@@ -1,9 +1,11 @@
-//! The ClearML agent's commands that are not a service: `init`, `doctor`, and the reference documentation.
+//! The ClearML agent's commands that are not a service: `init`, `doctor`, `status`, and the reference
+//! documentation.
 //!
 //! # What it is for
 //!
 //! * [`init`] leads a person, or an installation script, from credentials to a `clearml.conf` that works.
 //! * [`doctor`] finds out what would stop tasks on this machine, before a task does.
+//! * [`status`] shows what the agents of this machine do and what is stuck, without a server.
 //! * [`reference`](mod@reference) writes the pages, manual pages and completions that follow from the command line and the
 //!   declarations of the configuration.
 //!
@@ -39,3 +41,4 @@
 pub mod doctor;
 pub mod init;
 pub mod reference;
+pub mod status;

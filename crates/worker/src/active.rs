@@ -36,6 +36,11 @@ impl Activation {
         }
     }
 
+    /// Which queues are not served now.
+    pub(crate) fn resting(&self) -> &[bool] {
+        &self.resting
+    }
+
     /// Takes away the heads of queues that are not served now.
     pub(crate) async fn mask(
         &mut self,

@@ -39,6 +39,11 @@ impl Orphans {
         }
     }
 
+    /// Waits so long from now on.
+    pub(crate) fn be_patient(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// Nothing can be done for this run, which is not to be said again and again.
     pub(crate) fn leave(&mut self, run: &RunDir) {
         self.hopeless.insert(run.path().to_owned());

@@ -1,6 +1,7 @@
 //! Starting and ending the daemon.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,11 +12,13 @@ use clearml_intake::machine::cuda::with_cuda_versions;
 use clearml_intake::schedule::Backoff;
 use clearml_intake::vaults::{shown, with_vaults};
 use clearml_intake::{
-    About, ApiQueueServer, Identity, Monitor, Popper, QueueError, Register, Reporter, ServedQueue, SlotError,
-    Timing, WorkingHours, resolve_queues, take_slot,
+    About, ApiQueueServer, Identity, Monitor, Popper, Presence, QueueError, QueuePresence, Register,
+    Reporter, ServedQueue, SlotError, Timing, WorkingHours, resolve_queues, take_slot,
 };
 use clearml_support::fs::create_private_dir;
 use clearml_support::lock::FileLock;
+use clearml_support::redact::Redactor;
+use clearml_support::time::now_ms;
 use clearml_task_model::WorkerId;
 use clearml_task_runner::settings::{client_options, host_name};
 use clearml_task_runner::{RunDirError, RunOptions, RunStore, this_program};
@@ -24,7 +27,11 @@ use crate::active::{Activation, status_lines};
 use crate::adopt::{Orphans, worker_lock};
 use crate::background::{LogFile, Output, tell_starter};
 use crate::journal::RunJournal;
+use crate::metrics::Metrics;
+use crate::notify::{self, Notifier};
+use crate::observe::Observer;
 use crate::pull::Queues;
+use crate::reload::adopt_after;
 use crate::serve::{Server, say};
 use crate::startup::{check_current_folder, check_folders, settings_of_slot, table};
 use crate::stop::Stop;
@@ -57,6 +64,10 @@ pub struct DaemonOptions {
     pub output: Output,
     /// Prints the configuration at the start.
     pub introduce: Option<fn(&Settings)>,
+    /// Where metrics can be read (Prometheus), if anywhere.
+    pub metrics_address: Option<SocketAddr>,
+    /// Learns the secrets of each configuration that comes into force, vaults included.
+    pub redactor: Redactor,
     /// What all tasks get from the command line. Worker tags are added.
     pub run: RunOptions,
     /// The program whose `runner` and `shim` commands are started; this very program when `None`.
@@ -86,6 +97,8 @@ impl DaemonOptions {
             tags: None,
             output: Output::Terminal,
             introduce: None,
+            metrics_address: None,
+            redactor: Redactor::new(),
             run: RunOptions::default(),
             program: None,
             sources,
@@ -131,6 +144,14 @@ pub enum DaemonError {
         /// Why not.
         reason: String,
     },
+    /// Metrics can't be offered there.
+    #[error("listening on {address} for readers of metrics: {source}; choose another --metrics-address")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// The operating system refused something.
     #[error("{doing}: {source}")]
     System {
@@ -166,6 +187,8 @@ fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
 /// Only at the start: when the configuration, the server, a queue, or the state folder can't be used.
 pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
     check_current_folder()?;
+    let notifier = Notifier::from_environment();
+    notifier.status("finding the server and the queues");
     let stop = Stop::listen().map_err(system("listening for signals"))?;
     let client = Client::new(client_options(&options.settings)?)?;
     let queues = tokio::select! {
@@ -187,6 +210,9 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
     for line in shown(&[vaults.notices, prepared.notices].concat(), settings.agent.debug) {
         say(line);
     }
+    settings.register_secrets(&options.redactor);
+    let observer = observer(&client, &options, &settings, &worker, &queues)?;
+    let _metrics = offer_metrics(options.metrics_address, &observer).await?;
     let introduction = || {
         if let Some(print) = options.introduce {
             print(&settings);
@@ -195,8 +221,14 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
     };
     introduction();
     let log = to_background(&options, &settings, introduction)?;
-    let mut server = server(options, client, worker, store, queues, settings, stop, log);
+    let mut server = server(
+        options, client, worker, store, queues, settings, stop, log, observer, notifier,
+    );
+    let _publication = server.observer.publish();
+    let _keep_alive = server.notifier.keep_alive();
+    server.notifier.ready("waiting for tasks");
     server.serve().await;
+    server.notifier.stopping();
     server.reporter.stop(UNREGISTER_LIMIT).await;
     drop(slot);
     Ok(EXIT_SIGNAL)
@@ -281,6 +313,8 @@ fn server(
     settings: Settings,
     stop: Stop,
     log: Option<LogFile>,
+    observer: Observer,
+    notifier: Notifier,
 ) -> Server {
     let agent = &settings.agent;
     let ids: Vec<_> = queues.into_iter().map(|queue| queue.id).collect();
@@ -311,16 +345,78 @@ fn server(
         program: options.program.unwrap_or_else(this_program),
         options: RunOptions {
             worker_tags: tags,
+            variables: without_manager(options.run.variables),
             ..options.run
         },
         poll: agent.poll.queue_interval(options.polling_interval),
-        verbose: options.output == Output::Terminal || agent.debug,
+        polling_interval: options.polling_interval,
+        // Nobody wants to read in a service's log every few seconds that there is nothing to do.
+        verbose: (options.output == Output::Terminal && !notifier.is_present()) || agent.debug,
         trouble: Backoff::default(),
-        orphans: Orphans::new(Duration::try_from_secs_f64(agent.adopt_after_sec).unwrap_or(Duration::MAX)),
+        orphans: Orphans::new(adopt_after(&settings)),
         log,
+        observer,
+        notifier,
+        redactor: options.redactor,
         settings,
         client,
     }
+}
+
+/// Tasks must not speak to the service manager in the daemon's place.
+fn without_manager(mut variables: Vec<(String, Option<String>)>) -> Vec<(String, Option<String>)> {
+    variables.extend(notify::VARIABLES.map(|name| (name.to_owned(), None)));
+    variables
+}
+
+/// What is known about this daemon before it has done anything.
+fn observer(
+    client: &Client,
+    options: &DaemonOptions,
+    settings: &Settings,
+    worker: &WorkerId,
+    queues: &[ServedQueue],
+) -> Result<Observer, DaemonError> {
+    let queues = queues.iter().map(|queue| QueuePresence {
+        id: queue.id.clone(),
+        name: queue.name.clone(),
+        waiting: None,
+        or_more: false,
+        resting: false,
+    });
+    let presence = Presence::of_this_process(worker.clone(), env!("CARGO_PKG_VERSION"), now_ms())
+        .map_err(system("reading /proc"))?;
+    let presence = Presence {
+        server: client.server().to_owned(),
+        queues: queues.collect(),
+        gpus: options.identity.visible.clone(),
+        adopts_after_sec: Some(settings.agent.adopt_after_sec),
+        ..presence
+    };
+    Ok(Observer::new(
+        client.clone(),
+        settings.agent.state_dir.clone(),
+        presence,
+    ))
+}
+
+async fn offer_metrics(
+    address: Option<SocketAddr>,
+    observer: &Observer,
+) -> Result<Option<Metrics>, DaemonError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "metrics can be read by every machine that reaches {address}: names of queues and of this worker are among them"
+        );
+    }
+    let metrics = Metrics::serve(address, observer.clone())
+        .await
+        .map_err(|source| DaemonError::Metrics { address, source })?;
+    say(&format!("Metrics: http://{}/metrics", metrics.address()));
+    Ok(Some(metrics))
 }
 
 /// Logs in and finds the queues. After a boot the server may come up later than we do, so unless the

@@ -12,7 +12,8 @@
 //! because of an error: what fails is reported once, left alone for a while, and tried again (`serve`).
 //!
 //! Around the loop: what is checked at the start (`startup`), which queues rest at the moment (`active`), the
-//! log file and `--detached` (`background`), and `--stop` (`terminate`).
+//! log file and `--detached` (`background`), and `--stop` (`terminate`). What people and their programs see of
+//! a daemon is in `observe`, `metrics` (Prometheus) and `notify` (systemd).
 //!
 //! Not here: what happens inside a run (`clearml-task-runner`), and everything that other consumers of
 //! queues need as well (`clearml-intake`).
@@ -22,7 +23,11 @@ mod adopt;
 mod background;
 mod daemon;
 mod journal;
+mod metrics;
+mod notify;
+mod observe;
 mod pull;
+mod reload;
 mod serve;
 mod startup;
 mod stop;
@@ -31,4 +36,5 @@ mod watch;
 
 pub use background::{Output, leave_terminal, start_detached};
 pub use daemon::{DaemonError, DaemonOptions, daemon, status};
+pub use serve::ANNOUNCEMENTS;
 pub use terminate::{StopRequest, stop_daemons};

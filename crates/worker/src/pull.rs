@@ -13,12 +13,17 @@ use clearml_task_model::{QueueId, TaskId};
 use tokio::time::Instant;
 
 use crate::journal::{JournalError, RunJournal};
+use crate::observe::Observer;
 
 /// The fields of a queue that a pass needs.
 const FIELDS: [&str; 4] = ["id", "name", "tags", "entries"];
 
 pub(crate) type TaskPopper = Popper<ApiQueueServer, RunJournal>;
 pub(crate) type TaskPopError = PopError<ApiError, JournalError>;
+
+/// So many waiting tasks of a queue are counted at most, for people. While there is nothing to do, which is
+/// when queues are looked at often, there are none.
+const MOST_COUNTED: usize = 100;
 
 /// What a look at the queues has led to.
 #[derive(Debug)]
@@ -73,14 +78,14 @@ impl Queues {
     }
 
     /// The task at the head of each queue, by one request for all. May be dropped at any moment.
-    pub(crate) async fn heads(&mut self, client: &Client) -> Vec<Option<TaskId>> {
+    pub(crate) async fn heads(&mut self, client: &Client, observer: &Observer) -> Vec<Option<TaskId>> {
         if !self.listing.is_due(self.now()) {
             return vec![None; self.ids.len()];
         }
         let query = QueuesQuery {
             id: self.ids.clone(),
             only_fields: FIELDS.map(str::to_owned).to_vec(),
-            max_task_entries: Some(1),
+            max_task_entries: Some(MOST_COUNTED as u32),
             search_hidden: true,
             ..QueuesQuery::default()
         };
@@ -97,6 +102,7 @@ impl Queues {
             tracing::info!("the queues can be read again");
         }
         let mut heads = Vec::with_capacity(self.ids.len());
+        let mut waiting = Vec::with_capacity(self.ids.len());
         for (id, tags) in self.ids.iter().zip(&mut self.tags) {
             let found = queues.iter().find(|queue| queue.id.as_ref() == Some(id));
             match found {
@@ -107,8 +113,10 @@ impl Queues {
                 _ => {}
             }
             *tags = found.map(|queue| queue.tags.clone()).unwrap_or_default();
+            waiting.push(found.map_or(0, |queue| queue.entries.len()));
             heads.push(found.and_then(|queue| Some(queue.entries.first()?.task.clone())));
         }
+        observer.looked(&waiting, MOST_COUNTED);
         heads
     }
 

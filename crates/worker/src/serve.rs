@@ -8,17 +8,25 @@ use clearml_agent_config::{OnStop, Settings};
 use clearml_api_client::Client;
 use clearml_intake::schedule::Backoff;
 use clearml_intake::{Activity, Intent, Outcome, Phase as PopPhase, PopError, Reporter};
+use clearml_support::redact::Redactor;
 use clearml_task_model::{TaskId, WorkerId};
 use clearml_task_runner::{Phase, RunDir, RunDirError, RunInputs, RunOptions, RunStore};
 use tokio::time::{sleep, timeout};
+use tracing::Level;
 
 use crate::active::Activation;
 use crate::adopt::Orphans;
 use crate::background::LogFile;
 use crate::journal::{RunJournal, intent_of, pop_phase};
+use crate::notify::Notifier;
+use crate::observe::Observer;
 use crate::pull::{Pulled, Queues, TaskPopper, report};
 use crate::stop::Stop;
 use crate::watch::{Watch, WatchEnd, WatchError, tell_to_stop};
+
+/// The `tracing` target of what the daemon says to people. A program whose log has this target enabled gets
+/// it there; otherwise it is plain text on standard output.
+pub const ANNOUNCEMENTS: &str = "announcement";
 
 /// How many finished runs are kept for people to look at.
 const KEEP_FINISHED: usize = 20;
@@ -46,6 +54,8 @@ pub(crate) struct Server {
     pub(crate) program: PathBuf,
     pub(crate) options: RunOptions,
     pub(crate) poll: Duration,
+    /// The option that may have a part in [`Self::poll`].
+    pub(crate) polling_interval: Option<f64>,
     pub(crate) verbose: bool,
     /// Faults of this machine in a row.
     pub(crate) trouble: Backoff,
@@ -53,6 +63,10 @@ pub(crate) struct Server {
     pub(crate) active: Activation,
     /// Where the output goes, if not to a terminal.
     pub(crate) log: Option<LogFile>,
+    pub(crate) observer: Observer,
+    pub(crate) notifier: Notifier,
+    /// Learns the secrets of a configuration that was read anew.
+    pub(crate) redactor: Redactor,
 }
 
 impl Server {
@@ -79,11 +93,12 @@ impl Server {
 
     /// The tasks at the heads of the queues that are served at this hour. May be dropped at any moment.
     async fn heads(&mut self) -> Vec<Option<TaskId>> {
-        let mut heads = self.queues.heads(&self.client).await;
+        let mut heads = self.queues.heads(&self.client, &self.observer).await;
         let (ids, tags) = (self.queues.ids(), self.queues.tags());
         self.active
             .mask(&self.client, &self.worker, ids, tags, &mut heads)
             .await;
+        self.observer.rests(self.active.resting());
         heads
     }
 
@@ -100,7 +115,7 @@ impl Server {
         }
     }
 
-    async fn idle(&self, heads: &[Option<TaskId>]) {
+    async fn idle(&mut self, heads: &[Option<TaskId>]) {
         if self.verbose {
             for (queue, head) in self.queues.ids().iter().zip(heads) {
                 if head.is_none() {
@@ -112,7 +127,16 @@ impl Server {
                 self.poll.as_secs_f64()
             ));
         }
-        let _elapsed_or_stopped = timeout(self.poll, self.stop.wait()).await;
+        let mut stop = self.stop.clone();
+        let woken = tokio::select! {
+            () = sleep(self.poll) => false,
+            () = self.stop.wait() => false,
+            () = stop.wait_for_reload() => true,
+        };
+        if woken {
+            self.stop = stop;
+            self.reload_on_demand();
+        }
     }
 
     /// Looks after the runs that an earlier daemon of this worker has left, oldest first.
@@ -294,7 +318,9 @@ impl Server {
         }
         let pause = self.trouble.failed() * TROUBLE_FACTOR;
         tracing::warn!("not pulling tasks for {pause:?}");
+        self.observer.pauses(pause, error.to_string());
         let _elapsed_or_stopped = timeout(pause, self.stop.wait()).await;
+        self.observer.goes_on();
     }
 
     /// Puts a claimed task back, however long the server is away; only the end of the daemon limits that.
@@ -338,19 +364,35 @@ impl Server {
             task: Some(task.clone()),
             queue: record.identity.queue.clone(),
         });
+        self.observer.begun();
+        self.notifier.status(&format!("running task {task}"));
         let mut watch = Watch::new(run.clone(), self.program.clone());
-        let stop = self.stop.clone();
-        let end = tokio::select! {
-            end = Box::pin(watch.until_done(&self.client, || stop.requested())) => Some(end?),
-            () = stop.wait() => None,
-        };
-        let end = match end {
+        let end = match self.watch(&mut watch).await? {
             Some(end) => Some(end),
             None => self.end_run(&mut watch).await?,
         };
         announce_end(&task, end);
+        if matches!(end, Some(WatchEnd::Done(_) | WatchEnd::GivenUp)) {
+            self.observer.ended(&run.record()?);
+        }
+        self.notifier.status("waiting for tasks");
         self.reporter.set(Activity::default());
         Ok(())
+    }
+
+    /// Watches over a run; `None` when the daemon has to end meanwhile.
+    async fn watch(&mut self, watch: &mut Watch) -> Result<Option<WatchEnd>, WatchError> {
+        let (stop, mut reloads, client) = (self.stop.clone(), self.stop.clone(), self.client.clone());
+        let mut watching = Box::pin(watch.until_done(&client, || stop.requested()));
+        loop {
+            tokio::select! {
+                end = &mut watching => return end.map(Some),
+                () = stop.wait() => return Ok(None),
+                // What it says about the end of the daemon counts for this task already.
+                () = reloads.wait_for_reload() => self.reload_on_demand(),
+            }
+            self.stop = reloads.clone();
+        }
     }
 
     /// The daemon has to end while a task runs.
@@ -373,16 +415,6 @@ impl Server {
             () = telling => Ok(None),
             () = sleep(grace + REPORT_PATIENCE) => Ok(None),
             () = self.stop.wait_for_hurry() => Ok(None),
-        }
-    }
-
-    /// What was changed in the configuration reaches the next task, if that is wanted.
-    fn reload(&mut self) {
-        if self.settings.agent.reload_config {
-            match self.settings.reload() {
-                Ok(settings) => self.settings = settings,
-                Err(e) => tracing::warn!("{e}; going on with the configuration as it was"),
-            }
         }
     }
 
@@ -415,7 +447,11 @@ fn is_untouched(run: Result<RunDir, RunDirError>) -> bool {
 /// Says something to whoever sits at the terminal or reads the log. A terminal that has gone away, or a
 /// disk that is full, must not end the daemon.
 pub(crate) fn say(text: &str) {
-    let _unwritable = writeln!(io::stdout(), "{text}");
+    if tracing::enabled!(target: ANNOUNCEMENTS, Level::INFO) {
+        tracing::info!(target: ANNOUNCEMENTS, "{text}");
+    } else {
+        let _unwritable = writeln!(io::stdout(), "{text}");
+    }
 }
 
 fn announce_end(task: &TaskId, end: Option<WatchEnd>) {

@@ -1,12 +1,23 @@
-//! Hearing that the daemon shall end.
+//! Hearing that the daemon shall end, or read its configuration anew.
+//!
+//! SIGHUP has two meanings, as with most daemons: from a service manager or a person it asks for a reload;
+//! from the kernel it says that the terminal has gone away, which ends a daemon that was started there.
+
+use std::fs::File;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
-/// How often the daemon has been told to end, by SIGTERM or SIGINT.
+/// The kernel sends the signal a moment before it takes the terminal away.
+const HANG_UP: Duration = Duration::from_millis(50);
+
+/// How often the daemon has been told to end, by SIGTERM or SIGINT, and to reload, by SIGHUP.
 #[derive(Debug, Clone)]
 pub(crate) struct Stop {
     told: watch::Receiver<u32>,
+    reloads: watch::Receiver<()>,
 }
 
 impl Stop {
@@ -14,14 +25,35 @@ impl Stop {
     pub(crate) fn listen() -> std::io::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Asked before it is listened to: under `nohup` the end of the terminal is nothing to us.
+        let had_terminal = has_terminal() && !ignores_hang_up();
+        let mut hang_up = signal(SignalKind::hangup())?;
         let (sender, told) = watch::channel(0);
+        let (reload, reloads) = watch::channel(());
         tokio::spawn(async move {
             loop {
-                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                    _ = hang_up.recv() => {
+                        sleep(HANG_UP).await;
+                        if !had_terminal || has_terminal() {
+                            reload.send_replace(());
+                            continue;
+                        }
+                    }
+                }
                 sender.send_modify(|times| *times += 1);
             }
         });
-        Ok(Self { told })
+        Ok(Self { told, reloads })
+    }
+
+    /// Waits until the configuration shall be read anew. Remembers what was asked for meanwhile.
+    pub(crate) async fn wait_for_reload(&mut self) {
+        if self.reloads.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Whether the daemon shall end.
@@ -45,5 +77,41 @@ impl Stop {
             // Nobody listens to signals any more: then none will come.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Whether this process has a terminal that could go away.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
+}
+
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignores(&status, 1)
+}
+
+/// Whether a process with this `/proc/<pid>/status` ignores the signal.
+fn ignores(status: &str, signal: u32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nohup_does_is_seen() {
+        let output = |program: &str, arguments: &[&str]| {
+            let output = std::process::Command::new(program)
+                .args(arguments)
+                .output()
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert!(!ignores(&output("cat", &["/proc/self/status"]), 1));
+        let ignoring = output("sh", &["-c", "trap '' HUP; exec cat /proc/self/status"]);
+        assert!(ignores(&ignoring, 1) && !ignores(&ignoring, 15));
     }
 }

@@ -1,0 +1,192 @@
+//! What is stuck, and what to do about it. Pure.
+
+use clearml_task_runner::Phase;
+
+use super::text::{bytes, clock, span};
+use super::{Details, Overview, Task, Trouble, TroubleKind, Worker};
+
+/// A runner that has just ended is replaced within moments; the console is sent about once a second.
+const NORMAL_MS: i64 = 30_000;
+/// A task gets this long to end, if nothing else is configured for it.
+const STOP_MS: i64 = 60_000;
+
+/// Everything that a person should know, the gravest first.
+pub(super) fn find(overview: &Overview) -> Vec<Trouble> {
+    let mut found = Vec::new();
+    for task in overview.tasks.iter().filter(|task| task.elsewhere.is_none()) {
+        found.extend(unattended(task, overview));
+    }
+    for worker in &overview.workers {
+        if let Some(details) = &worker.details {
+            of_worker(worker, details, overview.now_ms, &mut found);
+        }
+    }
+    for task in overview.tasks.iter().filter(|task| task.elsewhere.is_none()) {
+        found.extend(console_waits(task, overview.now_ms));
+        found.extend(slow_stop(task, overview.now_ms));
+    }
+    found
+}
+
+/// Nobody has the task in hand.
+fn unattended(task: &Task, overview: &Overview) -> Option<Trouble> {
+    if task.runner_pid.is_some() {
+        return None;
+    }
+    let program = match (task.program_pid, task.phase) {
+        (Some(pid), _) => format!("its program goes on as process {pid}"),
+        (None, Phase::Popping | Phase::Popped | Phase::Claimed | Phase::Preparing) => {
+            "its program has not been started".to_owned()
+        }
+        (None, _) => "its program has ended, and the server may not know how".to_owned(),
+    };
+    let daemon = overview
+        .workers
+        .iter()
+        .find(|worker| worker.worker == task.worker);
+    if let Some(daemon) = daemon {
+        // Before a runner has it, and for a moment after one has died, that is as it should be.
+        let since = task.station_ms.unwrap_or(task.created_ms);
+        if task.phase < Phase::Preparing || overview.now_ms - since < NORMAL_MS {
+            return None;
+        }
+        return Some(Trouble {
+            kind: TroubleKind::RunnerDead,
+            about: task.task.to_string(),
+            what: format!(
+                "The process that looks after task {} has ended; {program}.",
+                task.task
+            ),
+            advice: format!(
+                "The daemon (process {}) starts another one by itself. If this stays, see runner.log in {}/runs/{}.",
+                daemon.pid, overview.state_dir, task.run
+            ),
+        });
+    }
+    let before = if task.earlier_boot {
+        " since this machine was started again"
+    } else {
+        ""
+    };
+    let adopter = overview.workers.iter().find_map(|worker| {
+        let seconds = worker.details.as_ref()?.adopts_after_sec?;
+        Some((&worker.worker, seconds))
+    });
+    let advice = match adopter {
+        Some((worker, seconds)) => format!(
+            "Start the daemon of {} again. Otherwise worker {worker} takes the task over when it is free and {} have passed.",
+            task.worker,
+            span(seconds_ms(seconds))
+        ),
+        None => format!(
+            "Start the daemon of {} again, or any other one on this machine: it takes the task up.",
+            task.worker
+        ),
+    };
+    Some(Trouble {
+        kind: TroubleKind::Orphan,
+        about: task.task.to_string(),
+        what: format!("Nobody looks after task {}{before}; {program}.", task.task),
+        advice,
+    })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "saturates")]
+fn seconds_ms(seconds: f64) -> i64 {
+    (seconds * 1000.0) as i64
+}
+
+fn of_worker(worker: &Worker, details: &Details, now_ms: i64, found: &mut Vec<Trouble>) {
+    if let Some(since) = details.server_away_since_ms {
+        found.push(Trouble {
+            kind: TroubleKind::ServerAway,
+            about: worker.worker.to_string(),
+            what: format!(
+                "The server {} has had trouble since {} ({}).",
+                details.server,
+                clock(since, now_ms),
+                span(now_ms - since)
+            ),
+            advice: "Running tasks go on and their console is kept on disk; nothing is lost. `clearml-agent doctor` \
+                     says what is wrong with the server or the way to it."
+                .to_owned(),
+        });
+    }
+    if let Some(pause) = details.paused.as_ref().filter(|pause| pause.until_ms > now_ms) {
+        found.push(Trouble {
+            kind: TroubleKind::Paused,
+            about: worker.worker.to_string(),
+            what: format!(
+                "{} takes no tasks for another {}: {}",
+                worker.worker,
+                span(pause.until_ms - now_ms),
+                pause.reason
+            ),
+            advice: "Remove the cause, often a full disk; it tries again by itself. `clearml-agent doctor` examines \
+                     the machine."
+                .to_owned(),
+        });
+    }
+    for queue in details.queues.iter().filter(|queue| queue.resting) {
+        if let Some(waiting @ 1..) = queue.waiting {
+            found.push(Trouble {
+                kind: TroubleKind::QueueRests,
+                about: worker.worker.to_string(),
+                what: format!(
+                    "{waiting} task(s) wait in queue {}, which rests at this hour.",
+                    queue.name
+                ),
+                advice: "`clearml-agent daemon --status` with the options of this daemon shows its working hours; the \
+                         runtime property force=on overrides them."
+                    .to_owned(),
+            });
+        }
+    }
+}
+
+/// The server has not taken the console for a while.
+fn console_waits(task: &Task, now_ms: i64) -> Option<Trouble> {
+    if task.console_waiting_bytes == 0 || task.runner_pid.is_none() {
+        return None;
+    }
+    let since = task.console_taken_ms.unwrap_or(task.created_ms);
+    // A console that was silent has nothing to wait with.
+    let waits = now_ms - since.max(task.station_ms.unwrap_or(since));
+    if waits < NORMAL_MS {
+        return None;
+    }
+    Some(Trouble {
+        kind: TroubleKind::ConsoleWaits,
+        about: task.task.to_string(),
+        what: format!(
+            "{} of the console of task {} wait on disk since {}: the server does not take them.",
+            bytes(task.console_waiting_bytes),
+            task.task,
+            clock(since, now_ms)
+        ),
+        advice: "They are sent as soon as it does. `clearml-agent doctor` says what is wrong with the server or the \
+                 way to it."
+            .to_owned(),
+    })
+}
+
+fn slow_stop(task: &Task, now_ms: i64) -> Option<Trouble> {
+    let since = task.stopping_since_ms?;
+    let pid = task.program_pid?;
+    if now_ms - since < STOP_MS {
+        return None;
+    }
+    Some(Trouble {
+        kind: TroubleKind::SlowStop,
+        about: task.task.to_string(),
+        what: format!(
+            "Task {} was told to stop {} ago and still runs.",
+            task.task,
+            span(now_ms - since)
+        ),
+        advice: format!(
+            "It is killed after agent.abort_grace_sec. A process that waits for a device or a lost mount can't be \
+             killed; see `ps -o stat,wchan -p {pid}`."
+        ),
+    })
+}
