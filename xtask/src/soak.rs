@@ -72,7 +72,7 @@ pub fn run(minutes: u64, name: Option<&str>) -> Result<()> {
     summary(&forms, &rounds, started.elapsed())
 }
 
-/// The kill campaign, the model of the pop protocol, and every test program that has property tests.
+/// The kill campaigns, the model of the pop protocol, and every test program that has property tests.
 fn forms() -> Result<Vec<Form>> {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let mut forms = vec![
@@ -80,6 +80,13 @@ fn forms() -> Result<Vec<Form>> {
             name: "kill-campaign".to_owned(),
             arguments: words("--package clearml-agent --test whole kill_campaign"),
             variables: vec![("CLEARML_TEST_KILLS", "60".to_owned())],
+            seed: "CLEARML_TEST_SEED",
+        },
+        Form {
+            name: "environment-kills".to_owned(),
+            // The test kills an example, which cargo builds only if no target is named.
+            arguments: words("--package clearml-env-builder builds_that_are_killed"),
+            variables: vec![("CLEARML_TEST_KILLS", "200".to_owned())],
             seed: "CLEARML_TEST_SEED",
         },
         Form {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use clearml_support::fs::{create_private_dir, remove_tree};
 use clearml_task_model::Task;
 
-use crate::caches::{self, Cached, Made, Wanted};
+use crate::caches::{self, Cached, Made, Outcome, Wanted};
 use crate::code::acquire::acquire;
 use crate::code::custom::{self, Custom};
 use crate::code::info::{ExecutionInfo, Interpreter, class_of};
@@ -213,11 +213,16 @@ impl Build<'_> {
             made.packages = caches::count(&redacted);
             lines = Some(redacted);
             if let Some(conda) = &frozen.conda {
-                context.host.report_conda(&conda.conda, conda.environment.as_ref());
+                context
+                    .host
+                    .report_conda(&conda.conda, conda.environment.as_ref());
             }
         }
         cached.keep(&environment.venv.site_packages, lines.as_deref(), &code.root);
-        made.outcome = cached.outcome;
+        made.outcome = match cached.outcome {
+            Outcome::Unused => environment.outcome(),
+            outcome => outcome,
+        };
         drop(cached);
         Ok((environment, made))
     }
@@ -237,7 +242,12 @@ impl Build<'_> {
             image: image.as_deref(),
             lock: None,
         };
-        Cached::new(self.context, &wanted, &environment.venv.root, &self.request.run_dir_env)
+        Cached::new(
+            self.context,
+            &wanted,
+            &environment.venv.root,
+            &self.request.run_dir_env,
+        )
     }
 
     /// What the way in which the task is started needs, unless it is listed anyway.
@@ -256,7 +266,11 @@ impl Build<'_> {
         let names = names.join("\n");
         match sets.first_mut() {
             Some(set) => set.text = format!("{names}\n{}", set.text),
-            None => sets.push(RequirementSet::new("requirements of the agent", &names, &code.root)),
+            None => sets.push(RequirementSet::new(
+                "requirements of the agent",
+                &names,
+                &code.root,
+            )),
         }
     }
 
@@ -409,4 +423,23 @@ fn image_of(task: &Task) -> Option<String> {
     let container = task.container.as_ref()?;
     let image = container.get("image")?.as_str()?.trim();
     image.split_whitespace().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_an_image_the_arguments_do_not_count() {
+        let image = |container| image_of(&serde_json::from_value(json!({"container": container})).unwrap());
+        let plain = image(json!({"image": "img:1"}));
+        assert_eq!(plain.as_deref(), Some("img:1"));
+        assert_eq!(
+            image(json!({"image": "img:1 -e A=B", "arguments": "--gpus all"})),
+            plain
+        );
+        assert_eq!(image(json!({"image": null})), None);
+    }
 }

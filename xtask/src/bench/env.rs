@@ -18,11 +18,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::PYTHON_AGENT;
 use super::measure::{self, Contestant, MARKER, Repository};
 use super::report::{self, Figure};
-use super::PYTHON_AGENT;
 use crate::terminal::{note, step};
-use crate::workbench::{Agent, AgentKind, AgentOptions, Api, LocalServer, PythonEnvironment, TaskSpec, wait_for};
+use crate::workbench::{
+    Agent, AgentKind, AgentOptions, Api, LocalServer, PythonEnvironment, TaskSpec, wait_for,
+};
 use crate::workspace;
 
 /// About a hundred packages with exact versions.
@@ -83,7 +85,9 @@ pub fn run(against_python: bool, quick: bool) -> Result<()> {
         agents.push((AgentKind::Python, python.program("clearml-agent")));
     }
     let count = PACKAGES.lines().count();
-    note(&format!("{count} pinned packages from the index that this machine is set up for"));
+    note(&format!(
+        "{count} pinned packages from the index that this machine is set up for"
+    ));
     let bench = Bench {
         api: server.api()?,
         server: &server,
@@ -183,7 +187,10 @@ impl Bench<'_> {
     /// Several daemons in one home get tasks with the same new environment: seconds from the first pull to the
     /// last first line, and how many environments were built.
     fn at_once(&self, packaged: &Contestant) -> Result<(f64, f64)> {
-        let list: String = PACKAGES.lines().take(AT_ONCE_PACKAGES).fold(String::new(), |text, line| text + line + "\n");
+        let list: String = PACKAGES
+            .lines()
+            .take(AT_ONCE_PACKAGES)
+            .fold(String::new(), |text, line| text + line + "\n");
         // What the script imports.
         let spec = self.repository.with(&format!("{list}idna==3.10\nsix==1.17.0\n"));
         let mut daemons = Vec::new();
@@ -205,15 +212,22 @@ impl Bench<'_> {
         }
         let mut consoles = Vec::new();
         for task in &tasks {
-            wait_for("the first line of the task", LIMIT, Duration::from_millis(20), || {
-                Ok(self.api.console(task)?.contains(MARKER).then_some(()))
-            })?;
+            wait_for(
+                "the first line of the task",
+                LIMIT,
+                Duration::from_millis(20),
+                || Ok(self.api.console(task)?.contains(MARKER).then_some(())),
+            )?;
         }
         let seconds = started.elapsed().as_secs_f64();
         for task in &tasks {
             let ended = self.api.wait_until_ended(task, LIMIT)?;
             let console = self.api.console(task)?;
-            ensure!(ended["status"] == "completed", "the task is {}:\n{console}", ended["status"]);
+            ensure!(
+                ended["status"] == "completed",
+                "the task is {}:\n{console}",
+                ended["status"]
+            );
             consoles.push(console);
         }
         for (daemon, _) in &mut daemons {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clearml_task_model::Requirements;
 
+use crate::caches::{Cached, Outcome, Wanted};
 use crate::code::info::ExecutionInfo;
 use crate::error::BuildError;
 use crate::launch::Code;
@@ -133,13 +134,22 @@ impl Select<'_> {
     }
 
     fn uv_project(&self, folder: &Path) -> Result<Option<Environment>, BuildError> {
-        let interpreter = find::look(self.context, self.info)?.interpreter;
-        let Some(uv) = self.obtain_uv(&interpreter) else {
+        let uv = match find::look(self.context, self.info) {
+            Ok(found) => self.obtain_uv(&found.interpreter),
+            // uv brings one where there is none.
+            Err(error) => Some(uv::find(self.context).ok_or(error)?),
+        };
+        let Some(uv) = uv else {
             return Ok(None);
         };
-        let Some(project) = uv_project::sync(self.context, &uv, folder)? else {
+        let mut cached = self.cached_project(&interpreter, folder);
+        cached.restore()?;
+        // Also after restoring: the project itself is not kept, and uv knows best whether all is right.
+        let Some(mut project) = uv_project::sync(self.context, &uv, folder)? else {
             return Ok(None);
         };
+        cached.keep(&project.venv.site_packages, None, folder);
+        project.outcome = cached.outcome;
         self.add_sdk(&project.venv);
         Ok(Some(Environment {
             venv: project.venv.clone(),
@@ -148,6 +158,20 @@ impl Select<'_> {
             own_path: false,
             manager: Manager::Uv(Box::new(project)),
         }))
+    }
+
+    fn cached_project(&self, interpreter: &Interpreter, folder: &Path) -> Cached<'_> {
+        let (Some(lock), Some(run)) = (uv_project::lock(self.context, folder), self.root.parent()) else {
+            return Cached::none(self.context);
+        };
+        let wanted = Wanted {
+            manager: "uv-project",
+            interpreter,
+            sets: &[],
+            image: self.image,
+            lock: Some(lock),
+        };
+        Cached::new(self.context, &wanted, &folder.join(".venv"), run)
     }
 
     /// Where `Task.init` is added to scripts, a project needs the SDK although it does not list it.
@@ -193,15 +217,18 @@ impl Select<'_> {
         if context.settings.package_manager.kind == PackageManagerKind::Conda {
             return self.conda();
         }
-        let found = find::look(context, self.info)?;
-        let uv_wanted = uv::is_wanted(context);
-        let uv = if uv_wanted {
-            self.obtain_uv(&found.interpreter)
-        } else {
-            None
+        let looked = find::look(context, self.info);
+        let uv = match &looked {
+            _ if !uv::is_wanted(context) => None,
+            Ok(found) => self.obtain_uv(&found.interpreter),
+            Err(_) => uv::find(context),
         };
-        if let (Some(request), Some(uv)) = (found.missing.as_ref().filter(|text| text.contains('.')), &uv) {
-            match venv::by_uv(context, uv, &self.root, request) {
+        let missing = match &looked {
+            Ok(found) => found.missing.clone().filter(|text| text.contains('.')),
+            Err(_) => find::requests(context.settings, self.info).into_iter().next(),
+        };
+        if let (Some(request), Some(uv)) = (missing, &uv) {
+            match venv::by_uv(context, uv, &self.root, &request) {
                 Ok(venv) => {
                     let pip = crate::packages::pip::version_in(&venv);
                     return Ok(self.lists(venv, pip, Some(uv.clone())));
@@ -209,6 +236,7 @@ impl Select<'_> {
                 Err(error) => context.warn(&format!("uv made no environment: {error}")),
             }
         }
+        let found = looked?;
         if let Some(request) = &found.missing {
             find::warn_of_other(context, request, &found.interpreter);
         }
@@ -340,6 +368,14 @@ impl Environment {
     /// Whether it may be kept for other tasks, and put together of files alone.
     pub(crate) fn is_of_lists(&self) -> bool {
         matches!(self.manager, Manager::Lists(_)) && self.is_virtual
+    }
+
+    /// What the cache has done for it already.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match &self.manager {
+            Manager::Uv(project) => project.outcome,
+            _ => Outcome::Unused,
+        }
     }
 
     /// To be called when its files were replaced by those of a cached one.

@@ -4,12 +4,18 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clearml_support::command::Command;
+use clearml_support::fs::read_limited;
+use sha2::{Digest, Sha256};
 
+use crate::caches;
 use crate::packages::PackageError;
 use crate::packages::install::{quiet_tool, reason};
-use crate::packages::uv::caches;
+use crate::packages::uv::caches as uv_caches;
 use crate::python::venv::{self, Venv};
 use crate::tools::Context;
+
+/// Lock files are smaller.
+const MAX_FILE: u64 = 64 << 20;
 
 /// The environment of a project, in `.venv` beside its files.
 #[derive(Debug)]
@@ -18,6 +24,24 @@ pub(crate) struct UvProject {
     pub(crate) folder: PathBuf,
     /// What starts its interpreter.
     pub(crate) command: Vec<OsString>,
+    /// What the cache of environments has done for it.
+    pub(crate) outcome: caches::Outcome,
+}
+
+/// What a project with a lock file is known by: all that uv goes by.
+pub(crate) fn lock(context: &Context<'_>, folder: &Path) -> Option<String> {
+    let settings = &context.settings.package_manager;
+    let mut hash = Sha256::new();
+    for name in ["uv.lock", "pyproject.toml", "uv.toml"] {
+        match read_limited(&folder.join(name), MAX_FILE) {
+            Ok(bytes) => hash.update(&bytes),
+            Err(_) if name == "uv.lock" => return None,
+            Err(_) => {}
+        }
+        hash.update([0]);
+    }
+    hash.update(settings.uv_sync_extra_args.join("\0"));
+    Some(format!("{:x}", hash.finalize()))
 }
 
 /// Whether a folder has a project of uv.
@@ -59,6 +83,7 @@ pub(crate) fn sync(
                 command: launcher(&settings.uv_run_extra_args, uv, &venv.python),
                 venv,
                 folder: folder.to_owned(),
+                outcome: caches::Outcome::Unused,
             }))
         }
         None if has_lock => Err(PackageError::Install {
@@ -107,7 +132,7 @@ fn command(context: &Context<'_>, uv: &Path, folder: &Path, locked: bool) -> Com
         command = command.env("UV_INDEX_STRATEGY", "unsafe-best-match");
     }
     // The environment is looked for in its usual place afterwards.
-    caches(context, folder, quiet_tool(context, command)).env_remove("UV_PROJECT_ENVIRONMENT")
+    uv_caches(context, folder, quiet_tool(context, command)).env_remove("UV_PROJECT_ENVIRONMENT")
 }
 
 /// Lines of a freeze with what is below the project named from there, and without comments. Pure.

@@ -9,7 +9,7 @@ use clearml_env_builder::{PackageManagerKind, Stage};
 use clearml_support::lock::FileLock;
 use serde_json::{Value, json};
 
-use crate::common::{Bench, commit, git, make_wheel};
+use crate::common::{Bench, Recorder, commit, git, make_wheel};
 use crate::packages::{index, uv};
 
 /// A repository with two wheels in it and a project file that is not committed yet.
@@ -200,9 +200,14 @@ fn a_poetry_project_is_installed_by_poetry() {
     let task = committed(&root);
     // Whatever environment is active where the agent was started is not the project's.
     bench.env("VIRTUAL_ENV", bench.path("no-such").display().to_string());
+    bench.settings.venvs_cache.path = Some(bench.path("venvs"));
     let (_, host, output) = bench.build_and_run(task);
     let folder = bench.path("run/task_repository/project.git");
     assert_eq!(output, format!("1.0 {}\n", folder.join(".venv").display()));
+    assert!(
+        !bench.path("venvs.v2").exists(),
+        "Poetry has its own ways to keep things"
+    );
     assert!(!bench.path("run/venv").exists(), "no other environment is made");
     assert_eq!(host.reported().len(), 1, "{:?}", host.reported());
     assert!(
@@ -256,5 +261,41 @@ fn a_wanted_version_of_a_tool_is_installed_beside_the_task() {
         assert!(output.starts_with("1.0 "), "{output}");
         let installs = host.console().contains("installing uv==0.5.9 for the agent");
         assert_eq!(installs, round == 0, "{}", host.console());
+    }
+}
+
+#[test]
+fn the_environment_of_a_locked_project_is_kept_for_the_next_task() {
+    let Some(uv) = uv("the_environment_of_a_locked_project_is_kept_for_the_next_task") else {
+        return;
+    };
+    let mut bench = uv_bench(uv.clone());
+    bench.settings.venvs_cache.path = Some(bench.path("venvs"));
+    bench.settings.venvs_cache.min_free_bytes = None;
+    let wheels = bench.path("wheels");
+    make_wheel(&wheels, "alpha", "1.0");
+    let project = format!(
+        "[project]\nname = \"project\"\nversion = \"0.1\"\nrequires-python = \">=3.8\"\ndependencies = [\"alpha\"]\n\
+         [tool.uv]\nno-index = true\nfind-links = [\"{}\"]\n",
+        wheels.display()
+    );
+    let root = repository(&bench, &project);
+    called(&uv, &root, &["lock", "--offline"]);
+    let task = committed(&root);
+    for (run, expected) in [
+        ("first", "built and cached, 1 package"),
+        ("second", "cache hit, 1 package"),
+    ] {
+        let host = Recorder::default();
+        let prepared = bench.build_with(task.clone(), run, &host).unwrap();
+        assert!(host.console().contains(expected), "{}", host.console());
+        assert_eq!(host.reported(), ["alpha==1.0"]);
+        let own = bench.path(run).join("task_repository/project.git/.venv");
+        let output = crate::common::run(&prepared, &bench.settings);
+        assert_eq!(output, format!("1.0 {}\n", own.display()));
+        // What uv keeps itself does not count here.
+        bench.env("UV_CACHE_DIR", bench.path("other uv cache").display().to_string());
+        fs::remove_dir_all(&wheels).unwrap();
+        fs::create_dir(&wheels).unwrap();
     }
 }
