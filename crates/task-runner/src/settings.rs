@@ -190,7 +190,6 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             strip_editable: packages.strip_editable,
             pip_download_cache: Some(agent.pip_download_cache.path.clone())
                 .filter(|_| agent.pip_download_cache.enabled),
-            ..env::PackageManagerSettings::default()
         },
         torch: torch(settings),
         ..EnvSettings::default()
