@@ -78,6 +78,7 @@ pub use build::build;
 pub use code::askpass;
 pub use error::{BuildError, FileError, Stage};
 pub use host::{Host, Level, Phase, PhaseEvent};
+pub use packages::requirements::torch::{Templates as TorchTemplates, TorchSettings};
 pub use request::{
     BuildRequest, CondaSettings, Credential, EnvSettings, GitSettings, HgSettings, Lfs, LinkMode,
     PackageManagerKind, PackageManagerSettings, PipBackend, PreparedEnvironment, VcsCacheSettings,

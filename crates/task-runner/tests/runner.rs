@@ -76,6 +76,30 @@ async fn a_task_runs_and_everything_about_it_is_told() {
 }
 
 #[tokio::test]
+async fn what_is_installed_is_written_back_by_the_first_of_several_nodes() {
+    let world = World::start().await;
+    let script = json!({"binary": "python3", "entry_point": "a.py", "diff": "print(1)",
+        "requirements": {"pip": "# nothing\n", "other": "kept"}});
+    for (rank, expected) in [
+        ("0", json!({"pip": [], "org_pip": "# nothing\n", "other": "kept"})),
+        ("1", json!({"pip": "# nothing\n", "other": "kept"})),
+    ] {
+        let (task, run) = world.task_of(script.clone()).await;
+        let config = serde_json::from_slice(&std::fs::read(run.config_path()).unwrap()).unwrap();
+        let mut inputs = run.inputs().unwrap();
+        inputs.environment.push(("RANK".into(), rank.into()));
+        run.write_inputs(&config, &inputs).unwrap();
+        assert_eq!(world.run(&run).await, 0);
+        let script = world.get(&task).await.script.unwrap();
+        assert_eq!(
+            serde_json::to_value(script.requirements).unwrap(),
+            expected,
+            "node {rank}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn ends_of_programs_become_statuses() {
     let world = World::start().await;
     for (script, status, reason, line) in [

@@ -117,7 +117,10 @@ impl TorchSettings {
         Self {
             pytorch_resolve: reader.choice(&key("pytorch_resolve")).to_owned(),
             torch_nightly: reader.flag(&key("torch_nightly")),
-            pytorch_index_versions: versions.iter().filter_map(|text| text.trim().parse().ok()).collect(),
+            pytorch_index_versions: versions
+                .iter()
+                .filter_map(|text| text.trim().parse().ok())
+                .collect(),
             extra_index_url_template: text("extra_index_url_template"),
             nightly_extra_index_url_template: text("nightly_extra_index_url_template"),
             rocm_extra_index_url_template: text("rocm_extra_index_url_template"),

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use clearml_env_builder::packages::requirements::torch::Templates;
-use clearml_env_builder::{PackageManagerKind, Stage};
+use clearml_env_builder::{PackageManagerKind, Stage, TorchTemplates};
 use clearml_support::secret::Secret;
 use serde_json::{Value, json};
 
@@ -204,6 +203,21 @@ fn what_is_there_is_not_installed_again() {
 }
 
 #[test]
+fn tools_that_a_list_names_stand_first() {
+    let mut bench = Bench::new();
+    bench.wheel("alpha", "1.0");
+    bench.wheel("setuptools", "99.0");
+    let task = script("alpha\nsetuptools==99.0", "import sys; print(sys.version_info >= (3, 12))");
+    let (_, host, output) = bench.build_and_run(task);
+    let mut expected = ["setuptools==99.0", "alpha==1.0"];
+    if output == "True\n" {
+        // There it is a package like any other.
+        expected.sort_unstable();
+    }
+    assert_eq!(host.reported(), expected);
+}
+
+#[test]
 fn a_file_that_is_elsewhere_is_replaced_by_its_name() {
     let mut bench = Bench::new();
     bench.wheel("baz", "1.0");
@@ -362,9 +376,9 @@ fn torch_comes_from_the_index_for_the_machine() {
         bench.env("PIP_INDEX_URL", web.url("none"));
         bench.env("UV_DEFAULT_INDEX", web.url("none"));
         bench.settings.torch.cuda_version = Some("12.4".into());
-        bench.settings.torch.templates = Templates {
+        bench.settings.torch.templates = TorchTemplates {
             cuda: web.url("whl/cu{}/"),
-            ..Templates::default()
+            ..TorchTemplates::default()
         };
         let task = script("torch==2.1.0", "import torch; print(torch.VERSION)");
         let (_, host, output) = bench.build_and_run(task.clone());

@@ -33,19 +33,14 @@ struct RemoteFiles {
     runtime: Handle,
 }
 
-/// What conda has installed.
-#[derive(Debug, Clone, Default)]
-struct Conda {
-    packages: Vec<String>,
-    /// The whole environment in conda's own words.
-    environment: Option<Value>,
-}
+/// The list of conda, and its own description of the environment.
+type Conda = (Vec<String>, Option<Value>);
 
 /// What the builder has told besides lines.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reported {
     packages: Option<Vec<String>>,
-    conda: Option<(Vec<String>, Option<Value>)>,
+    conda: Option<Conda>,
     commit: Option<String>,
     /// Begin and duration of what people want to know the duration of.
     pub(crate) stations: BTreeMap<&'static str, (i64, Duration)>,
@@ -127,14 +122,6 @@ impl env_builder::Host for BuildHost {
         self.with(|reported| reported.conda = Some((packages.to_vec(), environment.cloned())));
     }
 
-    fn report_conda(&self, packages: &[String], environment: Option<&Value>) {
-        let conda = Conda {
-            packages: packages.to_vec(),
-            environment: environment.cloned(),
-        };
-        self.with(|reported| reported.conda = Some(conda));
-    }
-
     fn report_commit(&self, commit: &str) {
         self.with(|reported| reported.commit = Some(commit.to_owned()));
     }
@@ -208,10 +195,11 @@ fn merge_requirements(known: Option<Value>, freeze: Vec<String>, conda: Option<C
         }
     }
     requirements.insert("pip".to_owned(), freeze.into());
-    if let Some(conda) = conda {
-        requirements.insert("conda".to_owned(), conda.packages.into());
-        if let Some(environment) = conda.environment {
-            requirements.insert("conda_env_json".to_owned(), environment);
+    if let Some((packages, environment)) = conda {
+        requirements.insert("conda".to_owned(), packages.into());
+        if let Some(environment) = environment {
+            // All of these fields are texts.
+            requirements.insert("conda_env_json".to_owned(), environment.to_string().into());
         }
     }
     Value::Object(requirements)
@@ -246,7 +234,11 @@ mod tests {
         assert_eq!(second["org_pip"], json!("six"));
         assert_eq!(second["pip"], json!(["six==1.17.0"]));
         // Nothing is nothing to keep.
-        for empty in [json!(null), json!({"pip": "", "org_pip": ""}), json!({"pip": [" "]})] {
+        for empty in [
+            json!(null),
+            json!({"pip": "", "org_pip": ""}),
+            json!({"pip": [" "]}),
+        ] {
             let merged = merge_requirements(Some(empty), freeze("a==1"), None);
             assert_eq!(merged["pip"], json!(["a==1"]));
             assert!(merged["org_pip"].as_str().is_none_or(str::is_empty), "{merged}");
@@ -255,15 +247,16 @@ mod tests {
 
     #[test]
     fn lists_of_conda_stand_beside() {
-        let conda = Conda {
-            packages: vec!["numpy==1".into()],
-            environment: Some(json!({"dependencies": []})),
-        };
-        let merged = merge_requirements(Some(json!({"conda": ["numpy"]})), vec!["a==1".into()], Some(conda));
+        let conda = (vec!["numpy==1".to_owned()], Some(json!({"dependencies": []})));
+        let merged = merge_requirements(
+            Some(json!({"conda": ["numpy"]})),
+            vec!["a==1".into()],
+            Some(conda),
+        );
         assert_eq!(
             merged,
             json!({"pip": ["a==1"], "conda": ["numpy==1"], "org_conda": ["numpy"],
-                "conda_env_json": {"dependencies": []}})
+                "conda_env_json": "{\"dependencies\":[]}"})
         );
     }
 }

@@ -119,7 +119,7 @@ impl Flow<'_> {
     fn without_installed(&self, list: &mut List) {
         let installed = installed_in(self.venv);
         let repositories: Vec<FromRepository> =
-            installed.iter().filter_map(Installed::from_repository).collect();
+            installed.iter().filter_map(Installed::repository).collect();
         let mut names = Vec::new();
         list.entries.retain(|entry| {
             let there =
