@@ -76,6 +76,7 @@ fn execute_options(
         full_monitoring: mode == "full",
         require_queue: mode == "queued",
         log_file: (mode == "logged").then(|| format!("{state}/task.log").into()),
+        machine: None,
         run: RunOptions::default(),
         settings,
     })

@@ -1,12 +1,16 @@
 //! `execute`: runs one task in the foreground.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{ArgAction, Args};
 use clearml_agent_config::Sources;
 use clearml_api_client::Client;
-use clearml_intake::{Identity, Register, Slot, take_slot, vaults};
+use clearml_intake::machine::cuda::with_cuda_versions;
+use clearml_intake::{Identity, Monitor, Register, Slot, take_slot, vaults};
+use clearml_task_runner::MachineFigures;
 use clearml_task_runner::settings::client_options;
+use serde_json::Value;
 
 use crate::containers::Containers;
 use crate::task_options::{GpuUse, Prepared, TaskArguments, not_yet};
@@ -72,6 +76,15 @@ pub(crate) async fn execute(options: &ExecuteArguments, sources: Sources) -> any
     for line in vaults::shown(&with_vaults.notices, with_vaults.settings.agent.debug) {
         println!("{line}");
     }
+    let settings = with_cuda_versions(with_vaults.settings).await?;
+    let run = options.task.run_options(&prepared.visible);
+    // Silently, an outer agent reports.
+    let monitor = if options.disable_monitoring {
+        None
+    } else {
+        Monitor::of_worker(&settings, &run.variables, &prepared.sources.env)
+    };
+    let machine = monitor.map(|monitor| Arc::new(Machine(monitor)) as Arc<dyn MachineFigures>);
     let status = clearml_task_runner::execute(clearml_task_runner::ExecuteOptions {
         task: options.id.clone(),
         clone: options.clone,
@@ -80,8 +93,9 @@ pub(crate) async fn execute(options: &ExecuteArguments, sources: Sources) -> any
         require_queue: options.require_queue,
         log_file: options.log_file.clone(),
         worker,
-        run: options.task.run_options(&prepared.visible),
-        settings: with_vaults.settings,
+        machine,
+        run,
+        settings,
     })
     .await?;
     Ok(status)
@@ -100,4 +114,18 @@ fn identity(options: &ExecuteArguments, prepared: &Prepared) -> Identity {
         identity.explicit = None;
     }
     identity
+}
+
+/// Brings together who measures the machine and who reports about it.
+#[derive(Debug)]
+struct Machine(Monitor);
+
+impl MachineFigures for Machine {
+    fn stats(&self) -> Option<Value> {
+        self.0.stats()
+    }
+
+    fn accepted(&self) {
+        self.0.accepted();
+    }
 }

@@ -11,6 +11,7 @@ mod command_line;
 mod daemon_options;
 mod journey;
 mod kill_campaign;
+mod machine;
 mod odd_arguments;
 mod scene;
 mod server_faults;

@@ -5,6 +5,7 @@
 //! * silent (`--disable-monitoring`): an outer agent does all that.
 
 mod follow;
+mod reports;
 mod silent;
 
 use std::fs::File;
@@ -13,10 +14,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use clearml_agent_config::{ConfigError, Settings, printout};
-use clearml_api_client::{ApiError, Client, CloneOptions, StatusChange, StatusReport, TasksQuery, exact};
+use clearml_api_client::{ApiError, Client, CloneOptions, StatusChange, TasksQuery, exact};
 use clearml_support::time::now_ms;
 use clearml_task_model::{Task, TaskId, TaskStatus, WorkerId};
 use tokio::sync::watch;
@@ -28,6 +28,8 @@ use crate::runner::setup::is_unknown_task;
 use crate::runner::{RunnerError, RunnerExit, RunnerOptions, run_with};
 use crate::settings::client_options;
 use follow::Follower;
+pub use reports::MachineFigures;
+use reports::Reports;
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
@@ -46,6 +48,8 @@ pub struct ExecuteOptions {
     pub log_file: Option<PathBuf>,
     /// The id under which this process reports.
     pub worker: WorkerId,
+    /// Who says in status reports how busy the machine is.
+    pub machine: Option<Arc<dyn MachineFigures>>,
     /// Options that reach the task.
     pub run: RunOptions,
     /// The configuration.
@@ -236,7 +240,7 @@ async fn monitored(
     id: &TaskId,
     options: &ExecuteOptions,
 ) -> Result<i32, ExecuteError> {
-    let worker = options.worker.clone();
+    let worker = &options.worker;
     if task.status != Some(TaskStatus::InProgress) {
         // A person has named this very task, so it is run whatever became of it before.
         let message = format!("Changed by clearml-agent {worker}");
@@ -262,23 +266,13 @@ async fn monitored(
     run.mark("pulled", now_ms(), None)?;
     run.set_phase(Phase::Claimed)?;
 
-    let reports = async {
-        let pause = Duration::try_from_secs_f64(options.settings.agent.poll.status_report_sec)
-            .unwrap_or(Duration::MAX);
-        loop {
-            report(client, &worker, Some(id)).await;
-            tokio::time::sleep(pause.max(Duration::from_secs(1))).await;
-        }
-    };
+    let reports = Reports::new(client, options);
     let exit = tokio::select! {
         exit = Box::pin(run_and_show(&run, options)) => exit?,
-        () = Box::pin(reports) => unreachable!("reports are sent until the run ends"),
+        never = Box::pin(reports.while_running(id)) => match never {},
     };
     if exit != (RunnerExit::Interrupted { reported: false }) {
-        report(client, &worker, None).await;
-        if let Err(e) = client.workers_unregister(&worker).await {
-            tracing::debug!("{e}");
-        }
+        reports.end().await;
     }
     Ok(exit_code(exit, options))
 }
@@ -325,22 +319,6 @@ async fn run_and_show(run: &RunDir, options: &ExecuteOptions) -> Result<RunnerEx
         run.clean()?;
     }
     Ok(exit)
-}
-
-async fn report(client: &Client, worker: &WorkerId, task: Option<&TaskId>) {
-    let report = StatusReport {
-        worker: worker.clone(),
-        timestamp_ms: now_ms() / 1000 * 1000,
-        task: task.cloned(),
-        queue: None,
-        queues: Vec::new(),
-        tags: None,
-        machine_stats: None,
-        is_daemon: false,
-    };
-    if let Err(e) = client.workers_status_report(&report).await {
-        tracing::debug!("{e}");
-    }
 }
 
 /// Direct: the program's own code. Full: 0, unless the code is to be passed on.
