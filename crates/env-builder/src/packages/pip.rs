@@ -6,6 +6,7 @@
 //! latest, the index is asked by every build that installs something.
 
 use std::fs;
+use std::path::Path;
 use std::str::FromStr;
 
 use clearml_support::fs::remove_tree;
@@ -17,6 +18,7 @@ use crate::packages::PackageError;
 use crate::packages::install::{Place, quiet_tool};
 use crate::packages::requirements::pep::{Surroundings, normal_name};
 use crate::packages::requirements::step::write_private;
+use crate::packages::uv::caches;
 use crate::python::seed;
 use crate::python::venv::Venv;
 use crate::request::PackageManagerSettings;
@@ -189,6 +191,47 @@ pub(crate) fn settle(
     let (version, folder) = seed::keep(venv, &staging)?;
     seed::exchange(venv, &folder)?;
     Ok(version)
+}
+
+/// Fetches a pip for an interpreter that brings none, once per machine; its version. `None`, after a line
+/// that says why, when that is not possible.
+pub(crate) fn fetch_with_uv(
+    context: &Context<'_>,
+    venv: &Venv,
+    uv: &Path,
+    temp: &Path,
+) -> Result<Option<String>, PackageError> {
+    if let Some((version, folder)) = seed::kept(context, venv, &|_| true) {
+        seed::exchange(venv, &folder)?;
+        return Ok(Some(version));
+    }
+    let staging = seed::staging(context)?;
+    let list = temp.join("pip.txt");
+    let text = extra_indexes(&context.settings.package_manager.extra_index_url) + "pip\n";
+    write_private(&list, &text)?;
+    let command = context
+        .command(uv)
+        .args(["pip", "install", "--no-deps", "--target"])
+        .arg(&staging)
+        .arg("--python")
+        .arg(&venv.python)
+        .arg("-r")
+        .arg(&list)
+        // The kept files are shared and made read-only; those of uv's cache are not ours to change.
+        .env("UV_LINK_MODE", "copy");
+    let ended = context.stream(&quiet_tool(context, caches(context, &staging, command)))?;
+    fs::remove_file(&list).map_err(at("removing", &list))?;
+    if !ended.status.success() {
+        remove_tree(&staging).map_err(at("removing", &staging))?;
+        context.warn(&format!(
+            "the environment has no pip, and none can be fetched: {}",
+            ended.last_line()
+        ));
+        return Ok(None);
+    }
+    let (version, folder) = seed::keep(venv, &staging)?;
+    seed::exchange(venv, &folder)?;
+    Ok(Some(version))
 }
 
 /// The lines of a list that name more indexes.

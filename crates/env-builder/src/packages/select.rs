@@ -15,7 +15,7 @@ use crate::launch::Code;
 use crate::packages::conda::{self, Conda, CondaFreeze, CondaLists};
 use crate::packages::freeze::{self, Origin};
 use crate::packages::install::{self, Installer};
-use crate::packages::pip::{WantedPip, version_by_task};
+use crate::packages::pip::{self, WantedPip, version_by_task};
 use crate::packages::poetry::{self, PoetryProject};
 use crate::packages::requirements::{Requested, RequirementSet, restore};
 use crate::packages::uv_project::{self, UvProject};
@@ -134,15 +134,19 @@ impl Select<'_> {
     }
 
     fn uv_project(&self, folder: &Path) -> Result<Option<Environment>, BuildError> {
-        let uv = match find::look(self.context, self.info) {
-            Ok(found) => self.obtain_uv(&found.interpreter),
+        let looked = find::look(self.context, self.info).map(|found| found.interpreter);
+        let uv = match &looked {
+            Ok(interpreter) => self.obtain_uv(interpreter),
             // uv brings one where there is none.
-            Err(error) => Some(uv::find(self.context).ok_or(error)?),
+            Err(_) => uv::find(self.context),
         };
         let Some(uv) = uv else {
             return Ok(None);
         };
-        let mut cached = self.cached_project(&interpreter, folder);
+        let mut cached = match &looked {
+            Ok(interpreter) => self.cached_project(interpreter, folder),
+            Err(_) => Cached::none(self.context),
+        };
         cached.restore()?;
         // Also after restoring: the project itself is not kept, and uv knows best whether all is right.
         let Some(mut project) = uv_project::sync(self.context, &uv, folder)? else {
@@ -182,7 +186,7 @@ impl Select<'_> {
         }
         let temp = self.root.with_file_name("tmp");
         let set = RequirementSet::new("the SDK", "clearml", &temp);
-        let pip = crate::packages::pip::version_in(venv);
+        let pip = pip::version_in(venv);
         let uv = uv::find(context);
         let result = Installer::new(context, venv, pip, WantedPip::any(), uv)
             .and_then(|installer| install::install(context, venv, &installer, &set, &temp));
@@ -230,7 +234,7 @@ impl Select<'_> {
         if let (Some(request), Some(uv)) = (missing, &uv) {
             match venv::by_uv(context, uv, &self.root, &request) {
                 Ok(venv) => {
-                    let pip = crate::packages::pip::version_in(&venv);
+                    let pip = self.seed(&venv)?;
                     return Ok(self.lists(venv, pip, Some(uv.clone())));
                 }
                 Err(error) => context.warn(&format!("uv made no environment: {error}")),
@@ -247,9 +251,18 @@ impl Select<'_> {
             interpreter.executable.display()
         ));
         let venv = venv::create(context, &self.root, interpreter)?;
-        let pip = seed::seed(context, &venv)?;
-        let pip = pip.or_else(|| crate::packages::pip::version_in(&venv));
+        let pip = self.seed(&venv)?;
         Ok(self.lists(venv, pip, uv))
+    }
+
+    /// Gives the environment a pip: tasks call it, whatever installs their packages.
+    fn seed(&self, venv: &Venv) -> Result<Option<String>, BuildError> {
+        let context = self.context;
+        let there = seed::seed(context, venv)?.or_else(|| pip::version_in(venv));
+        Ok(match (there, uv::find(context)) {
+            (None, Some(uv)) => pip::fetch_with_uv(context, venv, &uv, &self.root.with_file_name("tmp"))?,
+            (there, _) => there,
+        })
     }
 
     fn lists(&self, venv: Venv, pip: Option<String>, uv: Option<PathBuf>) -> Environment {
@@ -380,7 +393,7 @@ impl Environment {
 
     /// To be called when its files were replaced by those of a cached one.
     pub(crate) fn was_replaced(&mut self) {
-        let version = crate::packages::pip::version_in(&self.venv);
+        let version = pip::version_in(&self.venv);
         if let (Manager::Lists(Ok(installer)), Some(version)) = (&mut self.manager, version) {
             installer.set_pip(version);
         }

@@ -118,7 +118,7 @@ pub(crate) fn by_uv(
     let system = context.settings.package_manager.system_site_packages;
     let mut command = context
         .command(uv)
-        .args(["venv", "--no-project", "--seed", "--python", version]);
+        .args(["venv", "--no-project", "--python", version]);
     if system {
         command = command.arg("--system-site-packages");
     }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use crate::common::{Bench, run};
-use clearml_env_builder::{BuildError, PackageManagerKind, Phase, Stage};
+use clearml_env_builder::{BuildError, Phase, Stage};
 use serde_json::json;
 
 const WHO: &str = "import sys, os; print(sys.prefix, sys.argv[1:], os.environ['VIRTUAL_ENV'])";
@@ -206,28 +206,6 @@ fn what_can_not_be_started_is_an_error_with_its_stage() {
     }
     let (result, _) = bench.build(json!(null));
     assert!(matches!(result, Err(BuildError::NoScript)));
-}
-
-#[test]
-fn configuration_that_is_not_built_yet_is_refused_by_name() {
-    let mut bench = Bench::new();
-    bench.settings.package_manager.kind = PackageManagerKind::from("conda");
-    let script = json!({"entry_point": "a.py", "diff": "print(1)"});
-    let error = bench.build(script.clone()).0.unwrap_err();
-    assert!(
-        error.to_string().contains("agent.package_manager.type: conda"),
-        "{error}"
-    );
-    assert_eq!(error.stage(), Stage::Environment);
-    bench.settings.package_manager.kind = PackageManagerKind::Pip;
-    bench.env("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL", "/usr/bin/python3");
-    let error = bench.build(script.clone()).0.unwrap_err();
-    assert!(
-        error.to_string().contains("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL"),
-        "{error}"
-    );
-    bench.env("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL", "0");
-    assert!(bench.build(script).0.is_ok());
 }
 
 #[test]

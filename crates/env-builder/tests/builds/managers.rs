@@ -208,3 +208,32 @@ fn indexes_are_asked_in_their_order() {
         host.console()
     );
 }
+
+#[test]
+fn an_old_python_gets_cython_before_its_packages() {
+    let test = "an_old_python_gets_cython_before_its_packages";
+    let mut bench = Bench::new();
+    bench.wheel("Cython", "0.29");
+    bench.wheel("alpha", "1.0");
+    let mut task = script("alpha", "import alpha");
+    let (_, host, _) = bench.build_and_run(task.clone());
+    assert_eq!(host.reported(), ["alpha==1.0"]);
+
+    let old = ["3.6", "3.7", "3.8"].map(|version| format!("python{version}"));
+    let runs = |name: &&String| {
+        let output = std::process::Command::new(name).arg("--version").output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let Some(python) = old.iter().rev().find(runs) else {
+        eprintln!("SKIPPED {test}: there is no Python before 3.9");
+        return;
+    };
+    task["binary"] = python.as_str().into();
+    let (_, host, _) = bench.build_and_run(task.clone());
+    assert_eq!(host.reported(), ["alpha==1.0", "Cython==0.29"]);
+
+    // Whether it was needed shows when the list is installed.
+    fs::remove_file(bench.path("wheels/Cython-0.29-py3-none-any.whl")).unwrap();
+    let (_, host, _) = bench.build_and_run(task);
+    assert_eq!(host.reported(), ["alpha==1.0"]);
+}

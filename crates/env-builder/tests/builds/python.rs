@@ -134,6 +134,63 @@ fn an_interpreter_that_uv_has_downloaded_is_found() {
 }
 
 #[test]
+fn uv_brings_the_version_that_is_not_there() {
+    let Some(uv) = uv("uv_brings_the_version_that_is_not_there") else {
+        return;
+    };
+    let mut bench = Bench::new();
+    let (python, version) = here();
+    let machine = std::env::consts::ARCH;
+    // What uv would fetch from elsewhere: an archive with an interpreter.
+    wrapper(&python, &bench.path(&format!("dist/python/bin/python{version}")));
+    // uv changes paths in a file that its archives have.
+    let library = bench.path(&format!("dist/python/lib/python{version}"));
+    fs::create_dir_all(&library).unwrap();
+    let data = format!("_sysconfigdata__linux_{machine}-linux-gnu.py");
+    fs::write(
+        library.join(data),
+        "# system configuration generated and used by the sysconfig module\nbuild_time_vars = {}\n",
+    )
+    .unwrap();
+    let archive = bench.path("python.tar.gz");
+    let packed = Command::new("tar")
+        .args([
+            "-czf".as_ref(),
+            archive.as_os_str(),
+            "-C".as_ref(),
+            bench.path("dist").as_os_str(),
+            "python".as_ref(),
+        ])
+        .status()
+        .unwrap();
+    assert!(packed.success());
+    let full = Command::new(&python)
+        .args(["-c", "import platform; print(platform.python_version())"])
+        .output()
+        .unwrap();
+    let full = String::from_utf8(full.stdout).unwrap().trim().to_owned();
+    let numbers: Vec<u32> = full.split('.').map(|part| part.parse().unwrap()).collect();
+    let downloads = json!({format!("cpython-{full}-linux-{machine}-gnu"): {
+        "name": "cpython", "arch": {"family": machine, "variant": null}, "os": "linux", "libc": "gnu",
+        "major": numbers[0], "minor": numbers[1], "patch": numbers[2], "prerelease": "",
+        "url": format!("file://{}", archive.display()), "sha256": null, "variant": null, "build": "20240101"
+    }});
+    let list = bench.path("downloads.json");
+    fs::write(&list, downloads.to_string()).unwrap();
+    only(&mut bench, &[]);
+    bench.settings.package_manager.kind = PackageManagerKind::Uv;
+    bench.settings.package_manager.uv_binary = Some(uv);
+    bench.env("UV_PYTHON_DOWNLOADS_JSON_URL", list.display().to_string());
+    bench.env(
+        "UV_PYTHON_INSTALL_DIR",
+        bench.path("managed").display().to_string(),
+    );
+    let (_, host, output) = bench.build_and_run(script(&format!("python{version}")));
+    assert_eq!(output, format!("{version}\n"), "{}", host.console());
+    assert!(bench.path("managed").read_dir().unwrap().count() > 0);
+}
+
+#[test]
 fn a_version_that_uv_can_not_provide_leaves_the_one_that_is_there() {
     let Some(uv) = uv("a_version_that_uv_can_not_provide_leaves_the_one_that_is_there") else {
         return;
@@ -192,4 +249,44 @@ fn a_named_interpreter_is_used_as_it_is() {
     bench.settings.docker_use_activated_venv = false;
     let (_, _, output) = bench.build_and_run(task);
     assert_eq!(output.trim(), bench.path("run/venv").display().to_string());
+}
+
+#[test]
+fn an_interpreter_without_pip_gets_one_through_uv() {
+    let Some(uv) = uv("an_interpreter_without_pip_gets_one_through_uv") else {
+        return;
+    };
+    let question =
+        "import ensurepip, os; print(os.path.join(os.path.dirname(ensurepip.__file__), '_bundled'))";
+    let output = Command::new(here().0).args(["-c", question]).output().unwrap();
+    let wheels = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+    if !wheels.is_dir() {
+        eprintln!("SKIPPED an_interpreter_without_pip_gets_one_through_uv: python3 has no wheel of pip");
+        return;
+    }
+    let mut bench = Bench::new();
+    bench.settings.caches_dir = bench.path("caches");
+    let folder = only(&mut bench, &["python3"]);
+    // An interpreter as Debian has it without python3-venv.
+    let text = format!(
+        "#!/bin/sh\n{} \"$@\" | /bin/sed 's/\"pip_wheel\": \"[^\"]*\"/\"pip_wheel\": null/'\n",
+        here().0.display()
+    );
+    fs::write(folder.join("python3"), text).unwrap();
+    let mut task = script("python3");
+    task["diff"] = "import pip; print('pip')".into();
+    let (_, host, _) =
+        bench.build_and_run(json!({"binary": "python3", "entry_point": "a.py", "diff": "print(1)"}));
+    assert!(!bench.path("run/venv/bin/pip").exists(), "{}", host.console());
+
+    symlink(&uv, folder.join("uv")).unwrap();
+    bench.env("UV_NO_INDEX", "1");
+    bench.env("UV_FIND_LINKS", wheels.display().to_string());
+    let (_, _, output) = bench.build_and_run(task.clone());
+    assert_eq!(output, "pip\n");
+    // It is kept for the next one.
+    fs::remove_file(folder.join("uv")).unwrap();
+    symlink("/bin/false", folder.join("uv")).unwrap();
+    let (_, _, output) = bench.build_and_run(task);
+    assert_eq!(output, "pip\n");
 }
