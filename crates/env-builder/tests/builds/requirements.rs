@@ -207,7 +207,10 @@ fn tools_that_a_list_names_stand_first() {
     let mut bench = Bench::new();
     bench.wheel("alpha", "1.0");
     bench.wheel("setuptools", "99.0");
-    let task = script("alpha\nsetuptools==99.0", "import sys; print(sys.version_info >= (3, 12))");
+    let task = script(
+        "alpha\nsetuptools==99.0",
+        "import sys; print(sys.version_info >= (3, 12))",
+    );
     let (_, host, output) = bench.build_and_run(task);
     let mut expected = ["setuptools==99.0", "alpha==1.0"];
     if output == "True\n" {

@@ -118,8 +118,7 @@ impl Flow<'_> {
     /// Takes out what the environment has already: exactly these versions, and these commits.
     fn without_installed(&self, list: &mut List) {
         let installed = installed_in(self.venv);
-        let repositories: Vec<FromRepository> =
-            installed.iter().filter_map(Installed::repository).collect();
+        let repositories: Vec<FromRepository> = installed.iter().filter_map(Installed::repository).collect();
         let mut names = Vec::new();
         list.entries.retain(|entry| {
             let there =
