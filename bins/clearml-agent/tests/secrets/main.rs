@@ -27,8 +27,11 @@ fn a_daemon_and_its_tasks_keep_every_secret() {
     for debug in [false, true] {
         let watch = Watch::start(&scene);
         let mut arguments = vec!["daemon", "--queue", QUEUE, "--foreground"];
+        let pass = scene.canaries.get("--git-pass");
         if debug {
             arguments.insert(0, "--debug");
+            // Visible in the daemon's own command line by the will of its user, and in no other.
+            arguments.extend(["--git-pass", &pass]);
         }
         // Once with the configured login, once with that of the address.
         let host = if debug { "git.example.com" } else { "127.0.0.1" };
@@ -52,7 +55,10 @@ fn a_daemon_and_its_tasks_keep_every_secret() {
         let clone_with_pass = scene.run(&TaskSpec::repository(&private, &"0".repeat(40), "main.py"));
         scene.assert_status(&clone_with_pass, "failed");
 
-        let index = scene.trap.url(&scene.canaries.get("requirement"), "simple");
+        // pip chooses a login by the path.
+        let index = scene
+            .trap
+            .url(&scene.canaries.get("requirement"), "required/simple");
         let requirements = format!("--extra-index-url {index}\nclearml-canary-of-nobody==1.0\n");
         let install = scene.run(&TaskSpec::script("print(1)").requirements(&requirements));
         scene.assert_status(&install, "failed");
@@ -60,6 +66,11 @@ fn a_daemon_and_its_tasks_keep_every_secret() {
         for task in [&good, &clone, &clone_with_pass, &install] {
             scene.check_task(task);
         }
+        assert!(
+            daemon.output().contains("vault of the canaries"),
+            "{}",
+            daemon.output()
+        );
         let status = daemon.stop().unwrap();
         assert_eq!(status.code(), Some(254), "{}", daemon.output());
         scene

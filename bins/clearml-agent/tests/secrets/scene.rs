@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use clearml_local_server::{Server, ServerOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use xtask::workbench::{AgentOptions, Api, LocalServer, TaskSpec};
+use tokio::sync::oneshot;
+use xtask::workbench::{AgentOptions, Api, TaskSpec};
 
 use crate::canaries::Canaries;
 use crate::trap::Trap;
@@ -31,7 +33,8 @@ pub(crate) struct Scene {
     pub(crate) folder: TempDir,
     config: PathBuf,
     queue: String,
-    _server: LocalServer,
+    /// Ends the server when dropped.
+    _server: oneshot::Sender<()>,
 }
 
 impl Scene {
@@ -40,15 +43,15 @@ impl Scene {
             .prefix("clearml-agent-secrets-")
             .tempdir()
             .unwrap();
-        let server = LocalServer::start(Path::new(AGENT), &folder.path().join("server")).unwrap();
-        let api = server.api().unwrap();
+        let (server, server_config) = serve(&folder.path().join("server"));
+        let api = Api::connect(&server_config).unwrap();
         let queue = api.create_queue(QUEUE).unwrap();
         fs::create_dir(folder.path().join("tmp")).unwrap();
         let scene = Self {
             api,
             canaries: Canaries::default(),
             trap: Trap::new(),
-            config: server.config(),
+            config: server_config,
             folder,
             queue,
             _server: server,
@@ -69,7 +72,7 @@ impl Scene {
 
     /// Sections with a secret at every place that has room for one.
     fn secrets(&self) -> String {
-        let index = self.trap.url(&self.canaries.get("index"), "simple");
+        let index = self.trap.url(&self.canaries.get("index"), "configured/simple");
         let secret = |place: &str| format!("\"{}\"", self.canaries.get(place));
         let docker = |place: &str| {
             let canary = |name: &str| format!("{name}={}", self.canaries.get(&format!("{place} {name}")));
@@ -102,7 +105,8 @@ impl Scene {
                 "agent.hg_user: somebody\nagent.hg_pass: {}",
                 secret("agent.hg_pass")
             ),
-            format!("agent.package_manager.extra_index_url: [\"{index}\"]"),
+            // There is no pip to be had from an index that has nothing.
+            format!("agent.package_manager {{ pip_version: [\">=9\"], extra_index_url: [\"{index}\"] }}"),
             format!(
                 "agent.extra_docker_arguments: {}",
                 docker("extra_docker_arguments")
@@ -143,7 +147,7 @@ impl Scene {
             self.canaries.get("vault environment"),
             self.canaries.get("vault")
         );
-        let vault = json!({"data": data, "description": "canaries"});
+        let vault = json!({"data": data, "description": "vault of the canaries"});
         self.api.call("users.create_vault", vault).unwrap();
     }
 
@@ -159,7 +163,8 @@ impl Scene {
             .variable("PIP_RETRIES", "0")
             .variable(
                 "PIP_INDEX_URL",
-                self.trap.url(&self.canaries.get("PIP_INDEX_URL"), "simple"),
+                self.trap
+                    .url(&self.canaries.get("PIP_INDEX_URL"), "default/simple"),
             )
             .variable(
                 "UV_DEFAULT_INDEX",
@@ -249,6 +254,29 @@ impl Scene {
         fs::write(&file, text).unwrap();
         file
     }
+}
+
+/// A server that offers vaults as well, in this process; and the client configuration that it wrote.
+fn serve(data: &Path) -> (oneshot::Sender<()>, PathBuf) {
+    let options = ServerOptions {
+        feature_set: "advanced".to_owned(),
+        ..ServerOptions::new(data)
+    };
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let (stop, stopped) = oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let server = Server::start(options).await.unwrap();
+            ready.send(server.config_path().to_owned()).unwrap();
+            let _dropped = stopped.await;
+            server.shutdown().await;
+        });
+    });
+    (stop, is_ready.recv().unwrap())
 }
 
 /// Runs a command to its end: exit code, standard output, standard error.
