@@ -192,7 +192,6 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
                 .filter(|_| agent.pip_download_cache.enabled),
         },
         torch: torch(settings),
-        ..EnvSettings::default()
     }
 }
 
