@@ -23,7 +23,8 @@
 //!    or fetch the cache is brought back within its limits, and what killed builds have left is removed.
 //! 5. `script.diff` is told apart ([`code::diff`]): changes are applied by `git apply`, all or nothing
 //!    ([`code::patch`]); a literal script is written ([`code::literal`]), never outside of the code folder.
-//! 6. pip or uv installs. Lists, index addresses and logins are never arguments.
+//! 6. The lists of the task or the repository are read and put in order ([`packages::requirements`]), and pip
+//!    or uv installs them. Lists, index addresses and logins are never arguments.
 //! 7. What is installed is read from the environment without starting anything, and reported.
 //! 8. The command line and the variables follow from all that.
 //!
@@ -45,9 +46,9 @@
 //!
 //! # Limits
 //!
-//! Not built: conda, poetry, uv project mode (`uv sync`), the cache of
-//! whole environments, special treatment of torch, logins for packages from version control. Where a
-//! setting asks for one of these, the build is refused or says so on the console.
+//! torch is never looked for by trying addresses one after the other (`pytorch_resolve_legacy` does not
+//! exist), and wheels of torch for `pytorch_resolve: direct` come from pages only, not from addresses made
+//! up from a pattern. Packages from Mercurial, Subversion or Bazaar get no login.
 //!
 //! `agent.package_manager.pip_version` does not exist here: pip is the one that comes with the
 //! interpreter, unless the list of the task has a line for `pip`.

@@ -24,6 +24,11 @@ pub(crate) fn address(requirement: &Requirement) -> Option<&str> {
     }
 }
 
+/// Where an archive is in the cache; the address has no fragment.
+pub(crate) fn place(cache: &Path, url: &str) -> PathBuf {
+    cache.join(cache_id(url)).join(folder_name(url))
+}
+
 /// The file of an archive in the cache, which is there when this returns. `None`, after a line that says
 /// why, when that was not possible: the installer downloads it itself then.
 pub(crate) fn fetch(
@@ -34,8 +39,7 @@ pub(crate) fn fetch(
     run: &mut dyn FnMut(&Step) -> Result<(), PackageError>,
 ) -> Result<Option<PathBuf>, PackageError> {
     let (plain, _) = url.split_once('#').unwrap_or((url, ""));
-    let folder = cache.join(cache_id(plain));
-    let file = folder.join(folder_name(plain));
+    let file = place(cache, plain);
     if file.is_file() {
         context.info(&format!("{plain} is in the download cache"));
         return Ok(Some(file));
@@ -50,7 +54,7 @@ pub(crate) fn fetch(
                 ..step
             })
         })
-        .and_then(|()| Ok(keep(&staging, &folder, &file)?));
+        .and_then(|()| Ok(keep(&staging, &file)?));
     // What is left behind is removed with the next try at the latest; it is only a cache.
     let _ = remove_tree(&staging);
     match result {
@@ -64,11 +68,12 @@ pub(crate) fn fetch(
 }
 
 /// Gives what was downloaded its place. False when it has another name than its address says.
-fn keep(staging: &Path, folder: &Path, file: &Path) -> Result<bool, FileError> {
+fn keep(staging: &Path, file: &Path) -> Result<bool, FileError> {
     let downloaded = staging.join(file.file_name().unwrap_or_default());
     if !downloaded.is_file() {
         return Ok(false);
     }
+    let folder = file.parent().unwrap_or(staging);
     create_private_dir(folder).map_err(at("creating", folder))?;
     fs::rename(&downloaded, file).map_err(at("renaming", &downloaded))?;
     Ok(true)

@@ -1,6 +1,7 @@
 //! Installing a list: what is there is left out, torch gets its index, and one step comes after the other.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use crate::code::credentials::Access;
 use crate::packages::PackageError;
@@ -51,6 +52,8 @@ pub(crate) fn install(
         here: Surroundings::new(&venv.interpreter),
     };
     if set.restored {
+        flow.list.entries.clone_from(&list.entries);
+        flow.note_archives();
         list.entries = plan::after_restoring(list.entries);
     }
     flow.without_installed(&mut list);
@@ -174,7 +177,6 @@ impl Flow<'_> {
             }
             result => result?,
         }
-        self.requested.wheels = choice.wheels.clone();
         self.external(&plan.external, run)?;
         self.late(&plan.late, &choice, run)
     }
@@ -299,9 +301,7 @@ impl Flow<'_> {
         if lines.is_empty() && !self.includes_remote_lists() {
             return Ok(());
         }
-        if self.backend == Backend::Pip {
-            self.download(&mut lines, choice, run)?;
-        }
+        self.download(&mut lines, choice, run)?;
         self.context.info(&format!("installing {}", self.set.what));
         let step = self.step(self.set.what.clone(), lines, choice);
         run(&step).inspect_err(|_| {
@@ -317,21 +317,11 @@ impl Flow<'_> {
         choice: &Choice,
         run: &mut Run<'_>,
     ) -> Result<(), PackageError> {
-        let Some(cache) = &self.context.settings.package_manager.pip_download_cache else {
+        let Some(cache) = self.download_cache() else {
             return Ok(());
         };
-        let cache = cache.join(self.download_folder(lines));
-        for line in lines {
-            let entry = self
-                .list
-                .entries
-                .iter()
-                .find(|entry| entry.requirement.to_string() == *line);
-            let requirement = entry.map(|entry| entry.requirement.clone());
-            let Some((mut requirement, url)) = requirement.and_then(|requirement| {
-                let url = download::address(&requirement)?.to_owned();
-                Some((requirement, url))
-            }) else {
+        for (requirement, url) in self.archives() {
+            let Some(line) = lines.iter_mut().find(|line| **line == requirement.to_string()) else {
                 continue;
             };
             let step = self.step(format!("{url}, for the download cache"), Vec::new(), choice);
@@ -339,25 +329,56 @@ impl Flow<'_> {
                 continue;
             };
             let address = file_address(&file.to_string_lossy());
+            let (plain, fragment) = url.split_once('#').unwrap_or((&url, ""));
             // The hash still holds for the file in the cache.
-            let fragment = url
-                .split_once('#')
-                .map_or(String::new(), |(_, rest)| format!("#{rest}"));
-            requirement.target = Target::File(format!("{address}{fragment}"));
-            let plain = url.split('#').next().unwrap_or_default().to_owned();
-            self.requested.archives.push((address, plain));
-            *line = requirement.to_string();
+            let hash = if fragment.is_empty() { "" } else { "#" };
+            let cached = Requirement {
+                target: Target::File(format!("{address}{hash}{fragment}")),
+                ..requirement
+            };
+            *line = cached.to_string();
+            self.requested.archives.push((address, plain.to_owned()));
         }
         Ok(())
     }
 
-    /// Archives are kept apart by what the machine computes with, which is only asked if there are any.
-    fn download_folder(&self, lines: &[String]) -> String {
-        let archives = lines.iter().any(|line| line.contains("://"));
-        match archives.then(|| torch::cuda::detect(self.context)) {
-            Some(torch::cuda::Accelerator::Cuda(version)) => format!("cu{version}"),
-            Some(torch::cuda::Accelerator::Rocm(major, minor)) => format!("rocm{major}.{minor}"),
-            _ => "cpu".to_owned(),
+    /// The archives of the list that are kept in the download cache, with their addresses.
+    fn archives(&self) -> Vec<(Requirement, String)> {
+        let requirements = self.list.entries.iter().map(|entry| &entry.requirement);
+        requirements
+            .filter_map(|requirement| Some((requirement.clone(), download::address(requirement)?.to_owned())))
+            .collect()
+    }
+
+    /// Where archives are kept, if any are wanted: apart by what the machine computes with.
+    fn download_cache(&self) -> Option<PathBuf> {
+        let cache = self
+            .context
+            .settings
+            .package_manager
+            .pip_download_cache
+            .as_ref()?;
+        if self.backend == Backend::Uv || self.archives().is_empty() {
+            return None;
+        }
+        let folder = match torch::cuda::detect(self.context) {
+            torch::cuda::Accelerator::Cpu => "cpu".to_owned(),
+            torch::cuda::Accelerator::Cuda(version) => format!("cu{version}"),
+            torch::cuda::Accelerator::Rocm(major, minor) => format!("rocm{major}.{minor}"),
+        };
+        Some(cache.join(folder))
+    }
+
+    /// Where the archives of a restored environment came from, when it was made.
+    fn note_archives(&mut self) {
+        let Some(cache) = self.download_cache() else {
+            return;
+        };
+        for (_, url) in self.archives() {
+            let plain = url.split('#').next().unwrap_or_default();
+            let file = download::place(&cache, plain);
+            let address = file_address(&file.to_string_lossy());
+            self.requested.archives.push((address, plain.to_owned()));
         }
     }
 

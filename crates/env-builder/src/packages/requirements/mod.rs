@@ -84,6 +84,4 @@ pub struct Requested {
     pub local: Vec<(PathBuf, String)>,
     /// Archives that were installed from the download cache: address there, address in the list.
     pub archives: Vec<(String, String)>,
-    /// Wheels of torch that were chosen here.
-    pub wheels: Vec<torch::Wheel>,
 }

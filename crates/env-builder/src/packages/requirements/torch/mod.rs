@@ -23,7 +23,6 @@ pub(crate) mod fetch;
 pub(crate) mod resolve;
 
 pub use index::Templates;
-pub use wheels::Wheel;
 
 /// The packages that are published there.
 pub const FAMILY: [&str; 5] = ["torch", "torchvision", "torchaudio", "torchcsprng", "torchtext"];

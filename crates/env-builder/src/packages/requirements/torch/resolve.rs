@@ -10,7 +10,7 @@ use crate::packages::requirements::list::Entry;
 use crate::packages::requirements::pep::normal_name;
 use crate::packages::requirements::torch::cuda::{Accelerator, detect};
 use crate::packages::requirements::torch::fetch::{Answer, Fetcher};
-use crate::packages::requirements::torch::wheels::{self, Platform, Wheel};
+use crate::packages::requirements::torch::wheels::{self, Platform};
 use crate::packages::requirements::torch::{Mode, index, line, pinned, series};
 use crate::python::probe::Interpreter;
 use crate::tools::Context;
@@ -25,8 +25,6 @@ pub(crate) struct Choice {
     pub(crate) index: Option<String>,
     /// New lines by their position in the list.
     pub(crate) lines: Vec<(usize, String)>,
-    /// Wheels that were chosen.
-    pub(crate) wheels: Vec<Wheel>,
     /// What uv calls the accelerator.
     pub(crate) uv_backend: Option<String>,
 }
@@ -147,7 +145,6 @@ fn by_index(
             .map(|(position, requirement)| (position, line(requirement, settings.nightly)))
             .collect(),
         index: Some(url),
-        wheels: Vec::new(),
         uv_backend: index::uv_backend(chosen).filter(|_| usual && !nightly),
     })
 }
@@ -261,27 +258,22 @@ fn direct(
         let conditions = VersionSpecifiers::from_str(conditions).ok()?;
         let found = pages.iter().find_map(|page| match fetcher.page(page) {
             Answer::Found(links) => {
-                let (link, version) = wheels::best(&links, name, &conditions, platform)?;
-                Some(Wheel {
-                    name: name.to_owned(),
-                    version,
-                    url: wheels::resolve(page, link),
-                })
+                let link = wheels::best(&links, name, &conditions, platform)?;
+                Some(wheels::resolve(page, link))
             }
             _ => None,
         });
-        let Some(wheel) = found else {
+        let Some(url) = found else {
             context.warn(&format!(
                 "there is no wheel for {requirement}; an index is tried instead"
             ));
             return None;
         };
         let resolved = Requirement {
-            target: Target::Url(wheel.url.clone()),
+            target: Target::Url(url),
             ..requirement.clone()
         };
         choice.lines.push((position, resolved.to_string()));
-        choice.wheels.push(wheel);
     }
     Some(choice)
 }

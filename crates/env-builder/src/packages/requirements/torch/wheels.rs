@@ -10,17 +10,6 @@ use crate::packages::requirements::pep::normal_name;
 /// A page has some thousand links; more are not looked at.
 const MAX_LINKS: usize = 20_000;
 
-/// A wheel that was chosen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wheel {
-    /// The name as the list has it.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Where it is.
-    pub url: String,
-}
-
 /// What a wheel has to fit to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
@@ -63,6 +52,12 @@ fn parts(link: &str) -> Option<(String, Version, String)> {
     ))
 }
 
+/// The version of a wheel by its link.
+#[must_use]
+pub fn version_of(link: &str) -> Option<String> {
+    parts(link).map(|(_, version, _)| version.to_string())
+}
+
 fn fits(tags: &str, platform: &Platform) -> bool {
     let python = tags.split('-').any(|tag| {
         tag.split('.')
@@ -72,7 +67,7 @@ fn fits(tags: &str, platform: &Platform) -> bool {
     python && system
 }
 
-/// The link to the newest wheel of a package that satisfies the conditions and fits, with its version.
+/// The link to the newest wheel of a package that satisfies the conditions and fits.
 ///
 /// Builds for one kind of machine (`2.1.0+cu118`) count as the version itself.
 #[must_use]
@@ -81,15 +76,15 @@ pub fn best<'l>(
     name: &str,
     wanted: &VersionSpecifiers,
     platform: &Platform,
-) -> Option<(&'l str, String)> {
+) -> Option<&'l str> {
     let name = normal_name(name);
     let fitting = links.iter().filter_map(|link| {
         let (found, version, tags) = parts(link)?;
         let right = found == name && fits(&tags, platform) && satisfies(&version, wanted);
         right.then_some((version, link.as_str()))
     });
-    let (version, link) = fitting.max_by(|a, b| a.0.cmp(&b.0))?;
-    Some((link, version.to_string()))
+    let (_, link) = fitting.max_by(|a, b| a.0.cmp(&b.0))?;
+    Some(link)
 }
 
 fn satisfies(version: &Version, wanted: &VersionSpecifiers) -> bool {
@@ -146,7 +141,7 @@ mod tests {
         };
         let find = |name: &str, wanted: &str| {
             let wanted = VersionSpecifiers::from_str(wanted).unwrap();
-            best(&links, name, &wanted, &platform).map(|(_, version)| version)
+            best(&links, name, &wanted, &platform).and_then(version_of)
         };
         assert_eq!(find("torch", "").as_deref(), Some("2.1.0+cu118"));
         assert_eq!(find("torch", "==2.0.1").as_deref(), Some("2.0.1+cu118"));
