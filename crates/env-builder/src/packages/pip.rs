@@ -16,7 +16,9 @@ use pep440_rs::{Version, VersionSpecifiers};
 use crate::error::at;
 use crate::packages::PackageError;
 use crate::packages::install::{Place, quiet_tool};
-use crate::packages::requirements::pep::{Surroundings, normal_name};
+use crate::packages::requirements::compare::within;
+use crate::packages::requirements::list::specifier_of;
+use crate::packages::requirements::pep::Surroundings;
 use crate::packages::requirements::step::write_private;
 use crate::packages::uv::caches;
 use crate::python::seed;
@@ -84,9 +86,7 @@ impl WantedPip {
 pub(crate) fn versioned(name: &str, item: &str) -> String {
     let item = item.trim();
     let version = item.split(';').next().unwrap_or_default();
-    if version.trim().is_empty() {
-        format!("{name}{item}")
-    } else if version.contains(['=', '~', '<', '>']) {
+    if version.trim().is_empty() || version.contains(['=', '~', '<', '>']) {
         format!("{name}{item}")
     } else {
         format!("{name}=={item}")
@@ -100,34 +100,13 @@ pub(crate) fn version_by_task(requirements: Option<&Requirements>, installer: &s
     [&requirements.pip, &requirements.org_pip]
         .into_iter()
         .flatten()
-        .find_map(|list| {
-            list.text()
-                .lines()
-                .find_map(|line| spec_in(line.trim(), installer))
-        })
-}
-
-fn spec_in(line: &str, installer: &str) -> Option<String> {
-    let end = line
-        .find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c))
-        .unwrap_or(line.len());
-    let (name, rest) = line.split_at(end);
-    let rest = rest.split([';', '#']).next().unwrap_or_default();
-    let spec: String = rest.split_whitespace().collect();
-    (normal_name(name) == installer && (spec.is_empty() || VersionSpecifiers::from_str(&spec).is_ok()))
-        .then_some(spec)
+        .find_map(|list| specifier_of(&list.text(), installer))
 }
 
 /// Whether a pip version falls into one of the ranges (`>=20.3,<24.3`) of the legacy resolver, which
 /// accepts lists that contradict themselves, as frozen ones do. Pure.
 pub(crate) fn legacy_resolver(version: &str, ranges: &[String]) -> bool {
-    let Ok(version) = Version::from_str(version) else {
-        return false;
-    };
-    ranges
-        .iter()
-        .filter_map(|range| VersionSpecifiers::from_str(range).ok())
-        .any(|range| range.contains(&version))
+    ranges.iter().any(|range| within(version, range))
 }
 
 /// The options of `pip install`, in order. Indexes are not among them: they stand in the list.
