@@ -111,7 +111,7 @@ pub(crate) fn sources(config_file: Option<&Path>, debug: bool) -> anyhow::Result
         sources.overrides.push((
             "agent.debug".to_owned(),
             Value::Bool(true),
-            "command line --debug".to_owned(),
+            "--debug".to_owned(),
         ));
     }
     Ok(sources)

@@ -6,6 +6,8 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
+use clearml_support::text::printable;
+
 /// Whether the error output may be coloured.
 pub(crate) fn colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -24,15 +26,21 @@ pub(crate) fn print(error: &anyhow::Error, debug: bool) {
         }
         shown = cause;
     }
-    // Nobody may be reading any more.
-    let _gone = if debug {
-        writeln!(io::stderr(), "{text}\n{error:?}")
-    } else {
-        writeln!(io::stdout(), "\n{text}\n")
-    };
+    // Names of queues and words of servers are in it.
+    let text = printable(&text);
+    // Nobody may be reading any more; but where only the output's disk is full, somebody may be.
+    if debug || writeln!(io::stdout(), "\n{text}\n").is_err() {
+        let trace = if debug { format!("\n{error:?}") } else { String::new() };
+        let _gone = writeln!(io::stderr(), "{text}{}", printable(&trace));
+    }
 }
 
 /// Prints a warning where a person looks for it, which is not where data go.
 pub(crate) fn warn(text: &str) {
-    let _gone = writeln!(io::stdout(), "clearml_agent: Warning: {text}");
+    let _gone = writeln!(io::stdout(), "clearml_agent: Warning: {}", printable(text));
+}
+
+/// The same where standard output is data.
+pub(crate) fn warn_aside(text: &str) {
+    let _gone = writeln!(io::stderr(), "clearml_agent: Warning: {}", printable(text));
 }

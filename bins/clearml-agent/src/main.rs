@@ -8,6 +8,7 @@ mod argv;
 mod commands;
 mod containers;
 mod failure;
+mod output;
 mod task_options;
 mod usage;
 
@@ -70,8 +71,10 @@ fn quick_way_out() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     let first = arguments.next()?;
     if first == OsStr::new("--version") && arguments.len() == 0 {
-        println!("{}", arguments::VERSION_LINE);
-        return Some(ExitCode::SUCCESS);
+        return Some(match output::print_line(arguments::VERSION_LINE) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        });
     }
     if first == OsStr::new("shim") {
         let flag = arguments.next()?;

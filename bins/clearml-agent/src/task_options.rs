@@ -66,7 +66,7 @@ impl TaskArguments {
     pub(crate) fn prepare(&self, mut sources: Sources, gpu_use: GpuUse) -> anyhow::Result<Prepared> {
         sources.overrides.extend(self.overrides());
         if self.cpu_only || gpu_use.none {
-            let option = "command line --cpu-only".to_owned();
+            let option = "--cpu-only".to_owned();
             sources
                 .overrides
                 .push(("agent.cpu_only".to_owned(), Value::Bool(true), option));
@@ -113,7 +113,7 @@ impl TaskArguments {
                 Some((
                     key.to_owned(),
                     Value::from(value.as_str()),
-                    format!("command line {flag}"),
+                    flag.to_owned(),
                 ))
             })
             .collect()

@@ -1,8 +1,12 @@
 //! Usage errors in the form that scripts around the official agent know: the usage, and one line that begins
 //! with the name of the command, on standard error, with exit code 2.
 
+use std::io::{self, Write};
+
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use clearml_support::text::printable;
 
 use crate::argv::UsageError;
 
@@ -23,7 +27,9 @@ pub(crate) fn print(error: &UsageError, mut top: Command) {
         usage = command.render_usage();
         program = format!("{name} {}", command.get_name());
     }
-    eprintln!("{usage}\n{program}: error: {}", error.message);
+    let message = printable(&error.message);
+    // Nobody may be reading.
+    let _gone = writeln!(io::stderr(), "{usage}\n{program}: error: {message}");
 }
 
 /// What clap objects to, in our words. `None`: it is no error but a wish for help.

@@ -202,6 +202,18 @@ fn the_status_tells_what_is_in_force() {
             "  - Listening to queue 'day'"
         ]
     );
+    let hostile = [StatusQueue {
+        name: "a\n\u{1b}[2J".to_owned(),
+        tags: Vec::new(),
+    }];
+    let shown = status_lines(
+        &WorkingHours::Always,
+        Forced {
+            property: None,
+            queues: &hostile,
+        },
+    );
+    assert_eq!(shown[1], r"  - Listening to queue 'a\n\u{1b}[2J'");
     let endless = ForcedProperty {
         force: Force::On,
         expires: None,

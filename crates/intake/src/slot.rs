@@ -32,7 +32,8 @@ pub enum SlotError {
     },
     /// The id would not survive in the register, which has one line for it.
     #[error(
-        "the worker id {worker:?} can't be used: it has control characters; change agent.worker_id, agent.worker_name or --gpus"
+        "the worker id {:?} can't be used: it has control characters; change agent.worker_id, agent.worker_name or --gpus",
+        worker.as_str()
     )]
     Unusable {
         /// The id.

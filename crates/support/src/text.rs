@@ -13,22 +13,42 @@ use std::borrow::Cow;
 /// ```
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(steers) {
+    shown(text, |c| steers(c) && !matches!(c, '\n' | '\t'))
+}
+
+/// The same for what has its place in a line: line feeds and tabs are shown as `\n` and `\t` too.
+#[must_use]
+pub fn printable_in_line(text: &str) -> Cow<'_, str> {
+    shown(text, steers)
+}
+
+fn shown(text: &str, escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&escaped) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        if steers(c) {
-            shown.extend(c.escape_unicode());
-        } else {
-            shown.push(c);
+        match c {
+            c if !escaped(c) => shown.push(c),
+            '\n' | '\t' => shown.extend(c.escape_default()),
+            c => shown.extend(c.escape_unicode()),
         }
     }
     Cow::Owned(shown)
 }
 
 fn steers(c: char) -> bool {
-    let turns =
-        matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    turns || (c.is_control() && !matches!(c, '\n' | '\t'))
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_in_its_line() {
+        assert_eq!(printable_in_line("a\nb\tc\rd\u{9b}"), r"a\nb\tc\u{d}d\u{9b}");
+        assert!(matches!(printable_in_line("Größe 🙂 'x'"), Cow::Borrowed(_)));
+    }
 }

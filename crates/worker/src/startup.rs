@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clearml_agent_config::{ConfigError, Settings, Sources};
 use clearml_intake::ServedQueue;
 use clearml_support::fs::create_private_dir;
+use clearml_support::text::printable_in_line;
 use clearml_task_model::WorkerId;
 use serde_json::Value;
 
@@ -89,11 +90,9 @@ pub(crate) fn table(worker: &WorkerId, queues: &[ServedQueue]) -> String {
     let mut rows = vec![["id", "name", "tags"].map(str::to_owned)];
     rows.extend(queues.iter().map(|queue| {
         let tags: Vec<String> = queue.tags.iter().map(|tag| format!("'{tag}'")).collect();
-        [
-            queue.id.to_string(),
-            queue.name.clone(),
-            format!("[{}]", tags.join(", ")),
-        ]
+        // Whoever may create queues must not steer this terminal.
+        [queue.id.as_str(), &queue.name, &format!("[{}]", tags.join(", "))]
+            .map(|cell| printable_in_line(cell).into_owned())
     }));
     let widths: [usize; 3] = std::array::from_fn(|column| {
         let longest = rows.iter().map(|row| row[column].chars().count()).max();
@@ -150,14 +149,20 @@ mod tests {
             name: name.to_owned(),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         };
-        let table = table(&"host:0".into(), &[queue("default", &[]), queue("müll", &["x"])]);
+        let queues = [
+            queue("default", &[]),
+            queue("müll", &["x"]),
+            queue("\u{1b}c\n", &[]),
+        ];
+        let table = table(&"host:0".into(), &queues);
         let expected = "Worker \"host:0\" - Listening to queues:\n\
-            +------+---------+-------+\n\
-            | id   | name    | tags  |\n\
-            +------+---------+-------+\n\
-            | 1234 | default | []    |\n\
-            | 1234 | müll    | ['x'] |\n\
-            +------+---------+-------+\n";
+            +------+-----------+-------+\n\
+            | id   | name      | tags  |\n\
+            +------+-----------+-------+\n\
+            | 1234 | default   | []    |\n\
+            | 1234 | müll      | ['x'] |\n\
+            | 1234 | \\u{1b}c\\n | []    |\n\
+            +------+-----------+-------+\n";
         assert_eq!(table, expected);
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clearml_intake::slot::Instance;
 use clearml_intake::{Identity, Register, SlotError};
 use clearml_support::process::ProcessIdentity;
+use clearml_support::text::printable_in_line;
 use clearml_task_model::WorkerId;
 use rustix::process::Signal;
 
@@ -76,16 +77,18 @@ fn stop_one(register: &Register, request: &StopRequest, wanted: &Wanted) -> Resu
         .iter()
         .filter(|instance| wanted.is(instance))
     {
+        // Every user of the machine can write into the register.
+        let worker = printable_in_line(instance.worker.as_str());
         let Some(process) = instance.process() else {
             say(&format!(
-                "clearml_agent: Warning: process {} may not be the agent that registered as {}; it is left alone",
-                instance.pid, instance.worker
+                "clearml_agent: Warning: process {} may not be the agent that registered as {worker}; it is left alone",
+                instance.pid
             ));
             continue;
         };
         say(&format!(
-            "Terminating clearml-agent worker_id={} pid={}",
-            instance.worker, instance.pid
+            "Terminating clearml-agent worker_id={worker} pid={}",
+            instance.pid
         ));
         let patience = request.patience.unwrap_or_else(|| {
             if instance.worker.as_str().contains(":dgpu") {
@@ -108,7 +111,8 @@ fn stop_one(register: &Register, request: &StopRequest, wanted: &Wanted) -> Resu
     };
     say(&format!(
         "Could not find a running clearml-agent instance with worker_name={} worker_id={id}",
-        request.identity.name
+        request.identity.name,
+        id = printable_in_line(id)
     ));
     Ok(false)
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
+use crate::output::print_line;
+
 /// What there is to say about the bootstrap package.
 pub(crate) const NOTE: &str = "clearml_agent: this agent is one program and needs no bootstrap package: there is nothing to install or to check";
 
@@ -34,7 +36,7 @@ pub(crate) fn install_bootstrap(options: &BootstrapArguments) -> anyhow::Result<
             bail!("--from-file {shown}: there is no such file");
         }
     }
-    println!("{NOTE}");
+    print_line(NOTE)?;
     let ignored = [
         (options.check, "--check"),
         (options.force, "--force"),
@@ -47,7 +49,10 @@ pub(crate) fn install_bootstrap(options: &BootstrapArguments) -> anyhow::Result<
         .map(|(_, name)| *name)
         .collect();
     if !ignored.is_empty() {
-        println!("clearml_agent: without effect: {}", ignored.join(", "));
+        print_line(format_args!(
+            "clearml_agent: without effect: {}",
+            ignored.join(", ")
+        ))?;
     }
     Ok(0)
 }

@@ -2,9 +2,10 @@
 
 use std::io::stdout;
 
-use anyhow::Context;
 use clap::{Args, Command};
 use clearml_commands::reference::{Shell, write_completions};
+
+use crate::output::finish;
 
 #[derive(Args)]
 pub(crate) struct CompletionsArguments {
@@ -14,6 +15,6 @@ pub(crate) struct CompletionsArguments {
 }
 
 pub(crate) fn completions(options: &CompletionsArguments, command: &Command) -> anyhow::Result<i32> {
-    write_completions(command, options.shell, &mut stdout()).context("writing the completions")?;
+    finish(write_completions(command, options.shell, &mut stdout()))?;
     Ok(0)
 }

@@ -5,6 +5,8 @@ use clearml_agent_config::{Origin, Settings, Sources, printout, properties};
 use serde_json::{Value, json};
 
 use crate::arguments::VERSION_LINE;
+use crate::failure::{warn, warn_aside};
+use crate::output::{print, print_line};
 
 #[derive(Args)]
 pub(crate) struct ConfigArguments {
@@ -19,23 +21,22 @@ pub(crate) struct ConfigArguments {
 pub(crate) fn config(options: &ConfigArguments, sources: &Sources) -> anyhow::Result<i32> {
     let settings = Settings::load(sources)?;
     for warning in settings.warnings() {
-        let line = format!("clearml_agent: Warning: {warning}");
         // Machines read the output.
         if options.json {
-            eprintln!("{line}");
+            warn_aside(&warning.to_string());
         } else {
-            println!("{line}");
+            warn(&warning.to_string());
         }
     }
     match (options.json, options.origins) {
-        (true, false) => println!("{:#}", settings.masked_json()),
-        (true, true) => println!("{:#}", with_origins(&settings)),
-        (false, true) => println!("{}\n", properties(&settings, true).join("\n")),
-        (false, false) => print!(
-            "{}",
-            printout(&settings, VERSION_LINE.rsplit(' ').next().unwrap_or_default())
-        ),
-    }
+        (true, false) => print_line(format_args!("{:#}", settings.masked_json())),
+        (true, true) => print_line(format_args!("{:#}", with_origins(&settings))),
+        (false, true) => print_line(format_args!("{}\n", properties(&settings, true).join("\n"))),
+        (false, false) => print(printout(
+            &settings,
+            VERSION_LINE.rsplit(' ').next().unwrap_or_default(),
+        )),
+    }?;
     Ok(0)
 }
 

@@ -12,6 +12,7 @@ use clearml_worker::{DaemonOptions, Output, StopRequest};
 
 use crate::containers::Containers;
 use crate::failure::warn;
+use crate::output::print_line;
 use crate::task_options::{GpuUse, Prepared, TaskArguments, not_yet};
 
 #[derive(Args)]
@@ -160,15 +161,28 @@ pub(crate) async fn daemon(options: &DaemonArguments, sources: Sources) -> anyho
         dynamic: options.dynamic_gpus,
     };
     // Whom to stop can be found out even where the pool is wrong: by its name.
-    let prepared = options.task.prepare(sources, gpu_use)?;
+    let prepared = options.task.prepare(sources, gpu_use);
     if let Some(ids) = &options.stop {
-        return stop(ids, prepared.identity());
+        let identity = match prepared {
+            Ok(prepared) => prepared.identity(),
+            // Who has the id needs no configuration, which may have been spoilt since the start.
+            Err(error) if !ids.is_empty() => {
+                warn(&format!("{error:#}"));
+                Identity {
+                    name: clearml_task_runner::settings::host_name(),
+                    ..Identity::default()
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        return stop(ids, identity);
     }
+    let prepared = prepared?;
     options.check()?;
     let hours = working_hours(options, &prepared.settings)?;
     prepared.warn();
     if options.check_bootstrap {
-        println!("{}", super::bootstrap::NOTE);
+        print_line(super::bootstrap::NOTE)?;
     }
     let daemon = daemon_options(options, prepared, hours);
     if options.status {
@@ -247,4 +261,54 @@ fn working_hours(options: &DaemonArguments, settings: &Settings) -> anyhow::Resu
             WorkingHours::Always
         }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::arguments::{Arguments, Command};
+
+    fn made_of(words: &str, configuration: &[(&str, &str)]) -> DaemonOptions {
+        let words = std::iter::once("clearml-agent").chain(words.split_whitespace());
+        let Some(Command::Daemon(options)) = Arguments::try_parse_from(words).unwrap().command else {
+            panic!("it is the command daemon");
+        };
+        let env = configuration.iter();
+        let sources = Sources {
+            home: Some("/nowhere".into()),
+            host_name: Some("host".to_owned()),
+            env: env.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            ..Sources::default()
+        };
+        let prepared = options.task.prepare(sources, GpuUse::default()).unwrap();
+        daemon_options(&options, prepared, WorkingHours::Always)
+    }
+
+    #[test]
+    fn every_option_reaches_the_daemon() {
+        let words = "daemon --queue a b --create-queue --order-fairness --polling-interval 7 \
+                     --child-report-tags x y --gpus 1 -OO --git-user me --git-pass hunter2 --log-level warning";
+        let configured = [("CLEARML_AGENT_GIT_USER", "other"), ("CLEARML_AGENT_GIT_PASS", "other")];
+        let daemon = made_of(words, &configured);
+        assert_eq!(daemon.queues, ["a", "b"]);
+        assert!(daemon.create_queue && daemon.order_fairness);
+        assert_eq!(daemon.polling_interval, Some(7.0));
+        assert_eq!(daemon.tags, Some(vec!["x".to_owned(), "y".to_owned()]));
+        assert_eq!(daemon.output, Output::Log);
+        assert_eq!(daemon.identity.fixed().unwrap().as_str(), "host:gpu1");
+        assert_eq!((daemon.run.optimization, daemon.run.log_level.as_deref()), (2, Some("WARNING")));
+        // They count more than the variables.
+        let git = ["agent.git_user", "agent.git_pass"].map(|key| daemon.settings.text(key).unwrap());
+        assert_eq!(git, ["me", "hunter2"]);
+        let origin = daemon.settings.origin("agent.git_user").unwrap();
+        assert_eq!(origin.to_string(), "command line --git-user");
+
+        let plain = made_of("daemon --foreground --detached --cpu-only", &[]);
+        assert!(plain.queues.is_empty() && !plain.create_queue && !plain.order_fairness);
+        assert_eq!((plain.polling_interval, plain.tags), (None, None));
+        assert_eq!(plain.output, Output::Terminal);
+        assert_eq!(plain.identity.prefix(), "host:cpu:");
+    }
 }

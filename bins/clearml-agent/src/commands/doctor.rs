@@ -6,6 +6,8 @@ use clap::Args;
 use clearml_agent_config::Sources;
 use clearml_commands::doctor::{self, DoctorOptions};
 
+use crate::output::{finish, print_line};
+
 #[derive(Args)]
 pub(crate) struct DoctorArguments {
     /// Queues that shall be there, by name or id; without it, the server's default queue.
@@ -26,10 +28,10 @@ pub(crate) async fn doctor(options: DoctorArguments, sources: Sources) -> anyhow
     };
     let report = doctor::run(&wanted, &sources).await;
     if options.json {
-        println!("{:#}", report.to_json());
+        print_line(format_args!("{:#}", report.to_json()))?;
     } else {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        report.write(&mut stdout(), !refused && stdout().is_terminal())?;
+        finish(report.write(&mut stdout(), !refused && stdout().is_terminal()))?;
     }
     Ok(report.exit_code())
 }

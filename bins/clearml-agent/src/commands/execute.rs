@@ -1,5 +1,6 @@
 //! `execute`: runs one task in the foreground.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use clearml_api_client::Client;
 use clearml_intake::machine::cuda::with_cuda_versions;
 use clearml_intake::{Identity, Monitor, Register, Slot, take_slot, vaults};
 use clearml_task_runner::MachineFigures;
+use clearml_support::text::printable;
 use clearml_task_runner::settings::client_options;
 use serde_json::Value;
 
@@ -74,7 +76,8 @@ pub(crate) async fn execute(options: &ExecuteArguments, sources: Sources) -> any
     let client = Client::new(client_options(&prepared.settings)?)?;
     let with_vaults = Box::pin(vaults::for_command(&client, &prepared.settings)).await?;
     for line in vaults::shown(&with_vaults.notices, with_vaults.settings.agent.debug) {
-        println!("{line}");
+        // Nobody may be reading; the task is run all the same.
+        let _unwritable = writeln!(io::stdout(), "{}", printable(line));
     }
     let settings = with_cuda_versions(with_vaults.settings).await?;
     let run = options.task.run_options(&prepared.visible);

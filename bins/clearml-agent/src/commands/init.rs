@@ -7,6 +7,8 @@ use clap::Args;
 use clearml_agent_config::Sources;
 use clearml_commands::init::{Given, InitOptions, Outcome, SecretSource, run};
 
+use crate::output::print_line;
+
 #[derive(Args)]
 pub(crate) struct InitArguments {
     /// Write this file instead of ~/clearml.conf. A file that is not empty is never overwritten.
@@ -94,13 +96,16 @@ pub(crate) async fn init(options: InitArguments, sources: Sources) -> anyhow::Re
     let outcome = run(init, &sources).await?;
     let dialogue = !options.non_interactive;
     if options.json {
-        println!("{:#}", outcome.to_json());
+        print_line(format_args!("{:#}", outcome.to_json()))?;
         return Ok(outcome.exit_code(dialogue));
     }
     // A dialogue has said already how it ended.
     if !dialogue {
         match &outcome {
-            Outcome::Written(summary) => println!("New configuration stored in {}", summary.path.display()),
+            Outcome::Written(summary) => print_line(format_args!(
+                "New configuration stored in {}",
+                summary.path.display()
+            ))?,
             Outcome::Exists { path } => bail!(
                 "the configuration file {} exists already and is left as it is",
                 path.display()

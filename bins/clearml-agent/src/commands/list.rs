@@ -8,7 +8,10 @@ use clearml_agent_config::{Settings, Sources};
 use clearml_api_client::{Call, Client};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
-use serde_saphyr::{FlowMap, FlowSeq};
+use serde_saphyr::{FlowMap, FlowSeq, SingleQuoted};
+
+use crate::failure::warn_aside;
+use crate::output::print_line;
 
 #[derive(Args)]
 pub(crate) struct ListArguments {
@@ -21,7 +24,7 @@ pub(crate) async fn list(options: ListArguments, sources: Sources) -> anyhow::Re
     let settings = Settings::load(&sources)?;
     // Standard output is for programs to read.
     for warning in settings.warnings() {
-        eprintln!("clearml_agent: Warning: {warning}");
+        warn_aside(&warning.to_string());
     }
     let client = Client::new(clearml_task_runner::settings::client_options(&settings)?)?;
     client.login().await?;
@@ -31,10 +34,10 @@ pub(crate) async fn list(options: ListArguments, sources: Sources) -> anyhow::Re
         .body(json!({"last_seen": 0}));
     let reply: Value = client.call(call).await.context("asking for the workers")?;
     if options.json {
-        println!("{:#}", reply["workers"]);
-        return Ok(0);
+        print_line(format_args!("{:#}", reply["workers"]))?;
+    } else {
+        print_line(yaml(&reply)?)?;
     }
-    println!("{}", yaml(&reply)?);
     Ok(0)
 }
 
@@ -52,18 +55,28 @@ impl Serialize for Block<'_> {
             Value::Array(items) if items.iter().any(is_nested) => {
                 serializer.collect_seq(items.iter().map(Block))
             }
-            Value::Array(items) => FlowSeq(items).serialize(serializer),
+            Value::Array(items) => FlowSeq(items.iter().map(Block).collect::<Vec<_>>()).serialize(serializer),
             Value::Object(fields) => {
-                let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
+                let sorted: BTreeMap<&String, Block<'_>> =
+                    fields.iter().map(|(name, value)| (name, Block(value))).collect();
                 if fields.values().any(is_nested) {
-                    serializer.collect_map(sorted.into_iter().map(|(name, value)| (name, Block(value))))
+                    serializer.collect_map(sorted)
                 } else {
                     FlowMap(sorted).serialize(serializer)
                 }
             }
+            // As the official agent quotes, where quotes are needed and nothing has to be escaped.
+            Value::String(text) if takes_single_quotes(text) => {
+                SingleQuoted(text.as_str()).serialize(serializer)
+            }
             scalar => scalar.serialize(serializer),
         }
     }
+}
+
+fn takes_single_quotes(text: &str) -> bool {
+    serde_saphyr::to_string(&text).is_ok_and(|yaml| yaml.starts_with('"'))
+        && serde_saphyr::to_string(&SingleQuoted(text)).is_ok()
 }
 
 fn is_nested(value: &Value) -> bool {
@@ -82,7 +95,7 @@ mod tests {
             "ip": null,
             "last_activity_time": "2024-01-01T00:00:00Z",
             "queues": [{"name": "default", "id": "12"}],
-            "tags": ["a", "true"],
+            "tags": ["a", "true", "\u{1b}[1m", "\u{2028}", "it's: so"],
             "number": 3,
         }]});
         let expected = "\
@@ -93,7 +106,7 @@ workers:
   number: 3
   queues:
   - {id: '12', name: default}
-  tags: [a, 'true']
+  tags: [a, 'true', \"\\e[1m\", \"\\L\", 'it''s: so']
   user: {id: u, name: 'Käthe: \"x\"'}
 ";
         assert_eq!(yaml(&reply).unwrap(), expected);

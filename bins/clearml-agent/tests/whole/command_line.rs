@@ -9,7 +9,7 @@ use crate::scene::{AGENT, Scene, finish};
 use tempfile::TempDir;
 use xtask::workbench::AgentOptions;
 
-fn alone(folder: &TempDir, config: &str) -> AgentOptions {
+pub(crate) fn alone(folder: &TempDir, config: &str) -> AgentOptions {
     let file = folder.path().join("clearml.conf");
     fs::write(&file, config).unwrap();
     AgentOptions::new(Path::new(AGENT), folder.path(), &file)

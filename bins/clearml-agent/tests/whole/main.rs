@@ -15,5 +15,6 @@ mod machine;
 mod odd_arguments;
 mod scene;
 mod server_faults;
+mod terminal;
 #[path = "../../../../crates/env-builder/tests/builds/web.rs"]
 mod web;

@@ -159,9 +159,17 @@ fn every_variable_of_a_key_sets_it_by_each_of_its_names() {
             let settings = Home::new(&[]).env(&[(name, good)]).load();
             let origin = settings.origin(declaration.key).unwrap().to_string();
             assert_eq!(origin, format!("environment variable {name}"));
-            if declaration.kind == Kind::Text {
-                assert_eq!(settings.text(declaration.key).as_deref(), Some(good));
-            }
+            let value = settings.get(declaration.key).unwrap();
+            let expected = match declaration.kind {
+                Kind::Flag => json!(true),
+                Kind::Integer(_) => json!(1_234_567),
+                Kind::List | Kind::Words => json!(["a", "b c"]),
+                Kind::Verify => json!(false),
+                Kind::Map | Kind::Entries => serde_json::from_str(good).unwrap(),
+                Kind::Number(_) | Kind::Port => value.clone(),
+                _ => json!(good),
+            };
+            assert_eq!(*value, expected, "{name}");
             // Empty means unset.
             let empty = Home::new(&[]).env(&[(name, " ")]).load();
             assert!(

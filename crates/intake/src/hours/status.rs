@@ -1,5 +1,6 @@
 //! The lines in which `daemon --status` tells about working hours.
 
+use clearml_support::text::printable_in_line;
 use jiff::civil::Time;
 
 use super::parse::day_name;
@@ -102,7 +103,8 @@ pub fn status_lines(hours: &WorkingHours, forced: Forced<'_>) -> Vec<String> {
             Because::QueueTag => format!(" (tagged '{}')", super::TAG_OFF),
             _ => String::new(),
         };
-        lines.push(format!("  - Listening to queue '{}'{tagged}", queue.name));
+        let name = printable_in_line(&queue.name);
+        lines.push(format!("  - Listening to queue '{name}'{tagged}"));
     }
     lines
 }

@@ -31,6 +31,9 @@ use follow::Follower;
 pub use reports::MachineFigures;
 use reports::Reports;
 
+/// How many tasks an error lists at most.
+const MOST_SHOWN: usize = 10;
+
 /// What to run, and how.
 #[derive(Debug, Clone)]
 pub struct ExecuteOptions {
@@ -59,7 +62,15 @@ pub struct ExecuteOptions {
 /// The task could not be run. What went wrong with the task itself is in its status instead.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
-    /// There is no such task, or several.
+    /// Several tasks have that name.
+    #[error("Found multiple tasks with name {name:?}; give the id of one of them:{}", bullets(ids))]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// Their ids.
+        ids: Vec<TaskId>,
+    },
+    /// There is no such task.
     #[error("Could not find task id={task} (for host: {host}): {reason}")]
     NoTask {
         /// Id or name.
@@ -98,6 +109,14 @@ pub enum ExecuteError {
         code: i32,
         /// What it was.
         reason: String,
+    },
+    /// The file for the output can't be written.
+    #[error("opening the log file {}: {source}; choose another one with --log-file", path.display())]
+    LogFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
     },
     /// The configuration.
     #[error(transparent)]
@@ -143,6 +162,11 @@ pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
     client.login().await?;
     let mut task = find(&client, &options.task).await?;
     let mut id = id_of(&task, &client)?;
+    // What this machine refuses is found before anything happens to the task, which nobody would end.
+    let store = (!options.disable_monitoring)
+        .then(|| RunStore::open(&options.settings.agent.state_dir))
+        .transpose()?;
+    drop(open_log(&options)?);
     if options.clone {
         let name = format!("Clone of {}", task.name.as_deref().unwrap_or_default());
         let copy = CloneOptions {
@@ -161,10 +185,21 @@ pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
     let shown = printout(&options.settings, env!("CARGO_PKG_VERSION"));
     // Nobody may be reading, or the disk behind it may be full; the task is run all the same.
     let _unwritable = write!(io::stdout(), "{shown}");
-    if options.disable_monitoring {
-        return Box::pin(silent::run(&client, task, &id, &options)).await;
+    match store {
+        Some(store) => Box::pin(monitored(&client, &task, &id, &options, &store)).await,
+        None => Box::pin(silent::run(&client, task, &id, &options)).await,
     }
-    Box::pin(monitored(&client, &task, &id, &options)).await
+}
+
+fn open_log(options: &ExecuteOptions) -> Result<Option<File>, ExecuteError> {
+    let open = |path: &PathBuf| {
+        let file = File::options().create(true).append(true).mode(0o600).open(path);
+        file.map_err(|source| ExecuteError::LogFile {
+            path: path.clone(),
+            source,
+        })
+    };
+    options.log_file.as_ref().map(open).transpose()
 }
 
 fn id_of(task: &Task, client: &Client) -> Result<TaskId, ExecuteError> {
@@ -191,14 +226,21 @@ async fn find(client: &Client, wanted: &str) -> Result<Task, ExecuteError> {
         ..TasksQuery::default()
     };
     let mut named = client.tasks_get_all(&query).await?;
-    match (named.pop(), named.len()) {
-        (Some(task), 0) => Ok(task),
-        (Some(_), others) => Err(missing(format!(
-            "{} tasks have that name; use the id",
-            others + 1
-        ))),
-        (None, _) => Err(missing("there is no task of that id or name".to_owned())),
+    if named.len() > 1 {
+        return Err(ExecuteError::Ambiguous {
+            name: wanted.to_owned(),
+            ids: named.into_iter().filter_map(|task| task.id).collect(),
+        });
     }
+    named
+        .pop()
+        .ok_or_else(|| missing("there is no task of that id or name".to_owned()))
+}
+
+fn bullets(ids: &[TaskId]) -> String {
+    let shown = ids.iter().take(MOST_SHOWN).map(|id| format!("\n* {id}"));
+    let more = (ids.len() > MOST_SHOWN).then(|| "\n...".to_owned());
+    shown.chain(more).collect()
 }
 
 /// Takes the task out of its queue. Returns whether it is in progress now because of that.
@@ -239,6 +281,7 @@ async fn monitored(
     task: &Task,
     id: &TaskId,
     options: &ExecuteOptions,
+    store: &RunStore,
 ) -> Result<i32, ExecuteError> {
     let worker = &options.worker;
     if task.status != Some(TaskStatus::InProgress) {
@@ -253,7 +296,6 @@ async fn monitored(
             source: Box::new(source),
         })?;
     }
-    let store = RunStore::open(&options.settings.agent.state_dir)?;
     let (run, _keeper) = store.create(NewRun {
         task: id.clone(),
         queue: None,
@@ -279,16 +321,7 @@ async fn monitored(
 
 async fn run_and_show(run: &RunDir, options: &ExecuteOptions) -> Result<RunnerExit, ExecuteError> {
     let agent = &options.settings.agent;
-    let log = match &options.log_file {
-        Some(path) => {
-            let file = File::options().create(true).append(true).mode(0o600).open(path);
-            Some(file.map_err(|source| ExecuteError::System {
-                doing: "opening the log file",
-                source,
-            })?)
-        }
-        None => None,
-    };
+    let log = open_log(options)?;
     let position = Arc::<AtomicU64>::default();
     let render = crate::console::render::RenderOptions {
         suppress_carriage_return: agent.suppress_carriage_return,
