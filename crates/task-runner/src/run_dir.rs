@@ -37,6 +37,14 @@ pub enum RunDirError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The state folder can't be used.
+    #[error("creating folder {}: {source}; set agent.state_dir to a folder that can be written", path.display())]
+    StateFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A file of the run does not exist, can't be read, or is damaged.
     #[error(transparent)]
     File(#[from] JsonFileError),
@@ -96,7 +104,10 @@ impl RunStore {
     /// When the folder can't be created.
     pub fn open(state_dir: &Path) -> Result<Self, RunDirError> {
         let root = state_dir.join("runs");
-        fs::create_private_dir(&root).map_err(io_error("creating folder", &root))?;
+        fs::create_private_dir(&root).map_err(|source| RunDirError::StateFolder {
+            path: root.clone(),
+            source,
+        })?;
         Ok(Self { root })
     }
 

@@ -202,8 +202,8 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
     let vaults = with_vaults(&client, &options.settings).await;
     let settings = settings_of_slot(vaults.settings, &options.sources, slot.number())?;
     let settings = with_cuda_versions(settings).await?;
-    let _lock = lock_worker(&settings.agent.state_dir, &worker)?;
     let store = RunStore::open(&settings.agent.state_dir)?;
+    let _lock = lock_worker(&settings.agent.state_dir, &worker)?;
     check_folders(&settings, options.sources.home.as_deref())?;
     let prepared = settings.prepare();
     let settings = prepared.settings;

@@ -1,6 +1,9 @@
 //! `init` without a dialogue, as installation scripts use it.
 
 use std::fs;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 
 use crate::stage::{Home, Served, finish};
 
@@ -61,6 +64,29 @@ fn options_and_environment_are_enough() {
     let ended = finish(command, &served.secret);
     assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
     assert_eq!(home.run(&["list"]).code, 0);
+}
+
+#[test]
+fn a_secret_may_come_over_a_socket() {
+    // As from a service manager: one that can't be opened by a path.
+    let (home, served) = (Home::new(), Served::start());
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    writeln!(ours, "{}", served.secret).unwrap();
+    drop(ours);
+    let mut command = home
+        .options()
+        .command(&["init", "--non-interactive", "--secret-key-stdin"]);
+    command
+        .env_remove("CLEARML_CONFIG_FILE")
+        .env("CLEARML_API_HOST", &served.api)
+        .env("CLEARML_API_ACCESS_KEY", &served.access)
+        .stdin(OwnedFd::from(theirs));
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }
 
 #[test]

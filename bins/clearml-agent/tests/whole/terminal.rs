@@ -119,13 +119,17 @@ fn a_task_stays_as_it_is_where_this_machine_cannot_run_it_at_all() {
     let file = scene.folder.path().join("a file");
     fs::write(&file, "").unwrap();
     let state = file.join("below");
-    let (code, stdout, _) = finish(
-        scene
+    for arguments in [
+        &["execute", "--id", &task][..],
+        &["daemon", "--queue", &scene.queue],
+    ] {
+        let nowhere = scene
             .options()
-            .variable("CLEARML_AGENT__AGENT__STATE_DIR", state.to_str().unwrap())
-            .command(&["execute", "--id", &task]),
-    );
-    assert_eq!(code, 1, "{stdout}");
+            .variable("CLEARML_AGENT__AGENT__STATE_DIR", state.to_str().unwrap());
+        let (code, stdout, _) = finish(nowhere.command(arguments));
+        assert_eq!(code, 1, "{stdout}");
+        assert!(stdout.contains("set agent.state_dir to"), "{stdout}");
+    }
     let arguments = ["execute", "--id", &task, "--log-file", state.to_str().unwrap()];
     let (code, stdout, _) = finish(scene.options().command(&arguments));
     assert_eq!(code, 1);

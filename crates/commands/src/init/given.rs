@@ -1,6 +1,7 @@
 //! `init` without questions: everything comes from options and environment variables.
 
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::PathBuf;
 
 use clearml_agent_config::{Origin, Settings, Sources};
 use clearml_support::fs::read_limited;
@@ -55,7 +56,12 @@ impl SecretSource {
     pub fn read(&self) -> std::io::Result<Secret> {
         let bytes = match self {
             Self::File(path) => read_limited(path, MAX_SECRET)?,
-            Self::Stdin => read_limited(Path::new("/dev/stdin"), MAX_SECRET)?,
+            // Not by its path, which may be another user's.
+            Self::Stdin => {
+                let mut bytes = Vec::new();
+                std::io::stdin().take(MAX_SECRET).read_to_end(&mut bytes)?;
+                bytes
+            }
         };
         let text = String::from_utf8_lossy(&bytes);
         let line = text.lines().next().unwrap_or_default().trim();
