@@ -9,7 +9,9 @@ use serde_json::Value;
 use crate::commands::{
     BootstrapArguments, BuildArguments, CompletionsArguments, ConfigArguments, DaemonArguments,
     DoctorArguments, ExecuteArguments, InitArguments, ListArguments, ReferenceArguments, ServerArguments,
+    StatusArguments,
 };
+use crate::logging::LogFormat;
 
 /// What `--version` prints.
 pub(crate) const VERSION_LINE: &str = concat!("CLEARML-AGENT version ", env!("CARGO_PKG_VERSION"));
@@ -33,6 +35,9 @@ pub(crate) struct Arguments {
     /// Print debug messages, and where errors come from.
     #[arg(long, short)]
     pub(crate) debug: bool,
+    /// The form of the log: lines for people, or a JSON object per line. CLEARML_AGENT_LOG_FORMAT otherwise.
+    #[arg(long, value_enum, value_name = "FORM", ignore_case = true)]
+    pub(crate) log_format: Option<LogFormat>,
     /// Print the version.
     #[arg(long, action = ArgAction::Version)]
     version: Option<bool>,
@@ -64,6 +69,9 @@ pub(crate) enum Command {
     /// Examine this machine and the way to the server, and say what to do about it.
     #[command(args_override_self = true)]
     Doctor(DoctorArguments),
+    /// Show what the agents of this machine do, also while the server is away.
+    #[command(args_override_self = true)]
+    Status(StatusArguments),
     /// Print what a shell needs to complete this command line.
     Completions(CompletionsArguments),
     /// Write the reference pages and manual pages.

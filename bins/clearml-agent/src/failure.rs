@@ -8,6 +8,8 @@ use std::io::{self, IsTerminal, Write};
 
 use clearml_support::text::printable;
 
+use crate::logging;
+
 /// Whether the error output may be coloured.
 pub(crate) fn colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -26,6 +28,9 @@ pub(crate) fn print(error: &anyhow::Error, debug: bool) {
         }
         shown = cause;
     }
+    if logging::is_json() {
+        return tracing::error!("{text}");
+    }
     // Names of queues and words of servers are in it.
     let text = printable(&text);
     // Nobody may be reading any more; but where only the output's disk is full, somebody may be.
@@ -37,10 +42,16 @@ pub(crate) fn print(error: &anyhow::Error, debug: bool) {
 
 /// Prints a warning where a person looks for it, which is not where data go.
 pub(crate) fn warn(text: &str) {
+    if logging::is_json() {
+        return tracing::warn!("{text}");
+    }
     let _gone = writeln!(io::stdout(), "clearml_agent: Warning: {}", printable(text));
 }
 
 /// The same where standard output is data.
 pub(crate) fn warn_aside(text: &str) {
+    if logging::is_json() {
+        return tracing::warn!("{text}");
+    }
     let _gone = writeln!(io::stderr(), "clearml_agent: Warning: {}", printable(text));
 }

@@ -8,6 +8,7 @@ mod argv;
 mod commands;
 mod containers;
 mod failure;
+mod logging;
 mod output;
 mod task_options;
 mod usage;
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let debug = arguments.debug;
-    start_logging(debug);
+    logging::start(arguments.log_format, debug);
     match run(arguments) {
         Ok(status) => exit_code(status),
         Err(error) => {
@@ -104,6 +105,7 @@ fn run(arguments: Arguments) -> anyhow::Result<i32> {
         Command::Config(options) => commands::config(&options, &sources),
         Command::Init(options) => block_on(commands::init(*options, sources)),
         Command::Doctor(options) => block_on(commands::doctor(options, sources)),
+        Command::Status(options) => block_on(commands::status(options, sources)),
         Command::Completions(options) => commands::completions(&options, &arguments::command()),
         Command::Reference(options) => commands::reference(&options, &arguments::command()),
         Command::InstallBootstrap(options) => commands::install_bootstrap(&options),
@@ -122,29 +124,6 @@ fn block_on(future: impl Future<Output = anyhow::Result<i32>>) -> anyhow::Result
     // A blocking task that hangs, such as a name lookup, must not hold up the exit.
     runtime.shutdown_background();
     outcome
-}
-
-fn start_logging(debug: bool) {
-    use tracing_subscriber::filter::{LevelFilter, Targets};
-    use tracing_subscriber::prelude::*;
-
-    let ours = if debug {
-        LevelFilter::DEBUG
-    } else {
-        LevelFilter::INFO
-    };
-    let filter = Targets::new()
-        .with_default(LevelFilter::WARN)
-        .with_target("clearml", ours);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(failure::colours())
-        .with_target(debug)
-        // A full disk behind stderr must not end the process, which complaining about it there would.
-        .log_internal_errors(false);
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
-        .init();
 }
 
 fn exit_code(status: i32) -> ExitCode {

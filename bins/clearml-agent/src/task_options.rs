@@ -8,6 +8,7 @@ use clearml_task_runner::RunOptions;
 use serde_json::Value;
 
 use crate::failure::warn;
+use crate::logging::redactor;
 
 #[derive(Args)]
 pub(crate) struct TaskArguments {
@@ -72,6 +73,7 @@ impl TaskArguments {
                 .push(("agent.cpu_only".to_owned(), Value::Bool(true), option));
         }
         let settings = Settings::load(&sources)?;
+        settings.register_secrets(redactor());
         let options = GpuOptions {
             gpus: self.gpus.as_deref().filter(|_| !gpu_use.none),
             cpu_only: settings.agent.cpu_only,

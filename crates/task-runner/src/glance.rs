@@ -241,10 +241,9 @@ fn read_some(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize>
 /// The last line that has something on it. What a carriage return has overwritten does not count.
 fn last_line(tail: &[u8], cut: bool, masks: &Redactor) -> Option<String> {
     let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
-    let mut lines = tail.split(is_end).peekable();
     let mut found: Option<(String, bool)> = None;
     let mut first = true;
-    while let Some(line) = lines.next() {
+    for line in tail.split(is_end) {
         let text = plain(&masks.redact(&String::from_utf8_lossy(line)));
         if !text.trim().is_empty() {
             found = Some((text, first && cut));

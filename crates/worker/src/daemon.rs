@@ -207,10 +207,10 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
     check_folders(&settings, options.sources.home.as_deref())?;
     let prepared = settings.prepare();
     let settings = prepared.settings;
+    settings.register_secrets(&options.redactor);
     for line in shown(&[vaults.notices, prepared.notices].concat(), settings.agent.debug) {
         say(line);
     }
-    settings.register_secrets(&options.redactor);
     let observer = observer(&client, &options, &settings, &worker, &queues)?;
     let _metrics = offer_metrics(options.metrics_address, &observer).await?;
     let introduction = || {

@@ -15,6 +15,9 @@ const SOCKET: &str = "NOTIFY_SOCKET";
 const WATCHDOG_PERIOD: &str = "WATCHDOG_USEC";
 const WATCHDOG_PROCESS: &str = "WATCHDOG_PID";
 
+/// How long a message may wait for room in the manager's queue.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// The variables by which a manager speaks to this process. They are not for tasks: what those say must
 /// not be taken for ours.
 pub(crate) const VARIABLES: [&str; 3] = [SOCKET, WATCHDOG_PERIOD, WATCHDOG_PROCESS];
@@ -115,8 +118,8 @@ impl Manager {
             _ => return Err(io::Error::other("it is neither a path nor an abstract name")),
         };
         let socket = UnixDatagram::unbound()?;
-        // A manager that does not listen must not hold anything up.
-        socket.set_nonblocking(true)?;
+        // A manager that is busy for a moment must not miss it; one that does not listen must not hold anything up.
+        socket.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
             socket,
             address,

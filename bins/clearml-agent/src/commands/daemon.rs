@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 
 use anyhow::Context;
 use clap::{ArgAction, Args};
@@ -12,6 +13,7 @@ use clearml_worker::{DaemonOptions, Output, StopRequest};
 
 use crate::containers::Containers;
 use crate::failure::warn;
+use crate::logging;
 use crate::output::print_line;
 use crate::task_options::{GpuUse, Prepared, TaskArguments, not_yet};
 
@@ -71,6 +73,9 @@ pub(crate) struct DaemonArguments {
     /// Accepted for scripts of the official agent; this one needs no bootstrap package.
     #[arg(long)]
     check_bootstrap: bool,
+    /// Offer metrics for Prometheus on this address, such as 127.0.0.1:9101.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_address: Option<SocketAddr>,
     /// Act towards the server as the owner of each task.
     #[arg(long)]
     use_owner_token: bool,
@@ -217,12 +222,17 @@ fn daemon_options(options: &DaemonArguments, prepared: Prepared, hours: WorkingH
         tags: options.child_report_tags.clone(),
         output: options.output(),
         introduce: Some(introduce),
+        metrics_address: options.metrics_address,
+        redactor: logging::redactor().clone(),
         run: options.task.run_options(&prepared.visible),
         ..DaemonOptions::new(prepared.sources, prepared.settings)
     }
 }
 
 fn introduce(settings: &Settings) {
+    if logging::is_json() {
+        return;
+    }
     // Nobody may be reading, or the disk behind it may be full.
     let _unwritable = write!(io::stdout(), "{}", printout(settings, env!("CARGO_PKG_VERSION")));
 }

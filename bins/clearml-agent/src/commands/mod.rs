@@ -11,6 +11,7 @@ mod init;
 mod list;
 mod reference;
 mod server;
+mod status;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ pub(crate) use init::{InitArguments, init};
 pub(crate) use list::{ListArguments, list};
 pub(crate) use reference::{ReferenceArguments, reference};
 pub(crate) use server::{ServerArguments, server};
+pub(crate) use status::{StatusArguments, status};
 
 /// The private command that supervises one run.
 pub(crate) async fn runner(run: PathBuf) -> anyhow::Result<i32> {

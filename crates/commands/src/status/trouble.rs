@@ -190,3 +190,199 @@ fn slow_stop(task: &Task, now_ms: i64) -> Option<Trouble> {
         ),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clearml_intake::{Pause, QueuePresence};
+
+    use super::*;
+
+    const NOW: i64 = 1_000_000_000;
+
+    fn task(change: fn(&mut Task)) -> Task {
+        let mut task = Task {
+            task: "t".into(),
+            run: "r".to_owned(),
+            worker: "host:0".into(),
+            queue: None,
+            queue_name: None,
+            phase: Phase::Running,
+            station: None,
+            station_ms: Some(NOW - 600_000),
+            created_ms: NOW - 700_000,
+            elsewhere: None,
+            earlier_boot: false,
+            runner_pid: Some(2),
+            program_pid: Some(3),
+            processes: 1,
+            memory_bytes: 0,
+            console_waiting_bytes: 0,
+            console_taken_ms: Some(NOW - 1_000),
+            console_written_ms: None,
+            last_line: None,
+            stopping: None,
+            stopping_since_ms: None,
+        };
+        change(&mut task);
+        task
+    }
+
+    fn worker(id: &str, change: fn(&mut Details)) -> Worker {
+        let mut details = Details {
+            version: "1".to_owned(),
+            started_ms: 0,
+            server: "http://server".to_owned(),
+            server_away_since_ms: None,
+            queues: Vec::new(),
+            looked_ms: None,
+            gpus: None,
+            paused: None,
+            adopts_after_sec: Some(60.0),
+        };
+        change(&mut details);
+        Worker {
+            worker: id.into(),
+            pid: 1,
+            details: Some(details),
+        }
+    }
+
+    #[track_caller]
+    fn finds(workers: Vec<Worker>, task: Option<Task>, expected: &[(TroubleKind, &str)]) {
+        let overview = Overview {
+            schema: 1,
+            now_ms: NOW,
+            host: "h".to_owned(),
+            state_dir: "/s".to_owned(),
+            workers,
+            tasks: task.into_iter().collect(),
+            ended: Vec::new(),
+            trouble: Vec::new(),
+        };
+        let found = find(&overview);
+        let kinds: Vec<_> = found.iter().map(|trouble| trouble.kind).collect();
+        let wanted: Vec<_> = expected.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, wanted, "{found:?}");
+        for (trouble, (_, part)) in found.iter().zip(expected) {
+            let text = format!("{} {}", trouble.what, trouble.advice);
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_goes_well_is_no_trouble() {
+        let idle = || worker("host:0", |_| {});
+        finds(vec![idle()], Some(task(|_| {})), &[]);
+        // Taken a moment ago; a runner that has just died; a run of another machine.
+        let taken =
+            task(|task| (task.phase, task.runner_pid, task.program_pid) = (Phase::Claimed, None, None));
+        finds(vec![idle()], Some(taken), &[]);
+        let just = task(|task| (task.runner_pid, task.station_ms) = (None, Some(NOW - 1_000)));
+        finds(vec![idle()], Some(just), &[]);
+        let elsewhere = task(|task| (task.runner_pid, task.elsewhere) = (None, Some("other".to_owned())));
+        finds(vec![], Some(elsewhere), &[]);
+    }
+
+    #[test]
+    fn a_task_that_nobody_looks_after_has_a_way_out() {
+        let left = || task(|task| task.runner_pid = None);
+        finds(
+            vec![],
+            Some(left()),
+            &[(
+                TroubleKind::Orphan,
+                "goes on as process 3. Start the daemon of host:0",
+            )],
+        );
+        let other = worker("host:1", |_| {});
+        finds(
+            vec![other],
+            Some(left()),
+            &[(
+                TroubleKind::Orphan,
+                "worker host:1 takes the task over when it is free and 1 min",
+            )],
+        );
+        let own = worker("host:0", |_| {});
+        finds(
+            vec![own],
+            Some(left()),
+            &[(TroubleKind::RunnerDead, "runner.log in /s/runs/r")],
+        );
+        let rebooted = task(|task| {
+            (task.runner_pid, task.program_pid, task.earlier_boot) = (None, None, true);
+        });
+        finds(
+            vec![],
+            Some(rebooted),
+            &[(
+                TroubleKind::Orphan,
+                "since this machine was started again; its program has ended",
+            )],
+        );
+    }
+
+    #[test]
+    fn what_holds_up_queues_console_and_stops_is_named() {
+        let stuck = worker("host:0", |details| {
+            details.server_away_since_ms = Some(NOW - 90_000);
+            details.paused = Some(Pause {
+                until_ms: NOW + 5_000,
+                reason: "disk full".to_owned(),
+            });
+            details.queues = vec![QueuePresence {
+                id: "q".into(),
+                name: "night".to_owned(),
+                waiting: Some(2),
+                or_more: false,
+                resting: true,
+            }];
+        });
+        let slow = task(|task| {
+            task.console_waiting_bytes = 12_345;
+            task.console_taken_ms = Some(NOW - 40_000);
+            task.stopping_since_ms = Some(NOW - 120_000);
+        });
+        finds(
+            vec![stuck],
+            Some(slow),
+            &[
+                (TroubleKind::ServerAway, "(1 min 30 s)"),
+                (TroubleKind::Paused, "another 5 s: disk full"),
+                (TroubleKind::QueueRests, "2 task(s) wait in queue night"),
+                (TroubleKind::ConsoleWaits, "12 kB of the console"),
+                (TroubleKind::SlowStop, "2 min ago and still runs"),
+            ],
+        );
+        let over = worker("host:0", |details| {
+            details.paused = Some(Pause {
+                until_ms: NOW - 1,
+                reason: String::new(),
+            });
+        });
+        finds(vec![over], None, &[]);
+    }
+
+    #[test]
+    fn sizes_and_spans_are_short() {
+        for (size, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (12_345, "12 kB"),
+            (999_600, "1.0 MB"),
+            (3 << 40, "3.3 TB"),
+        ] {
+            assert_eq!(bytes(size), text);
+        }
+        for (ms, text) in [
+            (-5, "0 s"),
+            (59_999, "59 s"),
+            (3_600_000, "1 h"),
+            (90_061_000, "1 d 1 h"),
+            (125_000, "2 min 5 s"),
+        ] {
+            assert_eq!(span(ms), text);
+        }
+    }
+}
