@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use xtask::workbench::{Agent, TaskSpec, wait_for};
 
-use crate::scene::{LIMIT, QUEUE, Scene};
+use crate::scene::{LIMIT, QUEUE, Scene, finish};
 
 /// A terminal of tmux, with a server of its own that ends with it.
 struct Terminal {
@@ -14,7 +14,10 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn open(folder: &Path, script: &Path) -> Self {
+    /// Runs this text as a script.
+    fn open(folder: &Path, script: &Path, text: &str) -> Self {
+        std::fs::write(script, text).unwrap();
+        Command::new("chmod").arg("+x").arg(script).status().unwrap();
         let socket = folder.join("tmux").to_str().unwrap().to_owned();
         let terminal = Self { socket };
         let script = script.to_str().unwrap();
@@ -71,32 +74,78 @@ impl Drop for Terminal {
     }
 }
 
+/// A command as a shell reads it.
+fn line(command: &Command) -> String {
+    let quoted = |text: &std::ffi::OsStr| format!("'{}'", text.to_str().unwrap());
+    let assignments = command
+        .get_envs()
+        .filter_map(|(name, value)| Some(format!("{}={}", name.to_str()?, quoted(value?))));
+    let words = std::iter::once(quoted(command.get_program())).chain(command.get_args().map(quoted));
+    let parts: Vec<String> = assignments.chain(words).collect();
+    format!("env {}", parts.join(" "))
+}
+
+fn has_tmux(test: &str) -> bool {
+    let found = Command::new("tmux").arg("-V").output().is_ok();
+    if !found {
+        eprintln!("SKIPPED {test}: tmux is not installed");
+    }
+    found
+}
+
 #[test]
-fn a_terminal_shows_the_present_and_is_left_as_it_was() {
-    if Command::new("tmux").arg("-V").output().is_err() {
-        eprintln!("SKIPPED a_terminal_shows_the_present_and_is_left_as_it_was: tmux is not installed");
+fn a_daemon_ends_with_the_terminal_that_it_was_started_on_unless_nohup_was_meant() {
+    if !has_tmux("a_daemon_ends_with_the_terminal_that_it_was_started_on_unless_nohup_was_meant") {
         return;
     }
     let scene = Scene::new();
     let options = crate::options(&scene);
-    let quoted = |text: &std::ffi::OsStr| format!("'{}'", text.to_str().unwrap());
-    let command = options.command(&["status", "--watch", "--interval", "0.3"]);
-    let assignments: Vec<String> = command
-        .get_envs()
-        .filter_map(|(name, value)| Some(format!("{}={}", name.to_str()?, quoted(value?))))
-        .collect();
-    let words: Vec<String> = command.get_args().map(quoted).collect();
+    let workers = || {
+        let overview = crate::overview::status(&options);
+        let ids = overview["workers"].as_array().unwrap().iter();
+        ids.map(|worker| worker["worker"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let wait = |wanted: &[&str]| {
+        wait_for(
+            &format!("the workers {wanted:?}"),
+            LIMIT,
+            Duration::from_millis(100),
+            || Ok((workers() == wanted).then_some(())),
+        )
+        .unwrap();
+    };
+    let daemon = |id: &str| {
+        let options = options.clone().variable("CLEARML_WORKER_ID", id);
+        line(&options.command(&["daemon", "--foreground", "--queue", QUEUE]))
+    };
+    let text = format!(
+        "#!/bin/sh\nnohup {} >/dev/null 2>&1 &\nexec {}\n",
+        daemon("stays"),
+        daemon("goes")
+    );
+    let terminal = Terminal::open(scene.folder.path(), &scene.folder.path().join("two.sh"), &text);
+    wait(&["goes", "stays"]);
+    drop(terminal);
+    wait(&["stays"]);
+    let (code, stdout, _) = finish(options.command(&["daemon", "--stop", "stays"]));
+    assert_eq!(code, 0, "{stdout}");
+    wait(&[]);
+}
+
+#[test]
+fn a_terminal_shows_the_present_and_is_left_as_it_was() {
+    if !has_tmux("a_terminal_shows_the_present_and_is_left_as_it_was") {
+        return;
+    }
+    let scene = Scene::new();
+    let options = crate::options(&scene);
+    let command = line(&options.command(&["status", "--watch", "--interval", "0.3"]));
     let script = scene.folder.path().join("watch.sh");
     let text = format!(
-        "#!/bin/sh\n# As with a shell that a person uses.\ntrap : INT\necho before\nenv {} {} {}\necho \"ended with $?\"\nread answer\necho \"typed <$answer>\"\nsleep 60\n",
-        assignments.join(" "),
-        quoted(command.get_program()),
-        words.join(" ")
+        "#!/bin/sh\n# As with a shell that a person uses.\ntrap : INT\necho before\n{command}\necho \"ended with $?\"\nread answer\necho \"typed <$answer>\"\nsleep 60\n"
     );
-    std::fs::write(&script, text).unwrap();
-    Command::new("chmod").arg("+x").arg(&script).status().unwrap();
-
-    let terminal = Terminal::open(scene.folder.path(), &script);
+    let terminal = Terminal::open(scene.folder.path(), &script, &text);
     let empty = terminal.shows(&[
         "WORKERS",
         "No agent waits for tasks here",
