@@ -23,6 +23,8 @@
 //!    or fetch the cache is brought back within its limits, and what killed builds have left is removed.
 //! 5. `script.diff` is told apart ([`code::diff`]): changes are applied by `git apply`, all or nothing
 //!    ([`code::patch`]); a literal script is written ([`code::literal`]), never outside of the code folder.
+//!    Where the type is `uv` or `poetry` the code comes first, because a repository that is a project of one
+//!    of them gets its environment from that tool alone ([`packages`]).
 //! 6. The lists of the task or the repository are read and put in order ([`packages::requirements`]), and pip
 //!    or uv installs them. Lists, index addresses and logins are never arguments.
 //! 7. What is installed is read from the environment without starting anything, and reported.
@@ -49,9 +51,6 @@
 //! torch is never looked for by trying addresses one after the other (`pytorch_resolve_legacy` does not
 //! exist), and wheels of torch for `pytorch_resolve: direct` come from pages only, not from addresses made
 //! up from a pattern. Packages from Mercurial, Subversion or Bazaar get no login.
-//!
-//! `agent.package_manager.pip_version` does not exist here: pip is the one that comes with the
-//! interpreter, unless the list of the task has a line for `pip`.
 //!
 //! There is no way back to what the Python agent does with submodules, ports of ssh and whole copies of
 //! cached clones (`git_submodules`, `translate_ssh_keep_port`, `vcs_cache.copy_mode`), and logins never go

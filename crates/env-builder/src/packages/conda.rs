@@ -23,6 +23,7 @@ use crate::packages::pip::WantedPip;
 use crate::packages::requirements::line::{Line, Target, parse};
 use crate::packages::requirements::logical;
 use crate::packages::requirements::pep::{Surroundings, normal_name};
+use crate::packages::requirements::step::write_private;
 use crate::packages::requirements::torch::cuda::{Accelerator, detect};
 use crate::python::venv::{self, Venv};
 use crate::tools::Context;
@@ -202,6 +203,9 @@ fn install_pip(
     let install = command(context, program)
         .args(["install", "--yes", "--prefix"])
         .arg(&venv.root)
+        .args(channel_arguments(
+            &context.settings.package_manager.conda.channels,
+        ))
         .args(wanted.that_apply(&here))
         .args(["--quiet", "--json"]);
     let answer = ask(context, &install)?;
@@ -209,6 +213,15 @@ fn install_pip(
         context.warn(&format!("conda did not install pip: {}", reason(&answer)));
     }
     Ok(())
+}
+
+/// Channels as arguments. One with a login is left to the file: arguments can be seen by everybody. Pure.
+fn channel_arguments(channels: &[String]) -> Vec<String> {
+    channels
+        .iter()
+        .filter(|channel| !channel.contains('@') && !channel.contains("/t/"))
+        .flat_map(|channel| ["-c".to_owned(), channel.clone()])
+        .collect()
 }
 
 fn of(context: &Context<'_>, program: PathBuf, venv: Venv, read_only: bool) -> Conda {
@@ -309,6 +322,8 @@ fn command(context: &Context<'_>, program: &Path) -> Command {
 fn ask(context: &Context<'_>, command: &Command) -> Result<Value, CommandError> {
     let output = command.output()?;
     let text = without_colours(&String::from_utf8_lossy(&output.stdout));
+    // Addresses of channels may contain tokens, and parts of the answer are shown.
+    let text = context.redactor.redact(&text);
     let begin = text.find(['{', '[']).unwrap_or(text.len());
     let answer = serde_json::Deserializer::from_str(&text[begin..])
         .into_iter::<Value>()
@@ -412,6 +427,9 @@ impl Conda {
             if split.conda.is_empty() {
                 break;
             }
+            let names = split.conda.iter().map(|p| format!("{}{}", p.name, p.range));
+            let names: Vec<String> = names.collect();
+            context.info(&format!("conda installs {}", names.join(", ")));
             let answer = self.update(context, &environment_file(channels, &split.conda), temp)?;
             if !failed(&answer) {
                 return Ok(split.pip.join("\n"));
@@ -431,8 +449,7 @@ impl Conda {
 
     fn update(&self, context: &Context<'_>, file: &str, temp: &Path) -> Result<Value, PackageError> {
         let path = temp.join("conda_env.yml");
-        fs::write(&path, file).map_err(at("writing", &path))?;
-        context.info(&format!("conda installs:\n{file}"));
+        write_private(&path, file)?;
         let update = command(context, &self.program)
             .args(["env", "update", "--prefix"])
             .arg(&self.venv.root)
@@ -524,6 +541,8 @@ mod tests {
         let version = |text: &str| first_version(text).map(|(_, text)| text);
         assert_eq!(version("conda 23.1.0\n").as_deref(), Some("23.1.0"));
         assert_eq!(version("no number"), None);
+        let channels = ["nvidia", "https://u:p@h/c", "https://h/t/token/c"].map(str::to_owned);
+        assert_eq!(channel_arguments(&channels), ["-c", "nvidia"]);
     }
 
     #[test]

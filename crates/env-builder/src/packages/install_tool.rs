@@ -62,7 +62,7 @@ pub(crate) fn install(
         });
     }
     let list = root.join("list.txt");
-    let mut text = extra_indexes(&context.settings.package_manager.extra_index_url);
+    let mut text = extra_indexes(&context.settings.package_manager);
     text.push_str(spec);
     text.push('\n');
     write_private(&list, &text)?;

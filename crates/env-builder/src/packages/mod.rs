@@ -1,4 +1,24 @@
 //! Packages: which lists apply, what is in them, installing them, and reading what is installed.
+//!
+//! # Package managers
+//!
+//! * **pip** is what most tasks have. With `pip_backend: auto` uv installs in its place where that leads to
+//!   the same packages: CPython 3.8 or later, no packages of the interpreter in sight, and nothing in pip's
+//!   configuration, its arguments or the list that uv can't be told. What uv then can't install, pip tries,
+//!   unless it is the network that fails. pip's own version (`pip_version`) matters only where pip installs;
+//!   a pip within the range stays, another one is fetched once per machine. Of the preparations of the
+//!   Python agent only those that the list needs are made: nothing is upgraded for an empty list.
+//! * **uv** syncs repositories that are its projects, with whatever interpreter the project says, and starts
+//!   the interpreter of `.venv` itself; `uv run` is used where it has arguments to obey. Everything else is
+//!   installed as for pip. uv brings a version of Python that is missing. It is installed for the agent where
+//!   it is not there, or not in the wanted version.
+//! * **Poetry** installs repositories that are its projects, into `.venv` beside them, and the interpreter in
+//!   it is started directly. Poetry itself is the one on `PATH`, or is installed for the agent; the
+//!   interpreter of the machine is never changed. Its freeze lists what is installed, not what is only locked.
+//! * **conda** makes the environment and installs what it has; what it refuses is left to pip. Its
+//!   environments are started through bash, which activates them and then becomes the interpreter.
+//!
+//! Tools of the agent live below `tools` in the caches folder, one environment for each version.
 
 use std::path::PathBuf;
 

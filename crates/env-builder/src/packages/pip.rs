@@ -149,7 +149,7 @@ pub(crate) fn settle(
     context.info(&format!("fetching {what}: pip {own} is not what is configured"));
     let staging = seed::staging(context)?;
     let list = place.temp.join("pip.txt");
-    let mut text = extra_indexes(&context.settings.package_manager.extra_index_url);
+    let mut text = extra_indexes(&context.settings.package_manager);
     text.extend(wanted.specs().iter().flat_map(|spec| [spec, "\n"]));
     write_private(&list, &text)?;
     let command = context
@@ -186,7 +186,7 @@ pub(crate) fn fetch_with_uv(
     }
     let staging = seed::staging(context)?;
     let list = temp.join("pip.txt");
-    let text = extra_indexes(&context.settings.package_manager.extra_index_url) + "pip\n";
+    let text = extra_indexes(&context.settings.package_manager) + "pip\n";
     write_private(&list, &text)?;
     let command = context
         .command(uv)
@@ -213,10 +213,13 @@ pub(crate) fn fetch_with_uv(
     Ok(Some(version))
 }
 
-/// The lines of a list that name more indexes.
-pub(crate) fn extra_indexes(urls: &[String]) -> String {
-    urls.iter()
-        .map(|url| format!("--extra-index-url {url}\n"))
+/// The lines of a list that name the configured indexes.
+pub(crate) fn extra_indexes(settings: &PackageManagerSettings) -> String {
+    let extra = settings.extra_index_url.iter();
+    let (options, _) = index_options(&settings.extra_pip_install_flags);
+    let lines = extra.map(|url| format!("--extra-index-url {url}\n"));
+    lines
+        .chain(options.iter().map(|option| format!("{option}\n")))
         .collect()
 }
 

@@ -79,8 +79,9 @@ impl Select<'_> {
             return Ok(None);
         }
         let settings = &self.context.settings.package_manager;
-        let folder = |in_working_dir| {
-            if in_working_dir {
+        let outside = matches!(code.working_dir.split('/').next(), Some("" | ".."));
+        let folder = |in_working_dir: bool| {
+            if in_working_dir && !outside {
                 code.folder()
             } else {
                 code.root.clone()

@@ -104,7 +104,7 @@ fn conda_gets_what_it_has_and_pip_the_rest() {
         calls,
         format!(
             "--version\ncreate --yes --prefix {venv} python=3.10 --quiet --json\n\
-             install --yes --prefix {venv} pip>=23 --quiet --json\n{}{}",
+             install --yes --prefix {venv} -c defaults pip>=23 --quiet --json\n{}{}",
             update("  - \"numpy~=1.21\"\n  - \"odd-alpha~=1.0\"\n"),
             update("  - \"numpy~=1.21\"\n")
         )
@@ -140,7 +140,9 @@ fn an_environment_that_is_named_is_not_touched() {
         .status()
         .unwrap();
     assert!(made.success());
-    scene.bench.env("CLEARML_CONDA_ENV_PACKAGE", ready.display().to_string());
+    scene
+        .bench
+        .env("CLEARML_CONDA_ENV_PACKAGE", ready.display().to_string());
     let (_, _, output) = scene.bench.build_and_run(task(json!({"pip": "absent==1"})));
     assert_eq!(output, "yes True []\n");
     assert_eq!(scene.calls(), "--version\n");
