@@ -116,11 +116,9 @@ pub(crate) fn sources(config_file: Option<&Path>, debug: bool) -> anyhow::Result
         sources.config_file = Some(path);
     }
     if debug {
-        sources.overrides.push((
-            "agent.debug".to_owned(),
-            Value::Bool(true),
-            "--debug".to_owned(),
-        ));
+        sources
+            .overrides
+            .push(("agent.debug".to_owned(), Value::Bool(true), "--debug".to_owned()));
     }
     Ok(sources)
 }

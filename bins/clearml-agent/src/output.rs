@@ -15,7 +15,7 @@ pub(crate) fn print_line(text: impl Display) -> anyhow::Result<()> {
     print(format_args!("{text}\n"))
 }
 
-/// What became of writing a result, as [`print`] judges it.
+/// What became of writing a result, as [`print()`] judges it.
 pub(crate) fn finish(written: io::Result<()>) -> anyhow::Result<()> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

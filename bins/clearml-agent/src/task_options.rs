@@ -112,11 +112,7 @@ impl TaskArguments {
         git.into_iter()
             .filter_map(|(key, value, flag)| {
                 let value = value.as_ref()?;
-                Some((
-                    key.to_owned(),
-                    Value::from(value.as_str()),
-                    flag.to_owned(),
-                ))
+                Some((key.to_owned(), Value::from(value.as_str()), flag.to_owned()))
             })
             .collect()
     }

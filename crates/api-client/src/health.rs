@@ -75,7 +75,14 @@ mod tests {
     #[test]
     fn strange_endpoints_share_one_counter() {
         let tally = Tally::default();
-        for endpoint in ["tasks.started", "tasks.ping", "queues.get_all", "x", "", "new.thing"] {
+        for endpoint in [
+            "tasks.started",
+            "tasks.ping",
+            "queues.get_all",
+            "x",
+            "",
+            "new.thing",
+        ] {
             tally.count(endpoint);
         }
         let counted: Vec<_> = tally.read().into_iter().filter(|(_, count)| *count > 0).collect();

@@ -285,7 +285,10 @@ fn python_path(context: &Context<'_>, launch: &Launch, code: &Code, runtime: &Ru
         let folder = launch.script.as_deref().and_then(Path::parent);
         path.extend(folder.map(Path::to_owned));
     }
-    if let Runtime::Environment(Environment { venv, own_path: true, .. }) = runtime {
+    if let Runtime::Environment(Environment {
+        venv, own_path: true, ..
+    }) = runtime
+    {
         path.extend(venv.interpreter.stdlib.iter().cloned());
         path.push(venv.site_packages.clone());
         if venv.system_site_packages {

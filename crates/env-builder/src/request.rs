@@ -420,7 +420,9 @@ impl Default for PackageManagerSettings {
             force_repo_requirements_txt: false,
             force_original_requirements: false,
             pip_legacy_resolver: vec![">=20.3,<24.3".to_owned()],
-            priority_packages: ["cython", "numpy", "setuptools", "pip", "uv"].map(str::to_owned).to_vec(),
+            priority_packages: ["cython", "numpy", "setuptools", "pip", "uv"]
+                .map(str::to_owned)
+                .to_vec(),
             priority_optional_packages: vec!["pygobject".to_owned()],
             post_packages: vec!["horovod".to_owned()],
             post_optional_packages: Vec::new(),

@@ -9,8 +9,8 @@ use clearml_agent_config::Sources;
 use clearml_api_client::Client;
 use clearml_intake::machine::cuda::with_cuda_versions;
 use clearml_intake::{Identity, Monitor, Register, Slot, take_slot, vaults};
-use clearml_task_runner::MachineFigures;
 use clearml_support::text::printable;
+use clearml_task_runner::MachineFigures;
 use clearml_task_runner::settings::client_options;
 use serde_json::Value;
 

@@ -7,7 +7,8 @@ use std::process::{Command, Output};
 use std::sync::Mutex;
 
 use clearml_env_builder::{
-    BuildError, BuildRequest, EnvSettings, Host, Level, Phase, PhaseEvent, PipBackend, PreparedEnvironment, build,
+    BuildError, BuildRequest, EnvSettings, Host, Level, Phase, PhaseEvent, PipBackend, PreparedEnvironment,
+    build,
 };
 use clearml_support::command::CancelToken;
 use clearml_support::redact::Redactor;

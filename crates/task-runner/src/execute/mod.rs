@@ -63,7 +63,10 @@ pub struct ExecuteOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
     /// Several tasks have that name.
-    #[error("Found multiple tasks with name {name:?}; give the id of one of them:{}", bullets(ids))]
+    #[error(
+        "Found multiple tasks with name {name:?}; give the id of one of them:{}",
+        bullets(ids)
+    )]
     Ambiguous {
         /// The name.
         name: String,
