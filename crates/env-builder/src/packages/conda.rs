@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use clearml_support::command::{Command, CommandError};
+use clearml_support::command::Command;
 use clearml_support::fs::remove_tree;
 use pep440_rs::Version;
 use serde_json::Value;
 
 use crate::error::at;
 use crate::packages::PackageError;
+use crate::packages::conda_call::{ask, command, failed, reason};
 use crate::packages::conda_requirements::{Split, Wish, bad_packages, environment_file, listed, recorded};
 use crate::packages::install::quiet_tool;
 use crate::packages::pip::WantedPip;
@@ -313,69 +314,6 @@ fn base(context: &Context<'_>, program: &Path) -> Option<Conda> {
     Some(of(context, program.to_owned(), venv, false))
 }
 
-/// A call of conda with what no program of ours needs.
-fn command(context: &Context<'_>, program: &Path) -> Command {
-    quiet_tool(context, context.command(program)).cwd("/")
-}
-
-/// The answer of a call; where it is no JSON, an object with an `error`.
-fn ask(context: &Context<'_>, command: &Command) -> Result<Value, CommandError> {
-    let output = command.output()?;
-    let text = without_colours(&String::from_utf8_lossy(&output.stdout));
-    // Addresses of channels may contain tokens, and parts of the answer are shown.
-    let text = context.redactor.redact(&text);
-    let begin = text.find(['{', '[']).unwrap_or(text.len());
-    let answer = serde_json::Deserializer::from_str(&text[begin..])
-        .into_iter::<Value>()
-        .next()
-        .and_then(Result::ok);
-    let mut answer = answer.unwrap_or(Value::Null);
-    if !output.status.success() && !failed(&answer) {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let line = said
-            .lines()
-            .rfind(|line| !line.trim().is_empty())
-            .unwrap_or("it failed");
-        answer = serde_json::json!({"error": context.redactor.redact(line)});
-    }
-    if failed(&answer) {
-        context.warn(&format!("{}: {}", command.describe(), reason(&answer)));
-    }
-    Ok(answer)
-}
-
-fn failed(answer: &Value) -> bool {
-    answer.get("error").is_some() || answer.get("success") == Some(&Value::Bool(false))
-}
-
-fn reason(answer: &Value) -> String {
-    let text = ["message", "error"]
-        .iter()
-        .find_map(|key| answer.get(*key).and_then(Value::as_str));
-    text.unwrap_or("it gave no reason").to_owned()
-}
-
-/// Takes out the control sequences that some versions put around their answer. Pure.
-fn without_colours(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        if c != '\u{1b}' {
-            out.push(c);
-            continue;
-        }
-        // ESC [ … letter
-        if chars.next() == Some('[') {
-            for c in chars.by_ref() {
-                if c.is_ascii_alphabetic() {
-                    break;
-                }
-            }
-        }
-    }
-    out
-}
-
 impl Conda {
     /// A program in the activated environment.
     fn activated(&self, context: &Context<'_>, words: &[OsString]) -> Command {
@@ -543,11 +481,6 @@ mod tests {
         assert_eq!(version("no number"), None);
         let channels = ["nvidia", "https://u:p@h/c", "https://h/t/token/c"].map(str::to_owned);
         assert_eq!(channel_arguments(&channels), ["-c", "nvidia"]);
-    }
-
-    #[test]
-    fn answers_may_be_coloured() {
-        assert_eq!(without_colours("\u{1b}[0m{\"a\": 1}\u{1b}[1;31m"), "{\"a\": 1}");
     }
 
     #[test]

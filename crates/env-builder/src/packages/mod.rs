@@ -28,6 +28,7 @@ use crate::error::FileError;
 use crate::python::PythonError;
 
 pub mod conda;
+mod conda_call;
 mod conda_requirements;
 pub(crate) mod freeze;
 pub(crate) mod install;
