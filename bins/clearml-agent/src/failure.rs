@@ -23,7 +23,7 @@ pub(crate) fn print(error: &anyhow::Error, debug: bool) {
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
         // Some errors repeat their source in their own text.
-        if !shown.ends_with(&cause) {
+        if !shown.contains(&cause) {
             let _infallible = write!(text, "\n  caused by: {cause}");
         }
         shown = cause;
@@ -35,7 +35,11 @@ pub(crate) fn print(error: &anyhow::Error, debug: bool) {
     let text = printable(&text);
     // Nobody may be reading any more; but where only the output's disk is full, somebody may be.
     if debug || writeln!(io::stdout(), "\n{text}\n").is_err() {
-        let trace = if debug { format!("\n{error:?}") } else { String::new() };
+        let trace = if debug {
+            format!("\n{error:?}")
+        } else {
+            String::new()
+        };
         let _gone = writeln!(io::stderr(), "{text}{}", printable(&trace));
     }
 }

@@ -199,7 +199,9 @@ pub(crate) async fn daemon(options: &DaemonArguments, sources: Sources) -> anyho
 
 /// The process in the background does everything, and says here what goes wrong.
 async fn detach() -> anyhow::Result<i32> {
-    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // Nothing can stand behind a "--", and the option that is added must not.
+    let given = std::env::args_os().skip(1).filter(|argument| argument != "--");
+    let mut arguments: Vec<OsString> = given.collect();
     arguments.push("--in-background".into());
     let program = clearml_task_runner::this_program();
     clearml_worker::start_detached(&program, arguments)
@@ -289,7 +291,9 @@ mod tests {
         let sources = Sources {
             home: Some("/nowhere".into()),
             host_name: Some("host".to_owned()),
-            env: env.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            env: env
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             ..Sources::default()
         };
         let prepared = options.task.prepare(sources, GpuUse::default()).unwrap();
@@ -300,7 +304,10 @@ mod tests {
     fn every_option_reaches_the_daemon() {
         let words = "daemon --queue a b --create-queue --order-fairness --polling-interval 7 \
                      --child-report-tags x y --gpus 1 -OO --git-user me --git-pass hunter2 --log-level warning";
-        let configured = [("CLEARML_AGENT_GIT_USER", "other"), ("CLEARML_AGENT_GIT_PASS", "other")];
+        let configured = [
+            ("CLEARML_AGENT_GIT_USER", "other"),
+            ("CLEARML_AGENT_GIT_PASS", "other"),
+        ];
         let daemon = made_of(words, &configured);
         assert_eq!(daemon.queues, ["a", "b"]);
         assert!(daemon.create_queue && daemon.order_fairness);
@@ -308,7 +315,10 @@ mod tests {
         assert_eq!(daemon.tags, Some(vec!["x".to_owned(), "y".to_owned()]));
         assert_eq!(daemon.output, Output::Log);
         assert_eq!(daemon.identity.fixed().unwrap().as_str(), "host:gpu1");
-        assert_eq!((daemon.run.optimization, daemon.run.log_level.as_deref()), (2, Some("WARNING")));
+        assert_eq!(
+            (daemon.run.optimization, daemon.run.log_level.as_deref()),
+            (2, Some("WARNING"))
+        );
         // They count more than the variables.
         let git = ["agent.git_user", "agent.git_pass"].map(|key| daemon.settings.text(key).unwrap());
         assert_eq!(git, ["me", "hunter2"]);

@@ -129,6 +129,8 @@ fn a_task_stays_as_it_is_where_this_machine_cannot_run_it_at_all() {
         let (code, stdout, _) = finish(nowhere.command(arguments));
         assert_eq!(code, 1, "{stdout}");
         assert!(stdout.contains("set agent.state_dir to"), "{stdout}");
+        // The cause is part of the message already.
+        assert!(!stdout.contains("caused by"), "{stdout}");
     }
     let arguments = ["execute", "--id", &task, "--log-file", state.to_str().unwrap()];
     let (code, stdout, _) = finish(scene.options().command(&arguments));

@@ -10,13 +10,15 @@ keys! { WORKER:
     "agent.debug", Flag, Internal("false"), "Show debugging messages; --debug sets it.";
     "agent.reload_config", Flag, Packaged("false"), "Read the configuration anew after each round of polling.";
     "agent.crash_on_exception", Flag, Internal("false"), "End the daemon on an unexpected error of its loop.",
-        .variables(&["CLEARML_AGENT_CRASH_ON_EXCEPTION"]).strict();
+        .variables(&["CLEARML_AGENT_CRASH_ON_EXCEPTION"]).strict()
+        .ignored("every error of the loop is dealt with where it happens, and none is unexpected");
     "agent.uptime", List, Unset, "Hours in which tasks are taken; --uptime sets it.";
     "agent.downtime", List, Unset, "Hours in which no tasks are taken; --downtime sets it.";
     "agent.disable_agent_update_check", Flag, Internal("false"), "Do not look for a newer agent; this one never does.",
         .ignored("nothing but the ClearML server is ever contacted");
     "agent.log_files_buffering", Integer(-1), Internal("1"),
-        "Buffer of the daemon's own log in bytes; 1 writes every line at once, 0 every byte.";
+        "Buffer of the daemon's own log in bytes; 1 writes every line at once, 0 every byte.",
+        .ignored("every line is written at once");
     "agent.truncate_task_output_files", Flag, Internal("false"), "Remove console text from the disk once it was delivered.",
         .ignored("the kept console has a limit instead, agent.console.max_bytes");
     "agent.suppress_carriage_return", Flag, Internal("true"),
@@ -48,7 +50,8 @@ keys! { WORKER:
         .variables(&["CLEARML_AGENT_ENABLE_ENV_CONFIG_SECTION"]);
     "agent.apply_files", Flag, Packaged("true"), "Write the files of the top-level section files.",
         .variables(&["CLEARML_AGENT_ENABLE_FILES_CONFIG_SECTION"]);
-    "agent.standalone_mode", Flag, Internal("false"), "Use no network but the server's; --standalone-mode sets it.";
+    "agent.standalone_mode", Flag, Internal("false"), "Install nothing and use the folders that are there; --standalone-mode sets it.",
+        .later("tasks that install nothing");
     "agent.slurm.user_map", Map, Unset, "Which account of the cluster a ClearML user id or name stands for.", .later("Slurm");
     "agent.status_report_sec", Number(1.0), Internal("30"), "Seconds between status reports of the worker.",
         .variables(&["CLEARML_AGENT_STATUS_REPORT_FREQ_SEC"]).strict();

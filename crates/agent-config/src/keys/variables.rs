@@ -61,7 +61,8 @@ variables_table! { WORKER:
     ["CLEARML_AGENT_LOG_FORMAT"], Choice(&["text", "json"]), "The form of the log where --log-format is not given.",
         .default("text");
     ["CLEARML_AGENT_DEBUG_INFO"], Text, "What else --debug shows; only docker is known.", .later("containers");
-    ["CLEARML_AGENT_DEBUG_GET_NEXT_TASK"], Flag, "Show what is sent and received while polling.", .strict().default("false");
+    ["CLEARML_AGENT_DEBUG_GET_NEXT_TASK"], Flag, "Show what is sent and received while polling.",
+        .strict().default("false").ignored("--debug shows every call");
     ["CLEARML_AGENT_PROPAGATE_EXITCODE"], Flag, "Let execute end with the exit code of the task also where it is monitored.",
         .default("false");
     ["CLEARML_AGENT_GPU_FRACTIONS"], Text, "Shares of GPUs to report, as 0.5,0.5 or by MIG profile.", .later("dynamic GPUs");

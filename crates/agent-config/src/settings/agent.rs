@@ -190,8 +190,6 @@ pub struct AgentSettings {
     pub worker_tags: Vec<String>,
     /// `agent.debug`.
     pub debug: bool,
-    /// `agent.crash_on_exception`.
-    pub crash_on_exception: bool,
     /// `agent.reload_config`.
     pub reload_config: bool,
     /// `agent.uptime`: hours in which tasks are taken.
@@ -279,7 +277,6 @@ impl AgentSettings {
                 .and_then(convert::list)
                 .unwrap_or_default(),
             debug: reader.flag("agent.debug"),
-            crash_on_exception: reader.flag("agent.crash_on_exception"),
             reload_config: reader.flag("agent.reload_config"),
             uptime: reader.list("agent.uptime"),
             downtime: reader.list("agent.downtime"),

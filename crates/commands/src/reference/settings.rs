@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use clearml_agent_config::{Declaration, DefaultValue, Kind, declarations, variables};
+use clearml_agent_config::{Declaration, DefaultValue, Kind, Standing, declarations, variables};
 
 use super::{GENERATED, cell, codes};
 
@@ -28,15 +28,14 @@ pub(super) fn keys_page() -> String {
             "\n## `{name}`\n\n| key | value | default | variables | what it does |\n| --- | --- | --- | --- | --- |"
         );
         for declaration in members {
-            let secret = if declaration.secret { " Never shown." } else { "" };
             let _ = writeln!(
                 text,
-                "| `{}` | {} | {} | {} | {}{secret} |",
+                "| `{}` | {} | {} | {} | {} |",
                 declaration.key,
                 kind(declaration.kind),
                 default(declaration.default),
                 codes(declaration.variables.iter().copied()),
-                cell(declaration.doc)
+                what(declaration.doc, declaration.secret, declaration.standing)
             );
         }
     }
@@ -56,13 +55,12 @@ pub(super) fn variables_page() -> String {
         }
     };
     for declaration in declarations().filter(|declaration| !declaration.variables.is_empty()) {
-        let secret = if declaration.secret { " Never shown." } else { "" };
-        let what = format!("Sets `{}`: {}{secret}", declaration.key, cell(declaration.doc));
+        let does = what(declaration.doc, declaration.secret, declaration.standing);
+        let what = format!("Sets `{}`: {does}", declaration.key);
         add(declaration.variables, kind(declaration.kind), what);
     }
     for variable in variables() {
-        let secret = if variable.secret { " Never shown." } else { "" };
-        let what = format!("{}{secret}", cell(variable.doc));
+        let what = what(variable.doc, variable.secret, variable.standing);
         add(variable.names, kind(variable.kind), what);
     }
     let mut text = format!(
@@ -75,6 +73,22 @@ pub(super) fn variables_page() -> String {
     for (name, rest) in rows {
         let _ = writeln!(text, "| `{name}` | {rest} |");
     }
+    text
+}
+
+/// What a key or variable does, and whether it does so already.
+fn what(doc: &str, secret: bool, standing: Standing) -> String {
+    let mut text = cell(doc);
+    if secret {
+        text.push_str(" Never shown.");
+    }
+    let remark = match standing {
+        Standing::Active => return text,
+        Standing::Later(with) => format!(" *No effect yet: comes with {with}.*"),
+        Standing::Ignored(because) => format!(" *No effect: {because}.*"),
+        Standing::PassedOn(to) => format!(" *For {to}.*"),
+    };
+    text.push_str(&cell(&remark));
     text
 }
 

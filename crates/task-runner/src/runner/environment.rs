@@ -88,7 +88,21 @@ pub(crate) fn base(parts: &Parts<'_>) -> Variables {
     for (name, value) in parts.configured {
         set(name, value);
     }
+    if has_ascii_locale(&variables) {
+        variables
+            .entry("PYTHONIOENCODING".into())
+            .or_insert_with(|| "utf-8".into());
+    }
     variables
+}
+
+/// Whether a program takes text for ASCII, and would fail to print anything else.
+fn has_ascii_locale(variables: &Variables) -> bool {
+    let set = |name: &str| variables.get(OsStr::new(name)).filter(|value| !value.is_empty());
+    ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(set)
+        .is_none_or(|locale| locale == "C" || locale == "POSIX")
 }
 
 /// Adds what the prepared environment needs and what the task itself sets.
@@ -209,6 +223,27 @@ mod tests {
         ] {
             assert_eq!(get(&got, name), Some(value), "{name}");
         }
+    }
+
+    #[test]
+    fn python_prints_any_text_where_the_locale_is_ascii() {
+        let encoding = |variables: &[(&str, &str)]| {
+            let got = environment(variables, &[]);
+            get(&got, "PYTHONIOENCODING").map(str::to_owned)
+        };
+        for ascii in [
+            &[][..],
+            &[("LANG", "C")],
+            &[("LC_ALL", "POSIX"), ("LANG", "de_DE.UTF-8")],
+        ] {
+            assert_eq!(encoding(ascii).as_deref(), Some("utf-8"), "{ascii:?}");
+        }
+        assert_eq!(
+            encoding(&[("LC_ALL", ""), ("LC_CTYPE", "C.UTF-8"), ("LANG", "C")]),
+            None
+        );
+        let own = [("LANG", "C"), ("PYTHONIOENCODING", "latin-1")];
+        assert_eq!(encoding(&own).as_deref(), Some("latin-1"));
     }
 
     #[test]
