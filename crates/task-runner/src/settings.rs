@@ -145,7 +145,9 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             max_entries: agent.venvs_cache.max_entries,
             min_free_bytes: bytes(agent.venvs_cache.free_space_threshold_gb),
             lock_timeout: agent.venvs_cache.lock_timeout,
-            ..env::VenvsCacheSettings::default()
+            link_mode: agent.venvs_cache.link_mode.into(),
+            allow_hardlink: agent.venvs_cache.allow_hardlink,
+            unpinned_ttl: agent.venvs_cache.unpinned_ttl,
         },
         package_manager: env::PackageManagerSettings {
             kind: match packages.kind {

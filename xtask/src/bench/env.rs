@@ -8,9 +8,11 @@
 //! * package caches hot: kept and built environments are removed, downloads and repositories stay;
 //! * environment cache hot: the same task once more.
 //!
+//! With `CLEARML_BENCH_CONSOLE` set, the consoles of the tasks are printed too.
+//!
 //! Both agents get this machine's settings of the package managers (variables and files), and the packages come
 //! from the index that these name: two small ones, and `env_packages.txt`, pinned, as a notebook server with
-//! some tools needs them.
+//! some tools needs them. uv is on the `PATH` of both; what each makes of it is its own business.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,6 +86,8 @@ pub fn run(against_python: bool, quick: bool) -> Result<()> {
         note(&PYTHON_AGENT.join(", "));
         agents.push((AgentKind::Python, python.program("clearml-agent")));
     }
+    step("Installing uv, which both agents find on PATH");
+    let uv = PythonEnvironment::get("uv", &["uv"])?.program("uv");
     let count = PACKAGES.lines().count();
     note(&format!(
         "{count} pinned packages from the index that this machine is set up for"
@@ -93,6 +97,7 @@ pub fn run(against_python: bool, quick: bool) -> Result<()> {
         server: &server,
         repository: Repository::make(&run)?,
         run: &run,
+        path: with_uv(&uv, &run)?,
     };
     let mut figures = figures();
     let rounds = if quick { 1 } else { 3 };
@@ -115,6 +120,17 @@ struct Bench<'a> {
     server: &'a LocalServer,
     repository: Repository,
     run: &'a Path,
+    /// What both agents get as `PATH`.
+    path: String,
+}
+
+/// `PATH` with uv, and nothing else from its folder, in front.
+fn with_uv(uv: &Path, run: &Path) -> Result<String> {
+    let folder = run.join("uv");
+    fs::create_dir_all(&folder)?;
+    std::os::unix::fs::symlink(uv, folder.join("uv"))?;
+    let own = std::env::var("PATH").unwrap_or_default();
+    Ok(format!("{}:{own}", folder.display()))
 }
 
 impl Bench<'_> {
@@ -129,8 +145,8 @@ impl Bench<'_> {
     ) -> Result<()> {
         let name = if kind == AgentKind::Ours { "ours" } else { "python" };
         let contestant = |part: &str| self.contestant(kind, executable, &format!("{name}-{round}-{part}"));
-        let mut add = |figure: usize, seconds: f64| {
-            note(&format!("{:<44} {seconds:.3} s", figures[figure].name()));
+        let mut add = |figure: usize, (seconds, said): (f64, String)| {
+            note(&format!("{:<44} {seconds:.3} s{said}", figures[figure].name()));
             figures[figure].add(kind, seconds);
         };
 
@@ -159,8 +175,8 @@ impl Bench<'_> {
         daemon.stop()?;
         if large {
             let (seconds, built) = self.at_once(&packaged)?;
-            add(ONCE_TIME, seconds);
-            add(ONCE_BUILT, built);
+            add(ONCE_TIME, (seconds, String::new()));
+            add(ONCE_BUILT, (built, String::new()));
         }
         // Some gigabytes.
         for home in [&literal.options.home, &packaged.options.home] {
@@ -169,8 +185,18 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn task(&self, contestant: &Contestant, daemon: &mut Agent, spec: &TaskSpec) -> Result<f64> {
-        Ok(measure::task(contestant, daemon, &self.api, spec)?.first_line)
+    /// Seconds to the first line, and what the agent itself says about its part.
+    fn task(&self, contestant: &Contestant, daemon: &mut Agent, spec: &TaskSpec) -> Result<(f64, String)> {
+        let cost = measure::task(contestant, daemon, &self.api, spec)?;
+        let mut lines = cost.console.lines();
+        let said = lines.find_map(|line| line.split_once("environment ready in "));
+        let said = said.map_or_else(String::new, |(_, said)| {
+            format!(", of which the environment {said}")
+        });
+        if std::env::var_os("CLEARML_BENCH_CONSOLE").is_some() {
+            println!("{}", cost.console);
+        }
+        Ok((cost.first_line, said))
     }
 
     fn contestant(&self, kind: AgentKind, executable: &Path, name: &str) -> Result<Contestant> {
@@ -178,7 +204,8 @@ impl Bench<'_> {
         Ok(Contestant {
             kind,
             options: AgentOptions::new(executable, &self.run.join(name), &self.server.config())
-                .variable("CLEARML_WORKER_NAME", name),
+                .variable("CLEARML_WORKER_NAME", name)
+                .variable("PATH", &*self.path),
             queue: self.api.create_queue(&queue_name)?,
             queue_name,
         })

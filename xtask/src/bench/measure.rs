@@ -38,6 +38,8 @@ pub(super) struct Contestant {
 pub(super) struct TaskCost {
     pub(super) first_line: f64,
     pub(super) agent_cpu: f64,
+    /// The whole console of the task.
+    pub(super) console: String,
 }
 
 /// CPU seconds of one `--version`.
@@ -198,6 +200,7 @@ pub(super) fn task(
     Ok(TaskCost {
         first_line,
         agent_cpu: used - own,
+        console,
     })
 }
 

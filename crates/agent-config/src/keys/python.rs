@@ -18,6 +18,11 @@ keys! { KEYS:
     "agent.venvs_cache.free_space_threshold_gb", Number(f64::MIN), Packaged("2.0"),
         "Keep none when less space is free, in gigabytes; 0 or less never minds.";
     "agent.venvs_cache.lock_timeout", Number(0.0), Internal("30"), "Seconds to wait for another process that uses the cache.";
+    "agent.venvs_cache.link_mode", Choice(&["auto", "reflink", "hardlink", "copy"]), Internal(r#""auto""#),
+        "How files come from the cache; auto takes reflinks, else hard links, else copies.";
+    "agent.venvs_cache.allow_hardlink", Flag, Internal("true"), "Let environments share files with the cache by hard links.";
+    "agent.venvs_cache.unpinned_ttl_hours", Number(0.0), Internal("0"),
+        "Hours that an environment counts whose requirements lack exact versions; 0 for ever.";
     "agent.pip_download_cache.enabled", Flag, Packaged("true"), "Keep downloaded packages.";
     "agent.pip_download_cache.path", Path, Packaged(r#""~/.clearml/pip-download-cache""#), "Folder of the kept packages.";
     "agent.venv_update.enabled", Flag, Internal("false"), "Nothing; the tool that it switched on is gone.",

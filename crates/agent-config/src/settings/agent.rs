@@ -42,6 +42,12 @@ pub struct VenvsCacheSettings {
     pub free_space_threshold_gb: f64,
     /// Longest wait for another process that uses the cache.
     pub lock_timeout: Duration,
+    /// `auto`, `reflink`, `hardlink` or `copy`.
+    pub link_mode: &'static str,
+    /// Whether environments may share files with the cache by hard links.
+    pub allow_hardlink: bool,
+    /// How long an environment counts whose requirements lack exact versions; zero for ever.
+    pub unpinned_ttl: Duration,
 }
 
 /// Credentials for one host.
@@ -295,6 +301,12 @@ impl AgentSettings {
                 max_entries: reader.count("agent.venvs_cache.max_entries"),
                 free_space_threshold_gb: reader.number("agent.venvs_cache.free_space_threshold_gb"),
                 lock_timeout: Duration::from_secs_f64(reader.number("agent.venvs_cache.lock_timeout")),
+                link_mode: reader.choice("agent.venvs_cache.link_mode"),
+                allow_hardlink: reader.flag("agent.venvs_cache.allow_hardlink"),
+                unpinned_ttl: {
+                    let hours = reader.number("agent.venvs_cache.unpinned_ttl_hours");
+                    Duration::try_from_secs_f64(hours * 3600.0).unwrap_or(Duration::MAX)
+                },
             },
             vcs_cache: cache("vcs_cache"),
             pip_download_cache: cache("pip_download_cache"),

@@ -310,7 +310,7 @@ impl<'a> Cached<'a> {
         let means = self.means(settings);
         let orders = Orders {
             check: true,
-            protect: false,
+            record: false,
             cancel: self.context.host.cancel(),
         };
         let env = store.entry(id).join("env");
@@ -400,7 +400,7 @@ impl<'a> Cached<'a> {
         let means = self.means(settings);
         let orders = Orders {
             check: false,
-            protect: true,
+            record: true,
             cancel: self.context.host.cancel(),
         };
         let items = tree::transfer(&items, &self.root, &draft.env, &means, &orders)?;

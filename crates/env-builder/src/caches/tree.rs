@@ -249,12 +249,14 @@ fn cannot_link(error: &io::Error) -> bool {
 pub(crate) struct Orders<'a> {
     /// The source must still be as the items say.
     pub(crate) check: bool,
-    /// Shared files are made read-only, unless somebody else shares them already.
-    pub(crate) protect: bool,
+    /// The target is an entry: what is there is looked at again, and shared files are made read-only, unless
+    /// somebody else shares them already.
+    pub(crate) record: bool,
     pub(crate) cancel: &'a CancelToken,
 }
 
-/// Brings the items from one folder to another, which exists and is empty. Returns them as they are there.
+/// Brings the items from one folder to another, which exists and is empty. Returns them as they are there, if
+/// that is to be recorded.
 pub(crate) fn transfer(
     items: &[Item],
     from: &Path,
@@ -303,9 +305,12 @@ fn bring_one(
     } else {
         means.bring(&source, &target, item)?;
     }
+    if !orders.record {
+        return Ok(item.clone());
+    }
     let arrived = fs::symlink_metadata(&target).map_err(at("reading", &target))?;
     let is_shared = item.kind == Kind::File && means.shares();
-    if orders.protect && is_shared && meta.nlink() == 1 && arrived.mode() & 0o222 != 0 {
+    if is_shared && meta.nlink() == 1 && arrived.mode() & 0o222 != 0 {
         let mode = fs::Permissions::from_mode(arrived.mode() & 0o7555);
         fs::set_permissions(&target, mode).map_err(at("changing", &target))?;
     }
@@ -483,7 +488,7 @@ mod tests {
         let cancel = CancelToken::default();
         let mut orders = Orders {
             check: true,
-            protect: true,
+            record: true,
             cancel: &cancel,
         };
         let expected = contents(&from, &items);
