@@ -26,7 +26,9 @@
 //!    Where the type is `uv` or `poetry` the code comes first, because a repository that is a project of one
 //!    of them gets its environment from that tool alone ([`packages`]).
 //! 6. The lists of the task or the repository are read and put in order ([`packages::requirements`]), and pip
-//!    or uv installs them. Lists, index addresses and logins are never arguments.
+//!    or uv installs them. Lists, index addresses and logins are never arguments. Where the same has been
+//!    installed before, the whole environment comes from a cache (`src/caches`); tasks that want the same at
+//!    the same time wait for the one that builds it.
 //! 7. What is installed is read from the environment without starting anything, and reported.
 //! 8. The command line and the variables follow from all that.
 //!
@@ -59,6 +61,8 @@
 //! git 2.17 or newer is needed. A cache that belongs to another user needs 2.38.
 //!
 //! Environment and code are prepared one after the other: an environment takes some twenty milliseconds.
+//! Environments of conda and Poetry are not kept for other tasks, and one whose files a task changed in
+//! place, although they are read-only, is built anew for the next one.
 //! Addresses of submodules are rewritten to the protocol of their repository only for the host of that
 //! repository, `git_host`, and the hosts of extra logins.
 
