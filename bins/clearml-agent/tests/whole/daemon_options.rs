@@ -1,7 +1,9 @@
 //! What the options of `daemon` and `execute` do, and where the output goes.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::scene::{AGENT, LIMIT, QUEUE, Scene, environment_or_skip, finish};
@@ -335,6 +337,22 @@ fn a_detached_daemon_serves_on_its_own_until_it_is_stopped() {
         stdout,
         "Could not find a running clearml-agent instance with worker_name=tester worker_id=None\n"
     );
+}
+
+#[test]
+fn a_daemon_is_stopped_under_whatever_name_its_program_was_installed() {
+    let scene = Scene::new();
+    let mut command = options(&scene).command(&["daemon", "--queue", QUEUE, "--foreground"]);
+    let mut daemon = command.arg0("worker").stdout(Stdio::null()).spawn().unwrap();
+    until("the registration", || {
+        (worker_ids(&scene) == ["tester:0"]).then_some(())
+    });
+    let (code, stdout, _) = finish(options(&scene).command(&["daemon", "--stop"]));
+    if code != 0 {
+        daemon.kill().unwrap();
+    }
+    assert_eq!(code, 0, "{stdout}");
+    assert_eq!(daemon.wait().unwrap().code(), Some(254));
 }
 
 #[test]

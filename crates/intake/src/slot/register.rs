@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ impl Instance {
         // Before the tests: they then speak of this very process or of none.
         let process = ProcessIdentity::of(self.pid).ok()??;
         let command = command_line(self.pid)?;
-        if !command.to_ascii_lowercase().contains("clearml") {
+        if !command.to_ascii_lowercase().contains("clearml") && !runs_this_program(self.pid) {
             return None;
         }
         let (file, age) = (file_age(&self.file), process_age(self.pid));
@@ -247,6 +247,13 @@ fn may_be_agent(pid: i32) -> bool {
             .contains("clearml"),
         Err(e) => e.kind() != io::ErrorKind::NotFound,
     }
+}
+
+/// Whether a process runs the program that this one runs, under whatever name it was installed.
+fn runs_this_program(pid: i32) -> bool {
+    let program = |path: String| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    let ours = program("/proc/self/exe".to_owned());
+    ours.is_some() && program(format!("/proc/{pid}/exe")) == ours
 }
 
 /// Words separated by zero bytes; `None` when the process is gone or somebody else's.
