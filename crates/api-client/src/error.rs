@@ -92,7 +92,7 @@ pub enum ApiError {
         reason: String,
     },
     /// The server (or a gateway before it) answered with an error.
-    #[error("{endpoint}: the API server answered {code}/{subcode}: {message}")]
+    #[error("{endpoint}: APIError: code {}: {message}", numbers(*code, *subcode))]
     Status {
         /// The call.
         endpoint: String,
@@ -111,7 +111,8 @@ pub enum ApiError {
     },
     /// The server refused the credentials; for calls other than the login, after one fresh login.
     #[error(
-        "{endpoint}: the API server {server} refused the credentials (401/{subcode}): {message}; check api.credentials"
+        "{endpoint}: APIError: code {}: {message}; the API server {server} refused the credentials; check api.credentials",
+        numbers(401, *subcode)
     )]
     Unauthorized {
         /// The call.
@@ -175,6 +176,14 @@ pub enum ApiError {
         /// Why the login failed.
         source: Box<ApiError>,
     },
+}
+
+/// Codes as the official agent shows them, so that whoever looks for them in its output finds them in ours.
+fn numbers(code: u16, subcode: u32) -> String {
+    match subcode {
+        0 => code.to_string(),
+        _ => format!("{code}/{subcode}"),
+    }
 }
 
 impl ApiError {
