@@ -59,3 +59,11 @@ pub(crate) fn warn_aside(text: &str) {
     }
     let _gone = writeln!(io::stderr(), "clearml_agent: Warning: {}", printable(text));
 }
+
+/// Says what a person may want to know, aside from the output.
+pub(crate) fn say_aside(text: &str) {
+    if logging::is_json() {
+        return tracing::info!("{text}");
+    }
+    let _gone = writeln!(io::stderr(), "{}", printable(text));
+}

@@ -7,7 +7,7 @@ use clearml_intake::{GpuOptions, Identity, Visible, visible};
 use clearml_task_runner::RunOptions;
 use serde_json::Value;
 
-use crate::failure::warn;
+use crate::failure::{say_aside, warn};
 use crate::logging::redactor;
 
 #[derive(Args)]
@@ -123,6 +123,9 @@ impl Prepared {
     pub(crate) fn warn(&self) {
         for warning in self.settings.warnings() {
             warn(&warning.to_string());
+        }
+        for notice in self.settings.login_notices() {
+            say_aside(&notice);
         }
         if self.visible.ignored {
             warn("--gpus is ignored in a Kubernetes pod: the scheduler has chosen its GPUs");

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use serde_saphyr::{FlowMap, FlowSeq, SingleQuoted};
 
-use crate::failure::warn_aside;
+use crate::failure::{say_aside, warn_aside};
 use crate::output::print_line;
 
 #[derive(Args)]
@@ -25,6 +25,9 @@ pub(crate) async fn list(options: ListArguments, sources: Sources) -> anyhow::Re
     // Standard output is for programs to read.
     for warning in settings.warnings() {
         warn_aside(&warning.to_string());
+    }
+    for notice in settings.login_notices() {
+        say_aside(&notice);
     }
     let client = Client::new(clearml_task_runner::settings::client_options(&settings)?)?;
     client.login().await?;

@@ -395,6 +395,13 @@ fn refused_credentials_are_explained_and_not_shown() {
     let (code, stdout, stderr) = finish(options.command(&["daemon", "--queue", "work"]));
     assert_eq!(code, 1, "{stdout}{stderr}");
     assert!(stdout.contains("credentials"), "{stdout}");
+    // Where they come from is said, as the official agent does, but not on standard output.
+    for line in [
+        "Using environment access key CLEARML_API_ACCESS_KEY=SOMEBODY\n",
+        "Using environment secret key CLEARML_API_SECRET_KEY=********\n",
+    ] {
+        assert!(stderr.contains(line), "{stderr}");
+    }
     assert!(
         !stdout.contains("very-secret-text") && !stderr.contains("very-secret-text"),
         "{stdout}{stderr}"

@@ -232,6 +232,26 @@ impl Settings {
         lines
     }
 
+    /// Which credentials come from variables, for who logs in with them. The access key is shown as the Python
+    /// agent shows it, what is secret is not.
+    #[must_use]
+    pub fn login_notices(&self) -> Vec<String> {
+        if self.api.auth_token.is_some() {
+            return vec!["Using environment access token CLEARML_AUTH_TOKEN=********".to_owned()];
+        }
+        let of_variable = |key: &str, what: &str, secret: bool| {
+            let Some(Origin::Variable(name)) = self.origin(key) else {
+                return None;
+            };
+            let shown = if secret { None } else { self.text(key) };
+            let shown = shown.as_deref().unwrap_or("********");
+            Some(format!("Using environment {what} {name}={shown}"))
+        };
+        let access = of_variable("api.credentials.access_key", "access key", false);
+        let secret = of_variable("api.credentials.secret_key", "secret key", true);
+        access.into_iter().chain(secret).collect()
+    }
+
     /// What was found odd but usable: unknown keys, ignored variables, missing includes.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
