@@ -104,6 +104,7 @@ pub(crate) fn command() -> clap::Command {
 /// The sources of configuration that the global options decide.
 pub(crate) fn sources(config_file: Option<&Path>, debug: bool) -> anyhow::Result<Sources> {
     let mut sources = Sources::from_process();
+    sources.fetch = Some(crate::included::fetch());
     if let Some(given) = config_file {
         let path = expand(given, &sources);
         let path = std::path::absolute(&path).unwrap_or(path);

@@ -8,6 +8,7 @@ mod argv;
 mod commands;
 mod containers;
 mod failure;
+mod included;
 mod logging;
 mod output;
 mod task_options;

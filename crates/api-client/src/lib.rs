@@ -89,6 +89,7 @@
 mod auth;
 mod call;
 mod client;
+mod document;
 mod error;
 mod events;
 mod events_manage;
@@ -125,6 +126,7 @@ mod workers_stats;
 pub use auth::{AccessKey, LoginModes, NewCredentials};
 pub use call::{Call, Method, Retry};
 pub use client::Client;
+pub use document::fetch_document;
 pub use error::{ApiError, Interruption};
 pub use events::{BatchResult, LogEvent, TaskLog, split_lines};
 pub use events_manage::{ClearLog, RawCurves, Sample};
