@@ -88,6 +88,15 @@ impl TaskArguments {
         })
     }
 
+    /// Whether GPUs are asked for; `--cpu-only` says that their version of CUDA does not matter.
+    pub(crate) fn wants_gpus(&self) -> bool {
+        let named = self
+            .gpus
+            .as_deref()
+            .is_some_and(|gpus| !matches!(gpus, "" | "none"));
+        named && !self.cpu_only
+    }
+
     /// What a task gets from the command line, whichever way it is started.
     pub(crate) fn run_options(&self, visible: &Visible) -> RunOptions {
         let level = self.log_level.to_possible_value();

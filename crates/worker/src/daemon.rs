@@ -33,7 +33,7 @@ use crate::observe::Observer;
 use crate::pull::Queues;
 use crate::reload::adopt_after;
 use crate::serve::{Server, say};
-use crate::startup::{check_current_folder, check_folders, settings_of_slot, table};
+use crate::startup::{check_cuda, check_current_folder, check_folders, settings_of_slot, table};
 use crate::stop::Stop;
 
 /// Exit code of a daemon that was ended by a signal, as the Python agent has it.
@@ -56,6 +56,8 @@ pub struct DaemonOptions {
     pub polling_interval: Option<f64>,
     /// What decides the worker's id.
     pub identity: Identity,
+    /// The GPUs were asked for by name, not only found in a variable.
+    pub gpus_wanted: bool,
     /// When it takes tasks.
     pub hours: WorkingHours,
     /// Tags of the worker, for the server and for tasks; those of the configuration when `None`.
@@ -93,6 +95,7 @@ impl DaemonOptions {
                 explicit: agent.worker_id.clone(),
                 ..Identity::default()
             },
+            gpus_wanted: false,
             hours: WorkingHours::Always,
             tags: None,
             output: Output::Terminal,
@@ -134,6 +137,12 @@ pub enum DaemonError {
     /// Nobody can work in a folder that is gone.
     #[error("the current working directory does not exist ({0}); change to another folder and start again")]
     NoCurrentFolder(#[source] io::Error),
+    /// Conda would choose packages for a machine without GPUs.
+    #[error(
+        "GPUs are wanted (--gpus), but no CUDA was found on this machine, and conda chooses packages by its version; \
+         say it with CUDA_VERSION and CUDNN_VERSION"
+    )]
+    NoCuda,
     /// A configured folder can't be used.
     #[error("Invalid config key \"{key}\": the folder {} can't be used: {reason}; set the key to another one", folder.display())]
     Folder {
@@ -202,6 +211,9 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
     let vaults = with_vaults(&client, &options.settings).await;
     let settings = settings_of_slot(vaults.settings, &options.sources, slot.number())?;
     let settings = with_cuda_versions(settings).await?;
+    if options.gpus_wanted {
+        check_cuda(&settings)?;
+    }
     let store = RunStore::open(&settings.agent.state_dir)?;
     let _lock = lock_worker(&settings.agent.state_dir, &worker)?;
     check_folders(&settings, options.sources.home.as_deref())?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clearml_agent_config::{ConfigError, Settings, Sources};
+use clearml_agent_config::{ConfigError, PackageManager, Settings, Sources};
 use clearml_intake::ServedQueue;
 use clearml_support::fs::create_private_dir;
 use clearml_support::text::printable_in_line;
@@ -10,6 +10,7 @@ use clearml_task_model::WorkerId;
 use serde_json::Value;
 
 use crate::daemon::DaemonError;
+use crate::serve::say;
 
 const VENVS: &str = "agent.venvs_dir";
 const APT_CACHE: &str = "agent.docker_apt_cache";
@@ -49,6 +50,26 @@ pub(crate) fn check_current_folder() -> Result<(), DaemonError> {
     std::env::current_dir()
         .map(drop)
         .map_err(DaemonError::NoCurrentFolder)
+}
+
+/// Packages are chosen by the version of CUDA, so its absence is odd where GPUs are wanted.
+pub(crate) fn check_cuda(settings: &Settings) -> Result<(), DaemonError> {
+    if settings
+        .agent
+        .cuda_version
+        .as_deref()
+        .is_some_and(|version| version != "0")
+    {
+        return Ok(());
+    }
+    if settings.agent.package_manager.kind == PackageManager::Conda {
+        return Err(DaemonError::NoCuda);
+    }
+    say(
+        "clearml_agent: Warning: GPUs are wanted (--gpus), but no CUDA was found on this machine; packages are \
+         chosen as if it had none. CUDA_VERSION and CUDNN_VERSION say otherwise",
+    );
+    Ok(())
 }
 
 /// The folders that tools of all kinds will have in their command lines and scripts.
@@ -187,6 +208,22 @@ mod tests {
             texts(1, &[(EXEC_USER, "me")]),
             ["/x/venvs.1", "/x/apt.1", "/x/cache.1"]
         );
+    }
+
+    #[test]
+    fn gpus_without_cuda_are_odd_and_an_error_with_conda() {
+        let home = tempfile::tempdir().unwrap();
+        let check = |manager: &str, version: &str| {
+            let overrides = [
+                ("agent.package_manager.type", json!(manager)),
+                ("agent.cuda_version", json!(version)),
+            ];
+            let settings = Settings::load(&sources(home.path(), &overrides, &[])).unwrap();
+            check_cuda(&settings).map_err(|e| e.to_string())
+        };
+        check("pip", "0").unwrap();
+        check("conda", "12.6").unwrap();
+        assert!(check("conda", "0").unwrap_err().contains("CUDA_VERSION"));
     }
 
     #[test]

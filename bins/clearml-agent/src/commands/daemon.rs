@@ -220,6 +220,7 @@ fn daemon_options(options: &DaemonArguments, prepared: Prepared, hours: WorkingH
         )]
         polling_interval: options.polling_interval.map(|seconds| seconds as f64),
         identity: prepared.identity(),
+        gpus_wanted: options.task.wants_gpus() && !prepared.visible.ignored,
         hours,
         tags: options.child_report_tags.clone(),
         output: options.output(),
@@ -313,7 +314,7 @@ mod tests {
         assert!(daemon.create_queue && daemon.order_fairness);
         assert_eq!(daemon.polling_interval, Some(7.0));
         assert_eq!(daemon.tags, Some(vec!["x".to_owned(), "y".to_owned()]));
-        assert_eq!(daemon.output, Output::Log);
+        assert_eq!((daemon.output, daemon.gpus_wanted), (Output::Log, true));
         assert_eq!(daemon.identity.fixed().unwrap().as_str(), "host:gpu1");
         assert_eq!(
             (daemon.run.optimization, daemon.run.log_level.as_deref()),
@@ -328,7 +329,7 @@ mod tests {
         let plain = made_of("daemon --foreground --detached --cpu-only", &[]);
         assert!(plain.queues.is_empty() && !plain.create_queue && !plain.order_fairness);
         assert_eq!((plain.polling_interval, plain.tags), (None, None));
-        assert_eq!(plain.output, Output::Terminal);
+        assert_eq!((plain.output, plain.gpus_wanted), (Output::Terminal, false));
         assert_eq!(plain.identity.prefix(), "host:cpu:");
     }
 }

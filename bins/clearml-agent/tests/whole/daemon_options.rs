@@ -63,7 +63,8 @@ fn options_reach_the_task_and_name_the_worker() {
     let arguments = "daemon --foregr --gpus 0, 2-3 --log-l debug -O --child-report-tags fast --child two words \
                      --polling-interval -3 --check-bootstrap --queue nowhere --queue work";
     let words: Vec<&str> = arguments.split_whitespace().collect();
-    let daemon = Agent::start(&options(&scene), &words).unwrap();
+    let without_cuda = options(&scene).variable("CUDA_VERSION", "0");
+    let daemon = Agent::start(&without_cuda, &words).unwrap();
     let ended = scene.run("shows itself", &TaskSpec::script(SHOW));
     ended.assert_status("completed");
     let expected = [
@@ -92,6 +93,10 @@ fn options_reach_the_task_and_name_the_worker() {
         "{printed}"
     );
     assert!(printed.contains("| name"), "{printed}");
+    assert!(
+        printed.contains("Warning: GPUs are wanted (--gpus), but no CUDA"),
+        "{printed}"
+    );
     assert_eq!(printed.matches("no bootstrap package").count(), 1, "{printed}");
 }
 
