@@ -4,6 +4,7 @@
 //! from the journal continues to the same end. An error that leaves the outcome open says so
 //! ([`PopError::Unresolved`]); the intent then stays in the journal, and the caller recovers it later.
 
+use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,35 @@ impl Default for Timing {
     }
 }
 
+/// Where the protocol gets its time from: a simulation has its own.
+pub trait Clock {
+    /// The time since some moment that stays the same.
+    fn now(&self) -> Duration;
+
+    /// Returns when this time has passed.
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()>;
+}
+
+/// The monotonic clock of this process.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessClock(Instant);
+
+impl Default for ProcessClock {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for ProcessClock {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    async fn sleep(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+}
+
 /// How a pop ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -119,22 +149,37 @@ pub type PopResult<S, J> = Result<Outcome, PopError<<S as QueueServer>::Error, <
 
 /// Pops tasks for one worker.
 #[derive(Debug)]
-pub struct Popper<S, J> {
+pub struct Popper<S, J, C = ProcessClock> {
     server: S,
     journal: J,
+    clock: C,
     worker: WorkerId,
     host: String,
     timing: Timing,
     /// The run whose pop may still arrive a second time, and since when nothing was sent for it.
-    doubt: Mutex<Option<(String, Instant)>>,
+    doubt: Mutex<Option<(String, Duration)>>,
 }
 
 impl<S: QueueServer, J: Journal> Popper<S, J> {
     /// A popper for this worker. `host` goes into the owner mark.
     pub fn new(server: S, journal: J, worker: WorkerId, host: String, timing: Timing) -> Self {
+        Self::with_clock(server, journal, (worker, host), timing, ProcessClock::default())
+    }
+}
+
+impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
+    /// As [`Popper::new`], with another clock.
+    pub fn with_clock(
+        server: S,
+        journal: J,
+        (worker, host): (WorkerId, String),
+        timing: Timing,
+        clock: C,
+    ) -> Self {
         Self {
             server,
             journal,
+            clock,
             worker,
             host,
             timing,
@@ -166,11 +211,11 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
                 task: task.clone(),
                 source,
             })?;
-        let sent = Instant::now();
+        let sent = self.clock.now();
         match self.server.pop(queue, task).await {
             PopAnswer::Popped(popped) => {
                 let intent = self.confirm(intent, popped).await?;
-                if sent.elapsed() < self.timing.claim_within {
+                if self.clock.now() - sent < self.timing.claim_within {
                     self.claim(intent).await
                 } else {
                     self.settle(intent, Phase::Popped).await
@@ -223,7 +268,8 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
     /// See [`PopError`].
     pub async fn give_back(&self, intent: Intent, phase: Phase) -> PopResult<S, J> {
         if let Some(since) = self.doubted(&intent) {
-            tokio::time::sleep_until(since + self.timing.grace).await;
+            let until = since + self.timing.grace;
+            self.clock.sleep(until.saturating_sub(self.clock.now())).await;
         }
         match self.return_task(&intent).await {
             Ok(None) => {
@@ -309,7 +355,7 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
                 Ok(seen) => seen,
                 Err(source) => return Err(unresolved(intent, phase, source)),
             };
-            let waited_out = watch.unchanged_for(&seen, self.timing.claim_within) >= self.timing.grace;
+            let waited_out = watch.unchanged_for(&seen, self.clock.now(), self.timing.claim_within) >= self.timing.grace;
             match resolve(&intent, phase, &seen, waited_out) {
                 Action::Ours => {
                     let task = intent.task.clone();
@@ -319,13 +365,13 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
                 Action::AlreadyStarted => return self.claimed(intent).await,
                 Action::NotOurs(why) => return self.not_ours(intent, why),
                 Action::PutBackAtHead => return self.give_back(intent, phase).await,
-                Action::Wait => tokio::time::sleep(self.timing.look_every).await,
+                Action::Wait => self.clock.sleep(self.timing.look_every).await,
                 Action::Retry => {
-                    let sent = Instant::now();
+                    let sent = self.clock.now();
                     match self.server.pop(&intent.queue, &intent.task).await {
                         PopAnswer::Popped(popped) => {
                             intent = self.confirm(intent, popped).await?;
-                            if sent.elapsed() < self.timing.claim_within {
+                            if self.clock.now() - sent < self.timing.claim_within {
                                 return self.claim(intent).await;
                             }
                             phase = Phase::Popped;
@@ -337,7 +383,7 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
                         PopAnswer::Ambiguous(_) => {
                             self.doubt(&intent);
                             watch = Watch::default();
-                            tokio::time::sleep(self.timing.look_every).await;
+                            self.clock.sleep(self.timing.look_every).await;
                         }
                     }
                 }
@@ -347,10 +393,10 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
 
     fn doubt(&self, intent: &Intent) {
         let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
-        *doubt = Some((intent.run.clone(), Instant::now()));
+        *doubt = Some((intent.run.clone(), self.clock.now()));
     }
 
-    fn doubted(&self, intent: &Intent) -> Option<Instant> {
+    fn doubted(&self, intent: &Intent) -> Option<Duration> {
         let doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
         doubt
             .as_ref()
@@ -434,23 +480,22 @@ impl<S: QueueServer, J: Journal> Popper<S, J> {
 /// How long one sighting has been the only one.
 #[derive(Default)]
 struct Watch {
-    last: Option<(Sighting, Instant)>,
-    since: Option<Instant>,
+    last: Option<(Sighting, Duration)>,
+    since: Option<Duration>,
 }
 
 impl Watch {
     /// Notes a sighting. A gap longer than `longest_gap` could hide anything, so it starts anew.
-    fn unchanged_for(&mut self, seen: &Sighting, longest_gap: Duration) -> Duration {
-        let now = Instant::now();
+    fn unchanged_for(&mut self, seen: &Sighting, now: Duration, longest_gap: Duration) -> Duration {
         let same = self
             .last
             .as_ref()
-            .is_some_and(|(last, at)| last == seen && now.duration_since(*at) < longest_gap);
+            .is_some_and(|(last, at)| last == seen && now.saturating_sub(*at) < longest_gap);
         if !same {
             self.since = None;
         }
         self.last = Some((seen.clone(), now));
-        now.duration_since(*self.since.get_or_insert(now))
+        now.saturating_sub(*self.since.get_or_insert(now))
     }
 }
 
