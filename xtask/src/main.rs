@@ -42,6 +42,11 @@ enum Command {
         /// Only forms whose name contains this text, such as `kill-campaign` or `properties`.
         name: Option<String>,
     },
+    /// Whole systems of real processes, treated badly, and audited afterwards.
+    E2e {
+        #[command(subcommand)]
+        what: EndToEnd,
+    },
     /// Write the pages of docs/reference anew.
     Reference {
         /// Only say whether they are up to date.
@@ -71,6 +76,20 @@ enum Command {
     ConformanceRows,
 }
 
+/// What `e2e` does.
+#[derive(Subcommand)]
+enum EndToEnd {
+    /// Many small tasks while processes are killed and stopped, connections cut, a disk filled, tasks aborted.
+    Chaos {
+        /// How long the storm lasts; the audit comes after it.
+        #[arg(long, default_value_t = 20.0)]
+        minutes: f64,
+        /// Repeats the choices of an earlier storm.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+}
+
 /// What `bench` is about.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Measured {
@@ -95,6 +114,9 @@ fn main() -> ExitCode {
             quick,
         } => xtask::bench::env::run(against_python, quick),
         Command::Soak { minutes, name } => xtask::soak::run(minutes, name.as_deref()),
+        Command::E2e {
+            what: EndToEnd::Chaos { minutes, seed },
+        } => xtask::e2e::chaos::run(minutes, seed),
         Command::Reference { check } => xtask::reference::run(check),
         Command::Floors => xtask::floors::run(),
         Command::Conformance {

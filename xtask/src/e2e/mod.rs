@@ -1,0 +1,3 @@
+//! `cargo xtask e2e`: whole systems of real processes, treated badly, and looked at afterwards.
+
+pub mod chaos;
