@@ -4,8 +4,8 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::common::{Bench, commit};
-use crate::packages::self_building;
+use crate::common::Bench;
+use crate::fixtures::{commit, self_building};
 
 #[test]
 fn packages_of_every_origin_are_reported_as_pip_does() {

@@ -8,7 +8,8 @@ use clearml_support::secret::Secret;
 use serde_json::{Value, json};
 
 use crate::canary::{assert_no_file_has, watched};
-use crate::common::{Bench, commit, git};
+use crate::common::Bench;
+use crate::fixtures::{commit, git};
 use crate::web::{Site, Web, basic};
 
 /// Characters that a shell, a URL or git's configuration would take for something else.

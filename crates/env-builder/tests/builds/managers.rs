@@ -4,7 +4,8 @@ use std::fs;
 
 use clearml_env_builder::{PackageManagerKind, PipBackend, Stage};
 
-use crate::common::{Bench, make_wheel};
+use crate::common::Bench;
+use crate::fixtures::make_wheel;
 use crate::packages::{index, script, uv};
 
 /// A wheel that needs others.

@@ -9,7 +9,8 @@ use clearml_support::secret::Secret;
 use serde_json::{Value, json};
 
 use crate::canary::{assert_no_file_has, watched};
-use crate::common::{Bench, has};
+use crate::common::Bench;
+use crate::fixtures::has;
 use crate::web::{Site, Web, basic};
 
 fn hg(root: &Path, args: &[&str]) -> String {

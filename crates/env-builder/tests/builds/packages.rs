@@ -7,7 +7,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::common::{Bench, Recorder, make_wheel};
+use crate::common::{Bench, Recorder};
+use crate::fixtures::{make_wheel, self_building};
 use clearml_env_builder::{PackageManagerKind, Stage};
 use clearml_support::lock::FileLock;
 use serde_json::{Value, json};
@@ -275,34 +276,6 @@ fn repository_files_count_only_without_a_list() {
             .len(),
         3
     );
-}
-
-/// A package that builds itself, so that neither a build tool nor an index is needed.
-pub(crate) fn self_building(name: &str) -> [(String, String); 2] {
-    let project = "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n";
-    let backend = format!(
-        r"
-import os, zipfile
-NAME, VERSION = '{name}', '0.1'
-MODULE = NAME.replace('-', '_')
-FILE, INFO = f'{{MODULE}}-{{VERSION}}-py3-none-any.whl', f'{{MODULE}}-{{VERSION}}.dist-info'
-def wheel(folder, extra, text):
-    with zipfile.ZipFile(os.path.join(folder, FILE), 'w') as z:
-        z.writestr(extra, text)
-        z.writestr(f'{{INFO}}/METADATA', f'Metadata-Version: 2.1\nName: {{NAME}}\nVersion: {{VERSION}}\n')
-        z.writestr(f'{{INFO}}/WHEEL', 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
-        z.writestr(f'{{INFO}}/RECORD', ''.join(f'{{n}},,\n' for n in z.namelist()))
-    return FILE
-def build_wheel(folder, config_settings=None, metadata_directory=None):
-    return wheel(folder, f'{{MODULE}}.py', 'print(__file__)\n')
-def build_editable(folder, config_settings=None, metadata_directory=None):
-    return wheel(folder, f'{{MODULE}}.pth', os.getcwd() + '\n')
-"
-    );
-    [
-        ("pyproject.toml".to_owned(), project.to_owned()),
-        ("backend.py".to_owned(), backend),
-    ]
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::path::Path;
 use clearml_env_builder::Stage;
 use serde_json::{Value, json};
 
-use crate::common::{Bench, commit, git};
+use crate::common::Bench;
+use crate::fixtures::{commit, git};
 
 const MAIN: &str = "print('committed')\n";
 

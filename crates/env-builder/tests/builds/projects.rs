@@ -9,7 +9,8 @@ use clearml_env_builder::{PackageManagerKind, Stage};
 use clearml_support::lock::FileLock;
 use serde_json::{Value, json};
 
-use crate::common::{Bench, Recorder, commit, git, make_wheel};
+use crate::common::{Bench, Recorder};
+use crate::fixtures::{commit, git, make_wheel};
 use crate::packages::{index, uv};
 
 /// A repository with two wheels in it and a project file that is not committed yet.

@@ -5,7 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::common::{Bench, Recorder, commit, git};
+use crate::common::{Bench, Recorder};
+use crate::fixtures::{commit, git};
 use clearml_env_builder::{Phase, Stage};
 use clearml_support::lock::FileLock;
 use serde_json::{Value, json};

@@ -1,70 +1,12 @@
 //! Repositories over ssh, with a real server.
 
-use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use serde_json::json;
 
-use crate::common::{Bench, has};
-
-const SSHD: &str = "/usr/sbin/sshd";
-
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// An sshd for the user of this test; `None` where it can't run.
-fn start(folder: &Path) -> Option<Server> {
-    fs::create_dir_all(folder).unwrap();
-    for name in ["host", "user"] {
-        let made = Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-            .arg(folder.join(name))
-            .status()
-            .unwrap();
-        assert!(made.success());
-    }
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let path = folder.display();
-    let config = format!(
-        "Port {port}\nListenAddress 127.0.0.1\nHostKey {path}/host\nAuthorizedKeysFile {path}/user.pub\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nPermitRootLogin yes\n"
-    );
-    fs::write(folder.join("config"), config).unwrap();
-    if rustix::process::geteuid().is_root() {
-        fs::create_dir_all("/run/sshd").unwrap();
-    }
-    let child = Command::new(SSHD)
-        .args(["-D", "-e", "-f"])
-        .arg(folder.join("config"))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut server = Server { child, port };
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        if server.child.try_wait().unwrap().is_some() || Instant::now() > deadline {
-            eprintln!("SKIPPED a_repository_over_ssh: sshd does not run here");
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Some(server)
-}
+use crate::common::Bench;
+use crate::fixtures::has;
+use crate::sshd::{SSHD, start};
 
 #[test]
 fn a_repository_over_ssh() {
@@ -72,15 +14,11 @@ fn a_repository_over_ssh() {
         return;
     }
     let mut bench = Bench::new();
-    let Some(server) = start(&bench.path("ssh")) else {
+    let Some(server) = start(&bench.path("ssh"), "a_repository_over_ssh") else {
         return;
     };
     let (repository, first) = bench.repository(&[("main.py", "print('by ssh')")]);
-    let ssh = format!(
-        "ssh -oBatchMode=yes -oStrictHostKeyChecking=no -oUserKnownHostsFile=/dev/null -oIdentitiesOnly=yes -i {}",
-        bench.path("ssh/user").display()
-    );
-    bench.env("GIT_SSH_COMMAND", ssh);
+    bench.env("GIT_SSH_COMMAND", &*server.command);
     let whoami = Command::new("id").arg("-un").output().unwrap();
     let user = String::from_utf8(whoami.stdout).unwrap().trim().to_owned();
     let path = repository.display();

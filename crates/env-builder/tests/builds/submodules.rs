@@ -6,7 +6,8 @@ use std::process::Command;
 use clearml_env_builder::{Lfs, Stage};
 use serde_json::{Value, json};
 
-use crate::common::{Bench, commit, example, git, has};
+use crate::common::{Bench, example};
+use crate::fixtures::{commit, git, has};
 use crate::web::{Site, Web};
 
 fn script(url: &str, version: &str) -> Value {

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use clearml_env_builder::{BuildError, Stage};
 use serde_json::json;
 
-use crate::common::{Bench, make_module_wheel, run};
+use crate::common::{Bench, run};
+use crate::fixtures::make_module_wheel;
 
 #[test]
 fn a_notebook_is_converted_by_what_its_environment_has() {

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::{bench, build_in, entries, ready, task};
-use crate::common::{Bench, has, run};
+use crate::common::{Bench, run};
+use crate::fixtures::has;
 
 #[test]
 fn no_more_are_kept_than_configured_and_none_without_a_folder() {

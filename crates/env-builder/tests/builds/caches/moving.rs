@@ -12,12 +12,12 @@ fn what_may_be_another_package_tomorrow_is_installed_each_time() {
     let bench = bench(&["alpha"]);
     let origin = bench.path("origin/pkg");
     let write = |version: &str| {
-        let [project, backend] = crate::packages::self_building("moving-pkg");
+        let [project, backend] = crate::fixtures::self_building("moving-pkg");
         let backend = (backend.0, backend.1.replace("'0.1'", &format!("'{version}'")));
         let files: Vec<(&str, &str)> = [&project, &backend]
             .map(|(name, text)| (&**name, &**text))
             .to_vec();
-        crate::common::commit(&origin, &files)
+        crate::fixtures::commit(&origin, &files)
     };
     bench.module("pkg", &[]);
     let first_commit = write("1");
@@ -56,7 +56,7 @@ fn what_may_be_another_package_tomorrow_is_installed_each_time() {
 #[test]
 fn packages_of_the_working_copy_are_those_of_the_task() {
     let bench = bench(&["alpha"]);
-    let [project, backend] = crate::packages::self_building("local-pkg");
+    let [project, backend] = crate::fixtures::self_building("local-pkg");
     let (repository, commit) = bench.repository(&[
         (&format!("pkg/{}", project.0), &project.1),
         (&format!("pkg/{}", backend.0), &backend.1),
@@ -81,7 +81,7 @@ fn packages_of_the_working_copy_are_those_of_the_task() {
         run(&first, &bench.settings),
         format!("1 {}\n", file("first").display())
     );
-    let commit = crate::common::commit(&repository, &[("pkg/local_pkg.py", "VALUE = 2\n")]);
+    let commit = crate::fixtures::commit(&repository, &[("pkg/local_pkg.py", "VALUE = 2\n")]);
     let (second, host) = build_in(&bench, task(&commit), "second");
     assert_eq!(ready(&host), "cache hit, 2 packages", "{}", host.console());
     assert_eq!(
