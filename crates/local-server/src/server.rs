@@ -191,10 +191,11 @@ impl Server {
         });
         let files = FilesState::open(files_root.clone(), max_upload_bytes, Arc::clone(&shared))
             .map_err(file_error("prepare the folder for files", &files_root))?;
-        let web = Web::new(Arc::clone(&shared), tls.is_some());
+        let files = Arc::new(files);
+        let web = Web::new(Arc::clone(&files), ports.addresses.clone(), tls.is_some());
         let (stop, stopped) = watch::channel(false);
         let addresses = ports.addresses.clone();
-        let services = spawn_services(ports, &shared, Arc::new(files), web, &stopped);
+        let services = spawn_services(ports, &shared, files, web, &stopped);
         Ok(Self {
             addresses,
             access_key,

@@ -12,6 +12,7 @@ mod editing;
 mod endpoints;
 mod endpoints_data;
 mod endpoints_queues;
+mod endpoints_rare;
 mod endpoints_system;
 mod endpoints_tasks;
 mod events;
@@ -101,6 +102,7 @@ pub fn cases() -> Vec<Case> {
         endpoints_tasks::CONTRACTS,
         endpoints_queues::CONTRACTS,
         endpoints_data::CONTRACTS,
+        endpoints_rare::CONTRACTS,
     ];
     let endpoints = contracts.into_iter().flatten().map(|contract| Case {
         id: contract.endpoint,

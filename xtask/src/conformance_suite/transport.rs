@@ -266,6 +266,24 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     case(
+        "root",
+        "what only the root user may do is forbidden for others, also for administrators",
+        |scene| {
+            for endpoint in [
+                "server.config",
+                "server.endpoints",
+                "server.get_stats",
+                "auth.validate_token",
+                "auth.get_token_for_user",
+                "users.create",
+                "users.delete",
+            ] {
+                scene.refused(endpoint, json!({}), (403, 20))?;
+            }
+            Ok(())
+        },
+    ),
+    case(
         "body.array",
         "a body that is a list is refused without harm",
         |scene| {

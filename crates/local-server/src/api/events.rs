@@ -181,7 +181,7 @@ fn scalars_raw(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
 
 fn scalar_names(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
     let (owner, _) = required_owner(call, tx)?;
-    Ok(json!({"metrics": curves::names(tx, &owner)?}))
+    Ok(json!({"metrics": curves::names(tx, &owner, Kind::Scalar)?}))
 }
 
 fn task_metrics(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {

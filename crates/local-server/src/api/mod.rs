@@ -5,6 +5,7 @@ pub(crate) mod batch;
 pub(crate) mod call;
 pub(crate) mod events;
 mod events_log;
+mod events_more;
 mod events_samples;
 pub(crate) mod fault;
 pub(crate) mod models;
@@ -20,6 +21,7 @@ mod system;
 pub(crate) mod tasks;
 pub(crate) mod update;
 mod users;
+mod visibility;
 mod workers;
 mod workers_statistics;
 
@@ -102,6 +104,7 @@ impl Registry {
             auth::endpoints(),
             events::endpoints(),
             events_log::endpoints(),
+            events_more::endpoints(),
             events_samples::endpoints(),
             models::endpoints(),
             models_many::endpoints(),
@@ -114,6 +117,7 @@ impl Registry {
             system::endpoints(),
             tasks::endpoints(),
             users::endpoints(),
+            visibility::endpoints(),
             workers::endpoints(),
             workers_statistics::endpoints(),
         ];

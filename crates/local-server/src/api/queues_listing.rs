@@ -115,7 +115,12 @@ fn get_queue_metrics(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFaul
 fn series(name: &str, rows: &[(i64, f64, f64)]) -> Value {
     let dates: Vec<i64> = rows.iter().map(|(begin, ..)| begin / 1000).collect();
     let waiting: Vec<f64> = rows.iter().map(|(_, waiting, _)| *waiting).collect();
-    let lengths: Vec<f64> = rows.iter().map(|(.., length)| *length).collect();
+    // The SDK takes whole numbers only.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a length is far below 2^63; a float saturates"
+    )]
+    let lengths: Vec<i64> = rows.iter().map(|(.., length)| length.round() as i64).collect();
     json!({"queue": name, "dates": dates, "avg_waiting_times": waiting, "queue_lengths": lengths})
 }
 

@@ -156,13 +156,17 @@ pub(crate) fn single_values(
     Ok(values)
 }
 
-/// Names of the scalars that exist, as `{metric: [variant]}`.
-pub(crate) fn names(connection: &Connection, owner: &str) -> Result<Map<String, Value>, ApiFault> {
+/// Metrics and variants that have events of a type, as `{metric: [variant]}`.
+pub(crate) fn names(
+    connection: &Connection,
+    owner: &str,
+    kind: Kind,
+) -> Result<Map<String, Value>, ApiFault> {
     let sql = "SELECT DISTINCT metric, variant FROM events_metric WHERE task = ?1 AND type = ?2
         ORDER BY metric, variant";
     let mut names = Map::new();
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params![owner, Kind::Scalar.as_str()])?;
+    let mut rows = statement.query(params![owner, kind.as_str()])?;
     while let Some(row) = rows.next()? {
         let slot = names.entry(row.get::<_, String>(0)?).or_insert_with(|| json!([]));
         if let Value::Array(variants) = slot {

@@ -17,7 +17,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::auth::Credential;
@@ -100,6 +101,13 @@ pub(crate) async fn handle(state: Arc<FilesState>, path: String, request: Reques
         )
             .into_response(),
     }
+}
+
+/// A file for somebody whose right to it has been checked already, never shown in place.
+pub(crate) async fn attachment(state: &FilesState, path: &str, request: &Parts) -> Response {
+    let mut request = request.clone();
+    request.uri = Uri::from_static("/?download");
+    download::answer(state, path, request).await
 }
 
 /// The file that a percent-encoded path names, unless no file can have that name.

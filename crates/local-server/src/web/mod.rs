@@ -13,6 +13,7 @@ mod chart;
 mod console;
 mod layout;
 mod overview;
+mod produced;
 mod task;
 mod task_list;
 mod visitors;
@@ -21,12 +22,15 @@ use std::sync::Arc;
 
 use axum::body::{self, Body};
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use maud::Markup;
 use serde_json::{Map, Value};
 
+use crate::addresses::Addresses;
 use crate::api::{ApiFault, Call};
+use crate::files::FilesState;
 use crate::http::dispatch::refuse_host;
 use crate::server::{API_VERSION, Shared};
 use visitors::{Visitor, Visitors};
@@ -65,6 +69,8 @@ const PROTECTION: [(HeaderName, &str); 7] = [
 /// What the page needs: the server, and who is signed in.
 pub(crate) struct Web {
     server: Arc<Shared>,
+    files: Arc<FilesState>,
+    addresses: Addresses,
     visitors: Visitors,
 }
 
@@ -73,9 +79,11 @@ type Form = Map<String, Value>;
 
 impl Web {
     /// `secure` says that the port speaks https.
-    pub(crate) fn new(server: Arc<Shared>, secure: bool) -> Self {
+    pub(crate) fn new(files: Arc<FilesState>, addresses: Addresses, secure: bool) -> Self {
         Self {
-            server,
+            server: Arc::clone(&files.server),
+            files,
+            addresses,
             visitors: Visitors::new(secure),
         }
     }
@@ -126,23 +134,21 @@ async fn answer(web: &Web, request: Request) -> Response {
         _ => {}
     }
     let visitor = web.visitors.recognise(request.headers());
-    let method = request.method().clone();
-    let uri = request.uri().clone();
-    let result = if method == Method::POST {
+    let result = if request.method() == Method::POST {
         post(web, &visitor, request).await
-    } else if !matches!(method, Method::GET | Method::HEAD) {
+    } else if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return (
             StatusCode::METHOD_NOT_ALLOWED,
             "this page is read with GET and changed with POST\n",
         )
             .into_response();
     } else if visitor.signed_in {
-        get(web, &visitor, &uri).await
+        get(web, &visitor, &request.into_parts().0).await
     } else {
         Ok(sign_in_form(
             web,
             &visitor,
-            uri.path(),
+            request.uri().path(),
             StatusCode::UNAUTHORIZED,
             None,
         ))
@@ -150,9 +156,9 @@ async fn answer(web: &Web, request: Request) -> Response {
     result.unwrap_or_else(|fault| layout::failure(web.page_of(&visitor), &fault))
 }
 
-async fn get(web: &Web, visitor: &Visitor, uri: &Uri) -> Result<Response, ApiFault> {
-    let query = query(uri);
-    let segments: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
+async fn get(web: &Web, visitor: &Visitor, request: &Parts) -> Result<Response, ApiFault> {
+    let query = read_pairs(request.uri.query().unwrap_or_default().as_bytes());
+    let segments: Vec<&str> = request.uri.path().trim_matches('/').split('/').collect();
     match segments.as_slice() {
         [""] => overview::page(web, visitor).await,
         ["tasks"] => task_list::page(web, visitor, &query).await,
@@ -160,6 +166,10 @@ async fn get(web: &Web, visitor: &Visitor, uri: &Uri) -> Result<Response, ApiFau
         ["tasks", id, "live"] => task::live(web, visitor, id).await,
         ["tasks", id, "console"] => console::news(web, id, &query).await,
         ["tasks", id, "console.txt"] => console::whole(web, id).await,
+        ["tasks", id, "artifact"] => produced::artifact(web, id, &query, request).await,
+        ["tasks", id, "model"] => produced::model(web, id, &query, request).await,
+        ["tasks", id, "sample"] => produced::sample(web, id, &query, request).await,
+        ["tasks", id, "plot"] => produced::plot(web, id, &query).await,
         // The addresses that the official SDK prints.
         ["projects", _, "experiments" | "tasks", id, ..] => Ok(redirect(&task::path(id))),
         _ => Err(ApiFault::new(404, 0, "There is no such page")),
@@ -265,10 +275,6 @@ fn redirect(path: &str) -> Response {
     *response.status_mut() = StatusCode::SEE_OTHER;
     response.headers_mut().insert(header::LOCATION, location);
     response
-}
-
-fn query(uri: &Uri) -> Form {
-    read_pairs(uri.query().unwrap_or_default().as_bytes())
 }
 
 /// Names and texts of a form; the first of several values counts.

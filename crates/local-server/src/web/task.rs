@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::layout::{Refresh, badge, duration, field, moment, page as frame, task_link};
 use super::visitors::Visitor;
-use super::{Web, actions, chart, console, html as reply};
+use super::{Web, actions, chart, console, html as reply, produced};
 use crate::api::ApiFault;
 
 /// Points of a curve.
@@ -17,7 +17,7 @@ const SAMPLES: usize = 400;
 const MAX_TEXT: usize = 100_000;
 
 /// What changes while a task runs.
-const LIVE_FIELDS: [&str; 15] = [
+const LIVE_FIELDS: [&str; 16] = [
     "id",
     "name",
     "type",
@@ -33,6 +33,7 @@ const LIVE_FIELDS: [&str; 15] = [
     "active_duration",
     "last_update",
     "last_iteration",
+    "execution.artifacts",
 ];
 /// What it was asked to do.
 const FIXED_FIELDS: [&str; 4] = ["script", "container", "hyperparams", "configuration"];
@@ -117,6 +118,7 @@ async fn live_parts(web: &Web, visitor: &Visitor, task: &Value) -> Result<Markup
             (actions::buttons(task, &status, &queues["queues"], &web.visitors.form_token(visitor)))
         }
         div #scalars data-live { (chart::section(&curves)) }
+        div #produced data-live { (produced::sections(web, &path(id), task).await?) }
     })
 }
 

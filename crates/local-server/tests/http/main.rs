@@ -13,6 +13,7 @@ mod files;
 mod lifecycle;
 mod models;
 mod queues;
+mod rare;
 mod raw;
 mod reading;
 mod sdk;

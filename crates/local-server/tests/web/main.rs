@@ -6,4 +6,5 @@
 )]
 
 mod page;
+mod produced;
 mod tls;

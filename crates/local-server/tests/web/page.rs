@@ -5,21 +5,21 @@ use reqwest::header::{CONTENT_TYPE, COOKIE, HOST, LOCATION, ORIGIN, SET_COOKIE};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
-struct Page {
-    server: Server,
-    client: Client,
-    url: String,
+pub(crate) struct Page {
+    pub(crate) server: Server,
+    pub(crate) client: Client,
+    pub(crate) url: String,
     _folder: tempfile::TempDir,
 }
 
 /// What a browser keeps: the cookie, and the token of the form on its page.
-struct Browser {
-    cookie: String,
+pub(crate) struct Browser {
+    pub(crate) cookie: String,
     token: String,
 }
 
 impl Page {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut options = ServerOptions::new(folder.path().join("data"));
         options.web_port = Some(0);
@@ -33,7 +33,7 @@ impl Page {
         }
     }
 
-    async fn get(&self, browser: &Browser, path: &str) -> (StatusCode, String) {
+    pub(crate) async fn get(&self, browser: &Browser, path: &str) -> (StatusCode, String) {
         let request = self.client.get(format!("{}{path}", self.url));
         let reply = request.header(COOKIE, &browser.cookie).send().await.unwrap();
         (reply.status(), reply.text().await.unwrap())
@@ -56,7 +56,7 @@ impl Page {
     }
 
     /// The form that a stranger gets.
-    async fn stranger(&self) -> Browser {
+    pub(crate) async fn stranger(&self) -> Browser {
         let reply = self.client.get(&self.url).send().await.unwrap();
         assert_eq!(reply.status(), StatusCode::UNAUTHORIZED);
         let cookie = cookie(&reply);
@@ -64,7 +64,7 @@ impl Page {
         Browser { cookie, token }
     }
 
-    async fn sign_in(&self) -> Browser {
+    pub(crate) async fn sign_in(&self) -> Browser {
         let stranger = self.stranger().await;
         let reply = self.post(&stranger, "/sign-in", &self.keys()).await;
         assert_eq!(reply.status(), StatusCode::SEE_OTHER);
@@ -85,7 +85,7 @@ impl Page {
         ]
     }
 
-    async fn api(&self, endpoint: &str, body: Value) -> Value {
+    pub(crate) async fn api(&self, endpoint: &str, body: Value) -> Value {
         let request = self
             .client
             .post(format!("{}/{endpoint}", self.server.api_url()))
@@ -96,7 +96,7 @@ impl Page {
         reply["data"].take()
     }
 
-    async fn new_task(&self, name: &str) -> String {
+    pub(crate) async fn new_task(&self, name: &str) -> String {
         let created = self
             .api("tasks.create", json!({"name": name, "type": "training"}))
             .await;

@@ -1,5 +1,5 @@
 //! `reports.*`: texts about tasks, stored as tasks of type `report` in a hidden project beside the others; and
-//! `pipelines.start_pipeline`, which is a clone that is enqueued.
+//! the runs of pipelines, which are tasks as well: a new run is a clone that is enqueued.
 
 use rusqlite::Transaction;
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use super::{
     copy, fields, finish, finish_transition, fresh, id, object_mut, queueing, read, set_status, status,
 };
 use crate::api::update::{Changes, has_tag, tags, text};
-use crate::api::{ApiFault, Call, Endpoint, projects};
+use crate::api::{ApiFault, Call, Endpoint, batch, projects};
 use crate::store::{self, tasks};
 use crate::time;
 
@@ -32,6 +32,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         }),
         Endpoint::read("reports.get_all_ex", (2, 23), get_all_ex),
         Endpoint::write("pipelines.start_pipeline", (2, 17), start_pipeline),
+        Endpoint::write("pipelines.delete_runs", (2, 30), delete_runs),
     ]
 }
 
@@ -187,4 +188,33 @@ fn start_pipeline(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> 
         started["queue_watched"] = watched.clone();
     }
     Ok(started)
+}
+
+/// Deletes runs of a pipeline with what they have made. A project keeps its last run, because a pipeline is nothing
+/// but its runs.
+fn delete_runs(call: &Call, tx: &Transaction<'_>) -> Result<Value, ApiFault> {
+    let project = call.required_str("project")?;
+    let ids = call.required_strings("ids")?;
+    let sql = "SELECT id FROM tasks WHERE project = ?1 AND type = 'controller'
+        AND EXISTS (SELECT 1 FROM json_each(doc, '$.system_tags') WHERE value = 'pipeline')";
+    let runs = tx
+        .prepare_cached(sql)?
+        .query_map([project], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<String>>>()?;
+    if let Some(foreign) = ids.iter().find(|id| !runs.contains(id)) {
+        return Err(ApiFault::invalid_task_id(foreign));
+    }
+    if runs.iter().all(|run| ids.contains(run)) {
+        let msg = "Validation error (the last run of a pipeline stays; delete its project instead)";
+        return Err(ApiFault::new(400, 12, msg));
+    }
+    batch::run(call, tx, "ids", |call, tx, id| {
+        let mut data = call.data.clone();
+        data.insert("task".to_owned(), json!(id));
+        data.insert("force".to_owned(), json!(true));
+        match delete(&call.with_data(data), tx)? {
+            Value::Object(reply) => Ok(reply),
+            _ => Ok(Map::new()),
+        }
+    })
 }
