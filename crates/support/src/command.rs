@@ -13,7 +13,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::redact::Redactor;
 use running::{Running, pump};
@@ -27,7 +27,12 @@ const ERROR_LINES: usize = 20;
 
 /// Asks running commands to stop. Clones are the same token.
 #[derive(Debug, Clone, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
+pub struct CancelToken {
+    flag: Arc<AtomicBool>,
+    /// Cancelling this one cancels that of the token, but not the other way round.
+    parent: Option<Arc<CancelToken>>,
+    deadline: Option<Instant>,
+}
 
 impl CancelToken {
     /// A token that is not cancelled.
@@ -36,15 +41,28 @@ impl CancelToken {
         Self::default()
     }
 
-    /// Stops everything that holds this token.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Release);
+    /// A token that is cancelled with this one, on its own, or at a point of time.
+    #[must_use]
+    pub fn child(&self, deadline: Option<Instant>) -> Self {
+        Self {
+            flag: Arc::default(),
+            parent: Some(Arc::new(self.clone())),
+            deadline,
+        }
     }
 
-    /// Whether [`CancelToken::cancel`] was called.
+    /// Stops everything that holds this token or a child of it.
+    pub fn cancel(&self) {
+        self.flag.store(true, Ordering::Release);
+    }
+
+    /// Whether [`CancelToken::cancel`] was called, here or at the token that this is a child of, or the time
+    /// is over.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.flag.load(Ordering::Acquire)
+            || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+            || self.parent.as_ref().is_some_and(|parent| parent.is_cancelled())
     }
 }
 
@@ -444,6 +462,19 @@ mod tests {
         let pid: i32 = std::fs::read_to_string(pid_file).unwrap().parse().unwrap();
         let gone = ProcessIdentity::of(pid).unwrap().is_none_or(|p| !p.is_alive());
         assert!(gone, "grandchild {pid} is still running");
+    }
+
+    #[test]
+    fn a_child_ends_with_its_parent_on_its_own_or_in_time() {
+        let parent = CancelToken::new();
+        let (child, late) = (parent.child(None), parent.child(Some(Instant::now())));
+        assert!(!child.is_cancelled() && late.is_cancelled() && !parent.is_cancelled());
+        let grandchild = child.child(None);
+        child.cancel();
+        assert!(grandchild.is_cancelled() && !parent.is_cancelled());
+        let other = parent.child(None);
+        parent.cancel();
+        assert!(other.is_cancelled());
     }
 
     #[test]
