@@ -234,6 +234,15 @@ impl Reader<'_> {
         }
     }
 
+    /// Whether the value is the packaged one, whoever has written it.
+    pub(crate) fn has_default(&self, key: &str) -> bool {
+        let default = keys::declaration(key).map(|declaration| declaration.default);
+        let Some(DefaultValue::Packaged(text)) = default else {
+            return false;
+        };
+        serde_json::from_str(text).ok() == self.value(key)
+    }
+
     /// The value as it is.
     pub(crate) fn raw(&self, key: &str) -> Option<Value> {
         self.value(key)

@@ -46,8 +46,15 @@ pub struct EnvSettings {
     pub docker_use_activated_venv: bool,
     /// `-O` level of the interpreter (`execute --optimization`): 0, 1 or 2.
     pub optimization: u8,
+    /// `agent.parallel_setup`: code is fetched while the environment is made.
+    pub parallel_setup: bool,
+    /// `agent.env_build_timeout_sec`: the longest that a build may take.
+    pub time_limit: Option<Duration>,
     /// `agent.custom_build_script`: a program that prepares the environment instead of the builder.
     pub custom_build_script: Option<String>,
+    /// `agent.standalone_mode`: nothing is fetched or installed, and what earlier builds have left in this folder
+    /// is used.
+    pub standalone: Option<PathBuf>,
     /// Git.
     pub git: GitSettings,
     /// Mercurial.
@@ -97,6 +104,17 @@ impl From<&str> for Lfs {
     }
 }
 
+/// How submodules are brought along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Submodules {
+    /// Those of the wanted commit, with the protocol and login of their hosts; one that is missing is an error.
+    #[default]
+    Full,
+    /// Those that `git clone --recursive` brings, by their own addresses; later ones that are missing do not
+    /// matter.
+    Legacy,
+}
+
 /// How git repositories are reached.
 #[derive(Debug, Clone)]
 pub struct GitSettings {
@@ -126,11 +144,15 @@ pub struct GitSettings {
     pub force_ssh_user: Option<String>,
     /// `agent.force_git_ssh_port`.
     pub force_ssh_port: Option<u16>,
+    /// `agent.force_git_ssh_protocol_strict`: what is forced to ssh stays ssh also for `host:path` with a login.
+    pub force_ssh_strict: bool,
     /// `agent.translate_ssh`: use https for ssh addresses when user and password are known.
     pub translate_ssh: bool,
+    /// `agent.translate_ssh_keep_port`: the https address keeps the port of ssh.
+    pub keep_ssh_port: bool,
     /// `agent.translate_ssl_replacement_scheme`.
     pub replacement_scheme: String,
-    /// `agent.git_fetch_args`. What they say about submodules is passed over.
+    /// `agent.git_fetch_args`. What they say about submodules counts only for [`Submodules::Legacy`].
     pub fetch_args: Vec<String>,
     /// `agent.git_clone_args`, for example `--filter=blob:none`.
     pub clone_args: Vec<String>,
@@ -138,6 +160,8 @@ pub struct GitSettings {
     pub retries: u32,
     /// `agent.git_ignore_submodule_errors`.
     pub ignore_submodule_errors: bool,
+    /// `agent.git_submodules`.
+    pub submodules: Submodules,
     /// `agent.git_lfs`.
     pub lfs: Lfs,
     /// `agent.git_apply_skip_binary`: leave out changes of binary files whose content the task lacks.
@@ -159,12 +183,15 @@ impl Default for GitSettings {
             force_ssh_protocol: false,
             force_ssh_user: None,
             force_ssh_port: None,
+            force_ssh_strict: false,
             translate_ssh: true,
+            keep_ssh_port: false,
             replacement_scheme: "https".to_owned(),
             fetch_args: ["--all", "--tags"].map(String::from).to_vec(),
             clone_args: Vec::new(),
             retries: 2,
             ignore_submodule_errors: false,
+            submodules: Submodules::Full,
             lfs: Lfs::Auto,
             apply_skip_binary: false,
         }
@@ -197,6 +224,8 @@ pub struct VcsCacheSettings {
     pub always_fetch: bool,
     /// `agent.vcs_cache.clone_on_pull_fail`: clone anew when fetching fails.
     pub clone_on_pull_fail: bool,
+    /// `agent.vcs_cache.copy_mode: copy`: working copies get objects of their own instead of hard links.
+    pub copy_objects: bool,
     /// `agent.vcs_cache.max_entries`: most clones that are kept; 0 for any number.
     pub max_entries: u64,
     /// `agent.vcs_cache.max_size_gb`, in bytes: most that all clones together take; 0 for any size.
@@ -210,6 +239,7 @@ impl Default for VcsCacheSettings {
             path: PathBuf::from("/var/tmp/clearml-vcs-cache"),
             always_fetch: false,
             clone_on_pull_fail: false,
+            copy_objects: false,
             max_entries: 200,
             max_bytes: 100 << 30,
         }
@@ -350,6 +380,8 @@ pub struct PackageManagerSettings {
     pub uv_sync_locked_if_lock_file: bool,
     /// `uv_sync_extra_args`.
     pub uv_sync_extra_args: Vec<String>,
+    /// `agent.bootstrap.uv_python_meta_file`: where uv finds interpreters to download, a path or address.
+    pub uv_python_meta_file: Option<String>,
     /// `uv_run_extra_args`: with any, `uv run` starts the task.
     pub uv_run_extra_args: Vec<String>,
     /// `uv_files_from_repo_working_dir`: the project is in the working folder of the task.
@@ -406,6 +438,7 @@ impl Default for PackageManagerSettings {
             uv_unsafe_best_match: false,
             uv_sync_locked_if_lock_file: true,
             uv_sync_extra_args: Vec::new(),
+            uv_python_meta_file: None,
             uv_run_extra_args: Vec::new(),
             uv_files_from_repo_working_dir: false,
             poetry_version: None,

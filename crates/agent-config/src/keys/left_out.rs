@@ -1,5 +1,6 @@
 //! Keys of two features that this agent does not have: metering of language models and the bootstrap package. They
-//! are checked like all others, so that a file can go back and forth between agents, and then ignored.
+//! are checked like all others, so that a file can go back and forth between agents, and then ignored. Only the list
+//! of Python downloads has a use without the package.
 
 use super::keys;
 
@@ -14,7 +15,7 @@ keys! { BOOTSTRAP:
     "agent.bootstrap.always_use_static_git", Flag, Packaged("false"), "Use the git of the package.", .no_bootstrap();
     "agent.bootstrap.always_install_ca_cert", Flag, Packaged("true"), "Install certificate authorities in the container.", .no_bootstrap();
     "agent.bootstrap.map_external_ssl_cert", Path, Unset, "Certificate file to bring into the container.", .no_bootstrap();
-    "agent.bootstrap.uv_python_meta_file", Text, Unset, "List of Python downloads for uv, a path or URL.", .no_bootstrap();
+    "agent.bootstrap.uv_python_meta_file", Text, Unset, "List of Python downloads for uv, a path or URL.";
     "agent.bootstrap.uv_def_python_ver", Text, Unset, "Python version for tasks that name none.", .no_bootstrap();
     "agent.bootstrap.auto_update_uv_bin", Text, Unset, "Update uv first.", .no_bootstrap();
     "agent.bootstrap.auto_update_uv_url_gh", Text, Unset, "Where uv is updated from.", .no_bootstrap();

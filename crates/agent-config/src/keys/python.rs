@@ -25,6 +25,8 @@ keys! { KEYS:
         "Hours that an environment counts whose requirements lack exact versions; 0 for ever.";
     "agent.pip_download_cache.enabled", Flag, Packaged("true"), "Keep downloaded packages.";
     "agent.pip_download_cache.path", Path, Packaged(r#""~/.clearml/pip-download-cache""#), "Folder of the kept packages.";
+    "agent.parallel_setup", Flag, Internal("true"), "Fetch the code while the environment is made.";
+    "agent.env_build_timeout_sec", Number(0.0), Internal("0"), "Seconds that preparing a task may take; 0 for any time.";
     "agent.venv_update.enabled", Flag, Internal("false"), "Nothing; the tool that it switched on is gone.",
         .ignored("no version of the agent reads it any more");
 }
@@ -37,6 +39,8 @@ keys! { PACKAGE_MANAGER:
     "agent.package_manager.pip_version", List,
         Packaged(r#"["<20.2 ; python_version < '3.10'", "<22.3 ; python_version >= '3.10' and python_version <= '3.11'", ">=23,<26 ; python_version >= '3.12'"]"#),
         "Versions of pip, with conditions; empty takes the latest.";
+    "agent.package_manager.pip_version_policy", Choice(&["packaged", "modern"]), Internal(r#""packaged""#),
+        "With modern, >=23 takes the place of the packaged list of agent.package_manager.pip_version.";
     "agent.package_manager.poetry_version", Text, Unset, "Version of Poetry; empty takes the latest, unset the one that is there.";
     "agent.package_manager.poetry_install_extra_args", List, Unset, "More arguments of poetry install.";
     "agent.package_manager.poetry_strict", Flag, Internal("false"),
@@ -65,6 +69,8 @@ keys! { PACKAGE_MANAGER:
     "agent.package_manager.pytorch_resolve", Choice(&["pip", "direct", "none"]), Internal(r#""pip""#),
         "How builds of PyTorch for the CUDA version are found: through pip, by looking at the pages, or not at all.",
         .variables(&["CLEARML_AGENT_PACKAGE_PYTORCH_RESOLVE"]).lenient(r#""pip""#);
+    "agent.package_manager.pytorch_resolve_legacy", Flag, Internal("false"),
+        "Look for the index of PyTorch by asking for one after the other, and fail where none is found.";
     "agent.package_manager.torch_nightly", Flag, Packaged("false"), "Take nightly builds of PyTorch.";
     "agent.package_manager.extra_index_url_template", Text, Internal(r#""https://download.pytorch.org/whl/cu{}/""#),
         "Index of PyTorch builds; {} is the CUDA version.";

@@ -4,6 +4,9 @@ use std::fmt;
 
 use crate::effective::Reader;
 
+/// What `pip_version_policy: modern` stands for.
+const MODERN_PIP: &str = ">=23";
+
 /// Which program installs packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PackageManager {
@@ -91,6 +94,8 @@ pub struct PackageManagerSettings {
 pub struct TorchSettings {
     /// `pip`, `direct` or `none`.
     pub pytorch_resolve: String,
+    /// Ask for one index after the other, and fail without one.
+    pub pytorch_resolve_legacy: bool,
     /// Take nightly builds.
     pub torch_nightly: bool,
     /// Versions of CUDA with an index; empty for the built-in list.
@@ -116,6 +121,7 @@ impl TorchSettings {
         let versions = reader.list(&key("pytorch_index_versions"));
         Self {
             pytorch_resolve: reader.choice(&key("pytorch_resolve")).to_owned(),
+            pytorch_resolve_legacy: reader.flag(&key("pytorch_resolve_legacy")),
             torch_nightly: reader.flag(&key("torch_nightly")),
             pytorch_index_versions: versions
                 .iter()
@@ -149,7 +155,10 @@ impl PackageManagerSettings {
                 "uv" => PackageManager::Uv,
                 _ => PackageManager::Pip,
             },
-            pip_version: list("pip_version"),
+            pip_version: match reader.choice(&key("pip_version_policy")) {
+                "modern" if reader.has_default(&key("pip_version")) => vec![MODERN_PIP.to_owned()],
+                _ => list("pip_version"),
+            },
             pip_backend: reader.choice(&key("pip_backend")).to_owned(),
             poetry_version: reader
                 .value(&key("poetry_version"))

@@ -55,6 +55,46 @@ pub(crate) fn import(context: &Context<'_>, root: &Path, diff: &str) -> Result<O
     Ok(command.output()?)
 }
 
+/// An address without its login, and a piece of configuration with what reaches it.
+pub(crate) fn access(context: &Context<'_>, address: &str) -> Result<(String, SecretFile), GitError> {
+    let settings = &context.settings.hg;
+    let git = GitSettings {
+        user: settings.user.clone(),
+        pass: settings.pass.clone(),
+        host: settings.host.clone(),
+        extra_credentials: settings.extra_credentials.clone(),
+        ..GitSettings::default()
+    };
+    let (address, login) = split_login(address, &git);
+    let mut config = format!("[ui]\nssh = {SSH}\n");
+    if let (Some((user, pass)), Some(parts)) = (login, Parts::parse(&address)) {
+        let lines = |text: &str| text.contains(['\n', '\r']);
+        if lines(&user) || lines(pass.expose()) {
+            return Err(GitError::Refused("its login contains a line end"));
+        }
+        context.redactor.add(&pass);
+        if pass.is_empty() {
+            context.redactor.add(&Secret::new(user.clone()));
+        }
+        let port = parts.port.map_or(String::new(), |port| format!(":{port}"));
+        config.push_str(&format!(
+            "[auth]\ntask.prefix = {}://{}{port}/\ntask.username = {user}\ntask.password = {}\n",
+            parts.scheme,
+            parts.host,
+            pass.expose()
+        ));
+    }
+    Ok((address, SecretFile::new(config.as_bytes())?))
+}
+
+/// Lets hg, also as a child of the command, read the configuration before the user's own.
+pub(crate) fn with_config(context: &Context<'_>, command: Command, config: &SecretFile) -> Command {
+    let home = context.var("HOME").unwrap_or("/");
+    let usual = format!("/etc/mercurial/hgrc:/etc/mercurial/hgrc.d:{home}/.hgrc:{home}/.config/hg/hgrc");
+    let users = context.var("HGRCPATH").unwrap_or(&usual);
+    command.env("HGRCPATH", format!("{}:{users}", config.path().display()))
+}
+
 struct Hg<'a> {
     context: &'a Context<'a>,
     program: PathBuf,
@@ -68,49 +108,18 @@ impl<'a> Hg<'a> {
             return Err(GitError::Refused(reason));
         }
         let program = context.find_program("hg").ok_or(GitError::NoMercurial)?;
-        let settings = &context.settings.hg;
-        let git = GitSettings {
-            user: settings.user.clone(),
-            pass: settings.pass.clone(),
-            host: settings.host.clone(),
-            extra_credentials: settings.extra_credentials.clone(),
-            ..GitSettings::default()
-        };
-        let (address, login) = split_login(address, &git);
-        let mut config = format!("[ui]\nssh = {SSH}\n");
-        if let (Some((user, pass)), Some(parts)) = (login, Parts::parse(&address)) {
-            let lines = |text: &str| text.contains(['\n', '\r']);
-            if lines(&user) || lines(pass.expose()) {
-                return Err(GitError::Refused("its login contains a line end"));
-            }
-            context.redactor.add(&pass);
-            if pass.is_empty() {
-                context.redactor.add(&Secret::new(user.clone()));
-            }
-            let port = parts.port.map_or(String::new(), |port| format!(":{port}"));
-            config.push_str(&format!(
-                "[auth]\ntask.prefix = {}://{}{port}/\ntask.username = {user}\ntask.password = {}\n",
-                parts.scheme,
-                parts.host,
-                pass.expose()
-            ));
-        }
+        let (address, config) = access(context, address)?;
         Ok(Self {
             context,
             program,
             address,
-            config: SecretFile::new(config.as_bytes())?,
+            config,
         })
     }
 
     fn command(&self, folder: &Path) -> Command {
-        let home = self.context.var("HOME").unwrap_or("/");
-        let usual = format!("/etc/mercurial/hgrc:/etc/mercurial/hgrc.d:{home}/.hgrc:{home}/.config/hg/hgrc");
-        let users = self.context.var("HGRCPATH").unwrap_or(&usual);
-        self.context
-            .command(&self.program)
+        with_config(self.context, self.context.command(&self.program), &self.config)
             .cwd(folder)
-            .env("HGRCPATH", format!("{}:{users}", self.config.path().display()))
             .env("HGPLAIN", "1")
             .env("LC_ALL", "C.UTF-8")
             .arg("--noninteractive")

@@ -10,6 +10,7 @@ use crate::code::git::with_defaults;
 use crate::error::at;
 use crate::packages::PackageError;
 use crate::packages::pip::{self, WantedPip, index_options};
+use crate::packages::requirements::external::secrets;
 use crate::packages::requirements::flow::{self, Backend};
 use crate::packages::requirements::step::{Action, Call, Step, own_netrc, write_private};
 use crate::packages::requirements::{Requested, RequirementSet};
@@ -155,6 +156,7 @@ fn cython(context: &Context<'_>) -> Step {
         options: Vec::new(),
         indexes: context.settings.package_manager.extra_index_url.clone(),
         access: None,
+        hg: None,
         torch_backend: None,
         name: None,
     }
@@ -250,6 +252,14 @@ pub(crate) fn quiet_tool(context: &Context<'_>, command: Command) -> Command {
     ] {
         if context.var(name).is_none() {
             command = command.env(name, value);
+        }
+    }
+    if let Some(proxy) = pip::proxy(&context.settings.package_manager.extra_pip_install_flags).0 {
+        secrets(&proxy)
+            .iter()
+            .for_each(|secret| context.redactor.add(secret));
+        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
+            command = command.env(name, &proxy);
         }
     }
     ["PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX"]

@@ -29,6 +29,7 @@ use crate::python::PythonError;
 
 pub mod conda;
 mod conda_call;
+pub mod conda_environment;
 mod conda_requirements;
 pub(crate) mod freeze;
 pub(crate) mod install;
@@ -39,6 +40,7 @@ mod poetry;
 pub mod requirements;
 pub(crate) mod select;
 pub(crate) mod uv;
+pub(crate) mod uv_downloads;
 mod uv_project;
 
 pub(crate) use requirements::RequirementSet;
@@ -65,9 +67,21 @@ pub enum PackageError {
         /// The interpreter.
         python: PathBuf,
     },
+    /// `pytorch_resolve_legacy` wants an index.
+    #[error(
+        "no index and no page of torch has {wanted} for {machine}; check agent.cuda_version and that the worker \
+         reaches the addresses of agent.package_manager.extra_index_url_template and torch_page, or switch \
+         agent.package_manager.pytorch_resolve_legacy off"
+    )]
+    NoTorch {
+        /// What the list asks for.
+        wanted: String,
+        /// What the machine computes with.
+        machine: String,
+    },
     /// conda can't be used.
     #[error(transparent)]
-    Conda(#[from] conda::CondaError),
+    Conda(#[from] conda_environment::CondaError),
     /// An environment for a tool of the agent, or the pip of the environment.
     #[error(transparent)]
     Python(#[from] PythonError),

@@ -115,7 +115,7 @@ pub(crate) fn flags(version: &str, settings: &PackageManagerSettings) -> Vec<Str
     if legacy_resolver(version, &settings.pip_legacy_resolver) {
         flags.push("--use-deprecated=legacy-resolver".to_owned());
     }
-    flags.extend(settings.extra_pip_install_flags.iter().cloned());
+    flags.extend(proxy(&settings.extra_pip_install_flags).1);
     if settings.force_upgrade {
         flags.push("--upgrade".to_owned());
     }
@@ -226,19 +226,11 @@ pub(crate) fn extra_indexes(settings: &PackageManagerSettings) -> String {
 /// Takes what is about indexes out of the arguments, as lines of a list: addresses may contain passwords,
 /// and arguments can be seen by everybody. Pure.
 pub(crate) fn index_options(flags: &[String]) -> (Vec<String>, Vec<String>) {
-    const OPTIONS: [&str; 6] = [
-        "--index-url",
-        "-i",
-        "--extra-index-url",
-        "--find-links",
-        "-f",
-        "--trusted-host",
-    ];
     let (mut lines, mut rest) = (Vec::new(), Vec::new());
     let mut words = flags.iter();
     while let Some(word) = words.next() {
-        let (name, value) = word.split_once('=').unwrap_or((word, ""));
-        if !OPTIONS.contains(&name) {
+        let (name, value) = option(word);
+        if !LINE_OPTIONS.contains(&name) {
             rest.push(word.clone());
         } else if !value.is_empty() {
             lines.push(format!("{name} {value}"));
@@ -247,6 +239,51 @@ pub(crate) fn index_options(flags: &[String]) -> (Vec<String>, Vec<String>) {
         }
     }
     (lines, rest)
+}
+
+/// Options that may stand in a list.
+const LINE_OPTIONS: [&str; 6] = [
+    "--index-url",
+    "-i",
+    "--extra-index-url",
+    "--find-links",
+    "-f",
+    "--trusted-host",
+];
+
+/// An option and its value, as pip reads them: `-ihttps://h`, `--extra-index=https://h` are such too.
+fn option(word: &str) -> (&str, &str) {
+    for short in ["-i", "-f"] {
+        if let Some(value) = word.strip_prefix(short) {
+            return (short, value.strip_prefix('=').unwrap_or(value));
+        }
+    }
+    let (name, value) = word.split_once('=').unwrap_or((word, ""));
+    let shortened = |full: &&&str| name.len() > 5 && full.starts_with(name);
+    let full = LINE_OPTIONS.iter().find(shortened).copied();
+    (full.unwrap_or(name), value)
+}
+
+/// The proxy that the arguments name, and the arguments without it. Installers get it as a variable: it may
+/// contain a password, and uv knows no argument for it. Pure.
+pub(crate) fn proxy(flags: &[String]) -> (Option<String>, Vec<String>) {
+    let (mut proxy, mut rest) = (None, Vec::new());
+    let mut words = flags.iter();
+    while let Some(word) = words.next() {
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("--proxy", "") => proxy = words.next().cloned(),
+            ("--proxy", value) => proxy = Some(value.to_owned()),
+            _ => rest.push(word.clone()),
+        }
+    }
+    let with_scheme = |proxy: String| {
+        if proxy.contains("://") {
+            proxy
+        } else {
+            format!("http://{proxy}")
+        }
+    };
+    (proxy.map(with_scheme), rest)
 }
 
 /// The version of the pip that an environment has now.
@@ -370,7 +407,37 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_is_no_argument() {
+        for (given, expected) in [
+            (&["--proxy", "u:p@h:1", "--pre"][..], Some("http://u:p@h:1")),
+            (&["--proxy=https://h", "--pre"], Some("https://h")),
+            (&["--pre"], None),
+        ] {
+            let (found, rest) = proxy(&list(given));
+            assert_eq!((found.as_deref(), rest), (expected, list(&["--pre"])));
+        }
+    }
+
+    #[test]
     fn addresses_of_indexes_are_no_arguments() {
+        let short = list(&[
+            "-ihttps://u:p@h",
+            "-f=https://u:p@i",
+            "--extra-index",
+            "https://u:p@j",
+            "--no-deps",
+        ]);
+        assert_eq!(
+            index_options(&short),
+            (
+                list(&[
+                    "-i https://u:p@h",
+                    "-f https://u:p@i",
+                    "--extra-index-url https://u:p@j"
+                ]),
+                list(&["--no-deps"])
+            )
+        );
         let given = list(&[
             "--pre",
             "--index-url",

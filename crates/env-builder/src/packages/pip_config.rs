@@ -278,7 +278,7 @@ mod tests {
             ),
             ("--use-deprecated legacy-resolver -U", Ok("--upgrade")),
             ("--user", Err("--user")),
-            ("--proxy=http://h", Err("--proxy=http://h")),
+            ("--cert=/c", Err("--cert=/c")),
         ] {
             let expected = expected.map(words).map_err(str::to_owned);
             assert_eq!(arguments(&words(given)), expected, "{given}");

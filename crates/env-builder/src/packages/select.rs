@@ -12,7 +12,8 @@ use crate::caches::{Cached, Outcome, Wanted};
 use crate::code::info::ExecutionInfo;
 use crate::error::BuildError;
 use crate::launch::Code;
-use crate::packages::conda::{self, Conda, CondaFreeze, CondaLists};
+use crate::packages::conda::{Conda, CondaFreeze, CondaLists};
+use crate::packages::conda_environment;
 use crate::packages::freeze::{self, Origin};
 use crate::packages::install::{self, Installer};
 use crate::packages::pip::{self, WantedPip, version_by_task};
@@ -149,8 +150,9 @@ impl Select<'_> {
             Err(_) => Cached::none(self.context),
         };
         cached.restore()?;
+        let any = looked.as_ref().ok().map(|found| found.executable.as_path());
         // Also after restoring: the project itself is not kept, and uv knows best whether all is right.
-        let Some(mut project) = uv_project::sync(self.context, &uv, folder)? else {
+        let Some(mut project) = uv_project::sync(self.context, &uv, folder, any)? else {
             return Ok(None);
         };
         cached.keep(&project.venv.site_packages, None, folder);
@@ -347,7 +349,7 @@ impl Select<'_> {
         let requests = find::requests(context.settings, self.info);
         let request = requests.first().map_or("3", String::as_str);
         let wanted = self.wanted_pip();
-        let conda = conda::environment(context, &self.root, request, self.image, &wanted)?;
+        let conda = conda_environment::environment(context, &self.root, request, self.image, &wanted)?;
         let pip = freeze::installed_in(&conda.venv)
             .into_iter()
             .find(|package| package.name == "pip")

@@ -14,7 +14,7 @@ use clearml_support::command::Command;
 use pep440_rs::{Version, VersionSpecifiers};
 
 use crate::packages::install::{Place, reason, run_call};
-use crate::packages::pip::{index_options, versioned};
+use crate::packages::pip::{index_options, proxy, versioned};
 use crate::packages::pip_config::{self, PipConfig};
 use crate::packages::requirements::step::{Call, Step};
 use crate::packages::{PackageError, install_tool};
@@ -150,12 +150,13 @@ impl Uv {
     fn with(context: &Context<'_>, venv: &Venv, program: PathBuf, stands_in: bool) -> Result<Self, String> {
         let settings = &context.settings.package_manager;
         let config = pip_config::read(context);
-        let arguments = pip_config::arguments(&settings.extra_pip_install_flags);
+        let flags = proxy(&settings.extra_pip_install_flags).1;
+        let arguments = pip_config::arguments(&flags);
         if !stands_in {
             return Ok(Self {
                 program,
                 config: config.unwrap_or_default(),
-                arguments: arguments.unwrap_or_else(|_| settings.extra_pip_install_flags.clone()),
+                arguments: arguments.unwrap_or(flags),
                 stands_in,
             });
         }

@@ -11,6 +11,7 @@ use crate::caches;
 use crate::packages::PackageError;
 use crate::packages::install::{quiet_tool, reason};
 use crate::packages::uv::caches as uv_caches;
+use crate::packages::uv_downloads;
 use crate::python::venv::{self, Venv};
 use crate::tools::Context;
 
@@ -51,24 +52,26 @@ pub(crate) fn is_project(folder: &Path) -> bool {
         .any(|name| folder.join(name).is_file())
 }
 
-/// Makes the environment of the project. `None`, after a line that says why, where the list of the task has
+/// Makes the environment of the project. `python` is any interpreter of the machine. `None`, after a line that says why, where the list of the task has
 /// to serve instead.
 pub(crate) fn sync(
     context: &Context<'_>,
     uv: &Path,
     folder: &Path,
+    python: Option<&Path>,
 ) -> Result<Option<UvProject>, PackageError> {
     let settings = &context.settings.package_manager;
     let has_lock = folder.join("uv.lock").is_file();
     let insist = has_lock && settings.uv_sync_locked_if_lock_file;
-    let mut ended = context.stream(&command(context, uv, folder, insist))?;
+    let told = |locked| uv_downloads::tell(context, command(context, uv, folder, locked), python);
+    let mut ended = context.stream(&told(insist))?;
     if !ended.status.success() && has_lock {
         context.warn(&format!(
             "uv sync failed, and is repeated once{}: {}",
             if insist { " without --locked" } else { "" },
             reason(&ended)
         ));
-        ended = context.stream(&command(context, uv, folder, false))?;
+        ended = context.stream(&told(false))?;
     }
     let python = folder.join(".venv/bin/python");
     let venv = ended

@@ -123,6 +123,7 @@ pub(crate) fn by_uv(
         command = command.arg("--system-site-packages");
     }
     let command = crate::packages::install::quiet_tool(context, command.arg(root));
+    let command = crate::packages::uv_downloads::tell(context, command, None);
     let command = crate::packages::uv::caches(context, root, command);
     let ended = context.stream(&command)?;
     let python = root.join("bin/python");

@@ -110,6 +110,15 @@ pub fn way(requirement: &Requirement, git: &GitSettings) -> Option<Way> {
     })
 }
 
+/// The repository of Mercurial that a requirement names.
+#[must_use]
+pub fn of_mercurial(requirement: &Requirement) -> Option<Repository> {
+    let Target::Vcs(target) = &requirement.target else {
+        return None;
+    };
+    Repository::parse(target).filter(|repository| repository.vcs == "hg")
+}
+
 /// A package that is installed from a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FromRepository {

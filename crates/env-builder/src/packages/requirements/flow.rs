@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::code::credentials::Access;
+use crate::code::hg;
 use crate::packages::PackageError;
 use crate::packages::freeze::{Installed, installed_in};
-use crate::packages::requirements::external::{FromRepository, is_installed, secrets, way};
+use crate::packages::requirements::external::{
+    FromRepository, Repository, is_installed, of_mercurial, secrets, way,
+};
 use crate::packages::requirements::line::{Requirement, Target, file_address};
 use crate::packages::requirements::list::{self, Entry, List, file_paths};
 use crate::packages::requirements::pep::{Surroundings, normal_name, same_version};
@@ -156,7 +159,7 @@ impl Flow<'_> {
     }
 
     fn all(&mut self, run: &mut Run<'_>) -> Result<(), PackageError> {
-        let choice = self.torch();
+        let choice = self.torch()?;
         let mut plan = self.plan(&choice);
         for skipped in &plan.skipped {
             let info = format!("{skipped} is left out: its condition does not hold here");
@@ -188,10 +191,10 @@ impl Flow<'_> {
             && error.to_string().to_lowercase().contains("torch")
     }
 
-    fn torch(&self) -> Choice {
+    fn torch(&self) -> Result<Choice, PackageError> {
         // Without indexes there is nothing to choose from.
         if self.list.options.iter().any(|option| option.name == "--no-index") {
-            return Choice::default();
+            return Ok(Choice::default());
         }
         let positions = torch::positions(&self.list.entries, &self.here);
         torch::resolve::resolve(
@@ -233,6 +236,7 @@ impl Flow<'_> {
             options: self.list.options.clone(),
             indexes,
             access: None,
+            hg: None,
             torch_backend: choice.uv_backend.clone(),
             name: None,
         }
@@ -392,6 +396,25 @@ impl Flow<'_> {
                 }
                 step.access = Some(Access::new(&way.url, git, self.context.redactor)?);
                 step.requirements = vec![way.requirement.without_marker()];
+            } else if let Some(repository) = of_mercurial(&single.requirement) {
+                let (plain, config) =
+                    hg::access(self.context, &repository.url).map_err(|error| PackageError::Install {
+                        what: single.name.clone(),
+                        last_line: error.to_string(),
+                    })?;
+                let target = Target::Vcs(
+                    Repository {
+                        url: plain,
+                        ..repository
+                    }
+                    .text(),
+                );
+                let requirement = Requirement {
+                    target,
+                    ..single.requirement.clone()
+                };
+                step.hg = Some(config);
+                step.requirements = vec![requirement.without_marker()];
             }
             if self.context.settings.package_manager.strip_editable {
                 let line = &mut step.requirements[0];

@@ -1,10 +1,11 @@
 //! From what is installed back to what the list has called it. Pure.
 
+use crate::code::repo_url::without_login;
 use crate::packages::requirements::Requested;
 use crate::packages::requirements::pep::normal_name;
 use crate::packages::requirements::torch::{FAMILY, wheels};
 
-/// Replaces addresses of our own caches by those of the lists, and wheels of torch that were chosen here by
+/// Replaces addresses of our own caches by those of the lists, without logins, and wheels of torch that were chosen here by
 /// their versions.
 #[must_use]
 pub fn lines(freeze: Vec<String>, requested: &[Requested]) -> Vec<String> {
@@ -12,7 +13,9 @@ pub fn lines(freeze: Vec<String>, requested: &[Requested]) -> Vec<String> {
         .into_iter()
         .map(|line| {
             let archives = requested.iter().flat_map(|list| &list.archives);
-            let line = archives.fold(line, |line, (here, there)| line.replace(here, there));
+            let line = archives.fold(line, |line, (here, there)| {
+                line.replace(here, &without_login(there))
+            });
             chosen(&line, requested).unwrap_or(line)
         })
         .collect()
@@ -39,7 +42,7 @@ mod tests {
     fn caches_and_chosen_wheels() {
         let asked = |name: &str, line: &str| (name.to_owned(), line.to_owned());
         let requested = Requested {
-            archives: vec![("file:///c/p-1.whl".into(), "https://h/p-1.whl".into())],
+            archives: vec![("file:///c/p-1.whl".into(), "https://u:p@h/p-1.whl".into())],
             names: vec![
                 asked("torch", "torch<2.2"),
                 asked("torchvision", "torchvision @ https://h/v-1-py3-none-any.whl"),

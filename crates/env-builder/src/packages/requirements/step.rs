@@ -9,6 +9,8 @@ use clearml_support::fs::{create_private_file, read_limited};
 
 use crate::code::credentials::Access;
 use crate::code::git::with_helper;
+use crate::code::hg::with_config;
+use crate::code::secret_file::SecretFile;
 use crate::error::{FileError, at};
 use crate::packages::requirements::line::GlobalOption;
 use crate::packages::requirements::logins;
@@ -40,6 +42,8 @@ pub(crate) struct Step {
     pub(crate) indexes: Vec<String>,
     /// The login for the repository that the package comes from.
     pub(crate) access: Option<Access>,
+    /// The same for a repository of Mercurial.
+    pub(crate) hg: Option<SecretFile>,
     /// What uv takes torch for, in its own words.
     pub(crate) torch_backend: Option<String>,
     /// The name, normalised, of the only package. After `pip`, pip is another one.
@@ -149,6 +153,9 @@ impl Step {
         {
             command = command.env("UV_TORCH_BACKEND", backend);
         }
+        if let Some(config) = &self.hg {
+            command = with_config(context, command, config);
+        }
         let Some(access) = &self.access else {
             return command;
         };
@@ -228,6 +235,7 @@ mod tests {
             options,
             indexes: vec!["https://a/simple".into(), "https://u:p@b/simple".into()],
             access: None,
+            hg: None,
             torch_backend: None,
             name: None,
         }

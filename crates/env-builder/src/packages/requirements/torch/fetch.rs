@@ -17,8 +17,10 @@ const SCHEMA: u32 = 1;
 /// The cache is thrown away rather than grown beyond this.
 const MAX_ENTRIES: usize = 200;
 /// All questions of one list together take no longer.
-const BUDGET: Duration = Duration::from_secs(20);
-const ONE_REQUEST_SEC: u64 = 10;
+pub(crate) const BUDGET: Duration = Duration::from_secs(20);
+/// The same where one index after the other is asked.
+pub(crate) const BUDGET_IN_TURN: Duration = Duration::from_secs(300);
+const ONE_REQUEST: Duration = Duration::from_secs(10);
 /// What exists, and what is on a page, is believed this long.
 const PAGE_SEC: u64 = 24 * 60 * 60;
 /// Whether something answers, this long.
@@ -105,7 +107,7 @@ pub(crate) struct Fetcher<'a> {
 }
 
 impl<'a> Fetcher<'a> {
-    pub(crate) fn new(context: &'a Context<'a>, python: &'a Path) -> Self {
+    pub(crate) fn new(context: &'a Context<'a>, python: &'a Path, budget: Duration) -> Self {
         let file = context.settings.caches_dir.join("torch.json");
         // A cache that can't be read is an empty one: it is only a cache.
         let memory = read_json::<Memory>(&file)
@@ -116,7 +118,7 @@ impl<'a> Fetcher<'a> {
             context,
             python,
             file,
-            until: Instant::now() + BUDGET,
+            until: Instant::now() + budget,
             memory,
         }
     }
@@ -161,27 +163,8 @@ impl<'a> Fetcher<'a> {
         if left.is_zero() {
             return silent;
         }
-        let question = json!({
-            "urls": urls,
-            "timeout": left.as_secs().clamp(1, ONE_REQUEST_SEC),
-            "max": MAX_PAGE,
-        });
-        let command = self
-            .context
-            .command(self.python)
-            .args(["-I", "-c", PROGRAM])
-            .stdin_bytes(question.to_string())
-            .timeout(left);
-        let answers = command
-            .check()
-            .map_err(|error| error.to_string())
-            .and_then(|output| {
-                serde_json::from_slice::<Vec<(u16, String)>>(&output.stdout)
-                    .map_err(|error| error.to_string())
-            });
-        let answers = match answers {
-            Ok(answers) if answers.len() == urls.len() => answers,
-            Ok(_) => return silent,
+        let answers = match pages(self.context, self.python, urls, left, ONE_REQUEST) {
+            Ok(answers) => answers,
             Err(error) => {
                 tracing::debug!(%error, "asking for the index of torch");
                 return silent;
@@ -208,6 +191,34 @@ impl<'a> Fetcher<'a> {
         if let Err(error) = written {
             tracing::warn!(%error, "what is known about the indexes of torch can't be written");
         }
+    }
+}
+
+/// Status (0 without an answer) and text of pages, asked for all at once within `limit`, and `each` for one.
+pub(crate) fn pages(
+    context: &Context<'_>,
+    python: &Path,
+    urls: &[&String],
+    limit: Duration,
+    each: Duration,
+) -> Result<Vec<(u16, String)>, String> {
+    let question = json!({
+        "urls": urls,
+        "timeout": limit.min(each).as_secs().max(1),
+        "max": MAX_PAGE,
+    });
+    let command = context
+        .command(python)
+        .args(["-I", "-c", PROGRAM])
+        .stdin_bytes(question.to_string())
+        .timeout(limit);
+    let output = command.check().map_err(|error| error.to_string())?;
+    let answers: Vec<(u16, String)> =
+        serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+    if answers.len() == urls.len() {
+        Ok(answers)
+    } else {
+        Err("some questions have no answer".to_owned())
     }
 }
 

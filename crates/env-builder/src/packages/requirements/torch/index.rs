@@ -56,6 +56,29 @@ pub fn candidates(accelerator: Accelerator, versions: &[u32]) -> Vec<Accelerator
     list
 }
 
+/// The indexes that the Python agent asks for in turn, whether there are such or not.
+#[must_use]
+pub fn in_turn(accelerator: Accelerator) -> Vec<Accelerator> {
+    match accelerator {
+        Accelerator::Cpu => vec![Accelerator::Cuda(0)],
+        Accelerator::Cuda(have) => (0..15)
+            .map_while(|step| have.checked_sub(step))
+            .map(Accelerator::Cuda)
+            .collect(),
+        Accelerator::Rocm(major, minor) => {
+            let lower = |(major, minor): (u32, u32)| match minor.checked_sub(1) {
+                Some(minor) => Some((major, minor)),
+                None => Some((major.checked_sub(1)?, 9)),
+            };
+            std::iter::successors(Some((major, minor)), |version| lower(*version))
+                .take_while(|(major, _)| *major >= 4)
+                .take(30)
+                .map(|(major, minor)| Accelerator::Rocm(major, minor))
+                .collect()
+        }
+    }
+}
+
 /// Whether a series (`2.1`) of a package was published for an accelerator; `None` where that is not known.
 #[must_use]
 pub fn is_published(name: &str, series: &str, accelerator: Accelerator) -> Option<bool> {
@@ -185,6 +208,21 @@ mod tests {
                 panic!("{index:?}")
             };
         }
+    }
+
+    #[test]
+    fn the_python_agent_goes_down_step_by_step() {
+        let cuda = in_turn(Accelerator::Cuda(118));
+        assert_eq!((cuda.len(), cuda[0]), (15, Accelerator::Cuda(118)));
+        assert_eq!(cuda[14], Accelerator::Cuda(104));
+        assert_eq!(in_turn(Accelerator::Cuda(3)).len(), 4);
+        assert_eq!(in_turn(Accelerator::Cpu), [Accelerator::Cuda(0)]);
+        let rocm = in_turn(Accelerator::Rocm(6, 1));
+        assert_eq!(
+            rocm[..3],
+            [(6, 1), (6, 0), (5, 9)].map(|(a, b)| Accelerator::Rocm(a, b))
+        );
+        assert_eq!((rocm.len(), rocm.last()), (22, Some(&Accelerator::Rocm(4, 0))));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! `indexes.json`. Only for a version that is newer than that file the page of the package is looked at, one
 //! request for each index from the best one downwards, and remembered for a day. With addresses of one's own
 //! all that may exist are asked at once. All questions together take at most twenty seconds, and if nobody
-//! answers, the lines of the list stay as they are.
+//! answers, the lines of the list stay as they are. `pytorch_resolve_legacy` goes back to asking for one index
+//! after the other and to failing without one.
 
 use std::str::FromStr;
 
@@ -59,6 +60,8 @@ impl Mode {
 pub struct TorchSettings {
     /// `pytorch_resolve`; names that are not known mean `pip`.
     pub resolve: String,
+    /// `pytorch_resolve_legacy`: one index after the other is asked, and without one the build fails.
+    pub legacy: bool,
     /// `torch_nightly`.
     pub nightly: bool,
     /// `agent.cuda_version` in any spelling; without it, the machine is asked.

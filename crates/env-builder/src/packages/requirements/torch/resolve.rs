@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use pep440_rs::VersionSpecifiers;
 
+use crate::packages::PackageError;
 use crate::packages::requirements::line::{Requirement, Target};
 use crate::packages::requirements::list::Entry;
 use crate::packages::requirements::pep::normal_name;
 use crate::packages::requirements::torch::cuda::{Accelerator, detect};
-use crate::packages::requirements::torch::fetch::{Answer, Fetcher};
+use crate::packages::requirements::torch::fetch::{Answer, BUDGET, BUDGET_IN_TURN, Fetcher};
 use crate::packages::requirements::torch::wheels::{self, Platform};
 use crate::packages::requirements::torch::{Mode, index, line, pinned, series};
 use crate::python::probe::Interpreter;
@@ -51,20 +52,27 @@ impl<'a> Wanted<'a> {
             .map(move |position| (*position, &entries[*position].requirement))
     }
 
+    fn lines(&self, nightly: bool) -> Vec<(usize, String)> {
+        self.requirements()
+            .map(|(position, requirement)| (position, line(requirement, nightly)))
+            .collect()
+    }
+
     fn names(&self) -> String {
         let names: Vec<String> = self.requirements().map(|(_, r)| r.to_string()).collect();
         names.join(", ")
     }
 }
 
-/// Chooses for the requirements at `positions`. Never fails: without a choice the lines stay.
+/// Chooses for the requirements at `positions`. Without a choice the lines stay, and nothing fails but what is
+/// configured to (`pytorch_resolve_legacy`).
 pub(crate) fn resolve(
     context: &Context<'_>,
     interpreter: &Interpreter,
     python: &Path,
     entries: &[Entry],
     positions: &[usize],
-) -> Choice {
+) -> Result<Choice, PackageError> {
     let settings = &context.settings.torch;
     let named = context
         .var("CLEARML_AGENT_PACKAGE_PYTORCH_RESOLVE")
@@ -76,19 +84,27 @@ pub(crate) fn resolve(
         Mode::Index
     });
     if mode == Mode::Off || positions.is_empty() {
-        return Choice::default();
+        return Ok(Choice::default());
     }
     let wanted = Wanted { entries, positions };
     let accelerator = detect(context);
-    let mut fetcher = Fetcher::new(context, python);
-    let direct = (mode == Mode::Direct).then(|| {
-        let platform = platform(interpreter);
-        direct(context, &wanted, accelerator, &platform, &mut fetcher)
-    });
-    match direct
-        .flatten()
-        .map_or_else(|| by_index(context, &wanted, accelerator, &mut fetcher), Ok)
+    let budget = if settings.legacy { BUDGET_IN_TURN } else { BUDGET };
+    let mut fetcher = Fetcher::new(context, python, budget);
+    let platform = platform(interpreter);
+    if mode == Mode::Direct
+        && let Some(choice) = direct(context, &wanted, accelerator, &platform, &mut fetcher)
     {
+        return Ok(choice);
+    }
+    if settings.legacy {
+        return in_turn(context, &wanted, accelerator, &mut fetcher)
+            .or_else(|| direct(context, &wanted, accelerator, &platform, &mut fetcher))
+            .ok_or_else(|| PackageError::NoTorch {
+                wanted: wanted.names(),
+                machine: words(accelerator),
+            });
+    }
+    Ok(match by_index(context, &wanted, accelerator, &mut fetcher) {
         Ok(choice) => choice,
         Err(Miss::Silent) => {
             context.warn(&format!(
@@ -105,7 +121,27 @@ pub(crate) fn resolve(
             ));
             Choice::default()
         }
-    }
+    })
+}
+
+/// The first index that answers, asked one after the other as the Python agent does.
+fn in_turn(
+    context: &Context<'_>,
+    wanted: &Wanted<'_>,
+    accelerator: Accelerator,
+    fetcher: &mut Fetcher<'_>,
+) -> Option<Choice> {
+    let settings = &context.settings.torch;
+    let url = index::in_turn(accelerator)
+        .into_iter()
+        .map(|candidate| settings.templates.index(candidate, false))
+        .find(|url| matches!(fetcher.probe(std::slice::from_ref(url))[..], [Answer::Found(_)]))?;
+    context.info(&format!("{}: from {url}", wanted.names()));
+    Some(Choice {
+        lines: wanted.lines(settings.nightly),
+        index: Some(url),
+        uv_backend: None,
+    })
 }
 
 fn words(accelerator: Accelerator) -> String {
@@ -140,10 +176,7 @@ fn by_index(
     let url = templates.index(chosen, nightly);
     context.info(&format!("{}: from {url}", wanted.names()));
     Ok(Choice {
-        lines: wanted
-            .requirements()
-            .map(|(position, requirement)| (position, line(requirement, settings.nightly)))
-            .collect(),
+        lines: wanted.lines(settings.nightly),
         index: Some(url),
         uv_backend: index::uv_backend(chosen).filter(|_| usual && !nightly),
     })
