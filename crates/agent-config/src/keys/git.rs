@@ -30,14 +30,19 @@ keys! { KEYS:
     "agent.force_git_ssh_protocol", Flag, Packaged("false"), "Use SSH for repositories that are named by an HTTPS URL.";
     "agent.force_git_ssh_port", Port, Unset, "Port for SSH.";
     "agent.force_git_ssh_user", Text, Unset, "User for SSH; git when unset.";
+    "agent.force_git_ssh_protocol_strict", Flag, Internal("false"),
+        "With agent.force_git_ssh_protocol, keep SSH also for host:path addresses whose host has credentials.";
     "agent.translate_ssh", Flag, Packaged("true"), "Use HTTPS for repositories named by an SSH URL when credentials match.";
     "agent.translate_ssl_replacement_scheme", Text, Packaged(r#""https""#), "Scheme of the URLs made by agent.translate_ssh.",
         .variables(&["CLEARML_AGENT_SSH_URL_REPLACEMENT_SCHEME"]);
+    "agent.translate_ssh_keep_port", Flag, Internal("false"), "Keep the port of SSH in the URLs made by agent.translate_ssh.";
     "agent.git_fetch_args", List, Packaged(r#"["--all", "--tags", "--recurse-submodules"]"#), "Arguments of git fetch.",
         .lenient("[]");
     "agent.git_clone_args", List, Unset, "More arguments of git clone, such as --filter=blob:none.";
     "agent.git_retries", Integer(0), Internal("2"), "Repetitions of a clone or fetch after a fault of the network.";
     "agent.git_ignore_submodule_errors", Flag, Internal("false"), "Run tasks without the submodules that cannot be fetched.";
+    "agent.git_submodules", Choice(&["full", "legacy"]), Internal(r#""full""#),
+        "Fetch what the commit needs with the credentials of each host, or, with legacy, what git clone --recursive brings.";
     "agent.git_lfs", Choice(&["auto", "skip", "pull"]), Internal(r#""auto""#),
         "Fetch files from Git LFS: where git-lfs is installed, never, or always, which needs git-lfs.";
     "agent.git_apply_skip_binary", Flag, Internal("false"),
@@ -46,6 +51,8 @@ keys! { KEYS:
     "agent.vcs_cache.path", Path, Packaged(r#""~/.clearml/vcs-cache""#), "Folder of the kept clones.";
     "agent.vcs_cache.clone_on_pull_fail", Flag, Internal("false"), "Clone anew when a kept clone cannot be updated.";
     "agent.vcs_cache.always_fetch", Flag, Internal("false"), "Ask the server also for commits that are in a kept clone.";
+    "agent.vcs_cache.copy_mode", Choice(&["link", "copy"]), Internal(r#""link""#),
+        "Whether working copies share the objects of a kept clone by hard links, or get copies.";
     "agent.vcs_cache.max_entries", Integer(0), Internal("200"), "Most kept clones; 0 for any number.";
     "agent.vcs_cache.max_size_gb", Integer(0), Internal("100"), "Most space of all kept clones together; 0 for any size.";
     "agent.force_git_root_python_path", Flag, Internal("false"),

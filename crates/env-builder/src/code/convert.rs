@@ -26,20 +26,27 @@ pub fn convert(url: &str, git: &GitSettings) -> Option<Converted> {
         if only_host(git).is_some_and(|only| !only.eq_ignore_ascii_case(&host)) {
             return None;
         }
+        let forced = git.force_ssh_user.is_some() || git.force_ssh_port.is_some();
         if let Some(parts) = Parts::parse(url) {
-            let forced = git.force_ssh_user.is_some() || git.force_ssh_port.is_some();
             if parts.scheme == "https" || (parts.scheme == "ssh" && forced) {
                 return Some(to_ssh(&parts, git));
             }
             if parts.scheme == "ssh" {
                 return None;
             }
+        } else if git.force_ssh_strict
+            && let Some((_, _, path)) = parse_scp(url)
+        {
+            return forced.then(|| Converted {
+                url: format!("{}/{path}", forced_ssh_origin(&host, git)),
+                dropped_port: false,
+            });
         }
     }
     if !git.translate_ssh || login_for(url, git).is_none() {
         return None;
     }
-    ssh_to_http(url, &git.replacement_scheme)
+    ssh_to_http(url, git)
 }
 
 fn only_host(git: &GitSettings) -> Option<&str> {
@@ -63,7 +70,8 @@ fn to_ssh(parts: &Parts<'_>, git: &GitSettings) -> Converted {
     }
 }
 
-fn ssh_to_http(url: &str, scheme: &str) -> Option<Converted> {
+fn ssh_to_http(url: &str, git: &GitSettings) -> Option<Converted> {
+    let scheme = git.replacement_scheme.as_str();
     let service = |user: &str| user.eq_ignore_ascii_case("git") || user.eq_ignore_ascii_case("hg");
     if let Some((user, host, path)) = parse_scp(url) {
         let user = user
@@ -77,16 +85,18 @@ fn ssh_to_http(url: &str, scheme: &str) -> Option<Converted> {
     let parts = Parts::parse(url).filter(|parts| parts.scheme == "ssh")?;
     let user = parts.user.filter(|user| parts.pass.is_some() || !service(user));
     // The port belongs to ssh; keeping it would point https at an ssh server.
+    let port = parts.port.filter(|_| git.keep_ssh_port);
     let url = Parts {
         scheme,
         user,
-        port: None,
+        port,
         ..parts.clone()
     }
     .text();
+    let had_other = parts.port.is_some_and(|port| port != "22");
     Some(Converted {
         url,
-        dropped_port: parts.port.is_some_and(|port| port != "22"),
+        dropped_port: port.is_none() && had_other,
     })
 }
 
@@ -169,6 +179,15 @@ mod tests {
         };
         let url = converted("git@github.com:foo/bar.git", &plain);
         assert_eq!(url.as_deref(), Some("http://github.com/foo/bar.git"));
+        let port = GitSettings {
+            keep_ssh_port: true,
+            ..with_login()
+        };
+        let kept = convert("ssh://git@h:2222/a", &port).unwrap();
+        assert_eq!(
+            (kept.url.as_str(), kept.dropped_port),
+            ("https://h:2222/a", false)
+        );
     }
 
     #[test]
@@ -194,7 +213,18 @@ mod tests {
             force_ssh_protocol: true,
             ..with_login()
         };
+        let strict = GitSettings {
+            force_ssh_strict: true,
+            ..both.clone()
+        };
+        let strict_port = GitSettings {
+            force_ssh_port: Some(2222),
+            ..strict.clone()
+        };
         for (git, url, expected) in [
+            (&strict, "git@h:a.git", None),
+            (&strict_port, "me@h:o/a.git", Some("ssh://git@h:2222/o/a.git")),
+            (&strict_port, "/srv/a.git", None),
             (&force, "https://u:p@h:8443/a/b.git", Some("ssh://git@h/a/b.git")),
             (&force, "https://h/a b.git", Some("ssh://git@h/a%20b.git")),
             (&force, "http://h/a.git", None),

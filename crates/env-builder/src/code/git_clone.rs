@@ -11,7 +11,7 @@ use crate::code::info::ExecutionInfo;
 use crate::code::place::Place;
 use crate::code::{submodules, transfer};
 use crate::error::{FileError, at};
-use crate::request::Lfs;
+use crate::request::{Lfs, Submodules};
 use crate::tools::{Context, is_true};
 
 /// A locked clone, and what a task wants from it.
@@ -57,7 +57,9 @@ impl<'a> GitClone<'a> {
             self.git
                 .run_patiently("fetching large files", &fetch, || Ok(()))?;
         }
-        self.grown |= submodules::complete(self.context, self.git, self.place, &commit)?;
+        if !self.is_legacy() {
+            self.grown |= submodules::complete(self.context, self.git, self.place, &commit)?;
+        }
         Ok(commit)
     }
 
@@ -111,10 +113,16 @@ impl<'a> GitClone<'a> {
         let command = self
             .git
             .command(outer)
-            .args(["clone", "--no-checkout"])
+            .arg("clone")
+            // A clone that checks nothing out leaves its submodules where they are as well.
+            .args((!self.is_legacy()).then_some("--no-checkout"))
             .arg(if verbose { "--verbose" } else { "--quiet" })
-            // Keeps the clone usable for the Python agent, which wants all submodules.
-            .args(["--config", "submodule.active=."])
+            .args(if self.is_legacy() {
+                ["--recurse-submodules"].as_slice()
+            } else {
+                // Keeps the clone usable for the Python agent, which wants all submodules.
+                &["--config", "submodule.active=."]
+            })
             .args(&self.context.settings.git.clone_args)
             .arg("--")
             .arg(self.url)
@@ -141,6 +149,7 @@ impl<'a> GitClone<'a> {
         // `--force`: a tag that was moved on the server must not end the task. Submodules are brought to
         // the commits that are needed later; one that is out of reach and not needed must not end it either.
         let configured = &self.context.settings.git.fetch_args;
+        let legacy = self.is_legacy();
         let fetch = self
             .git
             .command(&self.place.clone)
@@ -148,9 +157,9 @@ impl<'a> GitClone<'a> {
             .args(
                 configured
                     .iter()
-                    .filter(|arg| !arg.contains("recurse-submodules")),
+                    .filter(|arg| legacy || !arg.contains("recurse-submodules")),
             )
-            .arg("--no-recurse-submodules");
+            .args((!legacy).then_some("--no-recurse-submodules"));
         self.git.run_patiently("fetching", &fetch, || Ok(()))
     }
 
@@ -212,14 +221,22 @@ impl<'a> GitClone<'a> {
 
     /// Makes the working copy.
     pub(crate) fn check_out(&self, root: &Path, commit: &str) -> Result<(), GitError> {
-        transfer::git_folder(&self.place.clone.join(".git"), &root.join(".git"))?;
+        let share = !self.context.settings.vcs_cache.copy_objects;
+        transfer::git_folder(&self.place.clone.join(".git"), &root.join(".git"), share)?;
         let command = self
             .git
             .command(root)
             .args(["checkout", "--quiet", "--force", "--detach"])
             .arg(commit);
         self.git.run("checking out", &command)?;
+        if self.is_legacy() {
+            return submodules::check_out_legacy(self.context, self.git, root);
+        }
         submodules::check_out(self.context, self.git, root)
+    }
+
+    fn is_legacy(&self) -> bool {
+        self.context.settings.git.submodules == Submodules::Legacy
     }
 }
 

@@ -133,6 +133,24 @@ fn update(context: &Context<'_>, git: &Git<'_>, root: &Path) -> Result<bool, Git
     Ok(true)
 }
 
+/// Brings those submodules along that the clone came with. What is missing does not matter.
+pub(crate) fn check_out_legacy(context: &Context<'_>, git: &Git<'_>, root: &Path) -> Result<(), GitError> {
+    if !root.join(".gitmodules").exists() {
+        return Ok(());
+    }
+    let update = git
+        .command(root)
+        .args(["submodule", "--quiet", "update", "--recursive", "--force"]);
+    let ended = context.stream(&update)?;
+    if !ended.status.success() {
+        context.warn(&format!(
+            "submodules are missing (agent.git_submodules: legacy): {}",
+            ended.last_line()
+        ));
+    }
+    Ok(())
+}
+
 /// The path in `… submodule path 'a/b' …`.
 fn path_in(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once("submodule path '")?;

@@ -22,12 +22,13 @@ const SKIPPED: [&str; 7] = [
     "ORIG_HEAD",
 ];
 
-/// Transfers the folder `from` to `to`, which does not exist yet, with those of its submodules.
+/// Transfers the folder `from` to `to`, which does not exist yet, with those of its submodules. With `share`,
+/// objects are hard links.
 ///
 /// # Errors
 ///
 /// When the file system refuses.
-pub(crate) fn git_folder(from: &Path, to: &Path) -> Result<(), FileError> {
+pub(crate) fn git_folder(from: &Path, to: &Path, share: bool) -> Result<(), FileError> {
     fs::create_dir_all(to).map_err(at("creating", to))?;
     for name in names(from)? {
         if SKIPPED.iter().any(|skipped| name == *skipped) {
@@ -35,28 +36,28 @@ pub(crate) fn git_folder(from: &Path, to: &Path) -> Result<(), FileError> {
         }
         let (from, to) = (from.join(&name), to.join(&name));
         if name == "modules" {
-            modules(&from, &to)?;
+            modules(&from, &to, share)?;
         } else if name == "lfs" {
             let objects = from.join("objects");
             if objects.is_dir() {
                 fs::create_dir(&to).map_err(at("creating", &to))?;
-                tree(&objects, &to.join("objects"), true)?;
+                tree(&objects, &to.join("objects"), share)?;
             }
         } else {
-            tree(&from, &to, name == "objects")?;
+            tree(&from, &to, share && name == "objects")?;
         }
     }
     Ok(())
 }
 
 /// Submodules lie under their names, which may contain slashes.
-fn modules(from: &Path, to: &Path) -> Result<(), FileError> {
+fn modules(from: &Path, to: &Path, share: bool) -> Result<(), FileError> {
     for name in names(from)? {
         let (from, to) = (from.join(&name), to.join(&name));
         if is_git_folder(&from) {
-            git_folder(&from, &to)?;
+            git_folder(&from, &to, share)?;
         } else if from.is_dir() && !from.is_symlink() {
-            modules(&from, &to)?;
+            modules(&from, &to, share)?;
         }
     }
     Ok(())
