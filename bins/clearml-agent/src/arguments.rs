@@ -80,12 +80,15 @@ pub(crate) enum Command {
     /// Does nothing: this agent needs no package inside of containers. For scripts of the official agent.
     #[command(args_override_self = true)]
     InstallBootstrap(BootstrapArguments),
-    /// Supervise one run. Started by the agent itself.
+    /// Supervise runs. Started by the agent itself.
     #[command(hide = true)]
     Runner {
         /// The run directory.
-        #[arg(long)]
-        run: PathBuf,
+        #[arg(long, required_unless_present = "services")]
+        run: Option<PathBuf>,
+        /// A folder with links to the run directories of many runs, instead.
+        #[arg(long, conflicts_with = "run")]
+        services: Option<PathBuf>,
     },
     /// Hold the process of one run. Started by the agent itself.
     #[command(hide = true)]

@@ -309,8 +309,20 @@ mod tests {
         }
     }
 
+    /// A few, unless the environment wants another number.
+    fn campaign() -> ProptestConfig {
+        let mut config = ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+        if std::env::var_os("PROPTEST_CASES").is_none() {
+            config.cases = 100;
+        }
+        config
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(campaign())]
 
         /// Nothing panics, nothing is lost but what was replaced, and what is prepared stays as it is.
         #[test]

@@ -7,6 +7,7 @@ mod arguments;
 mod argv;
 mod commands;
 mod containers;
+mod default_python;
 mod failure;
 mod included;
 mod logging;
@@ -110,7 +111,7 @@ fn run(arguments: Arguments) -> anyhow::Result<i32> {
         Command::Completions(options) => commands::completions(&options, &arguments::command()),
         Command::Reference(options) => commands::reference(&options, &arguments::command()),
         Command::InstallBootstrap(options) => commands::install_bootstrap(&options),
-        Command::Runner { run } => block_on(commands::runner(run)),
+        Command::Runner { run, services } => block_on(commands::runner(run, services)),
         // Reached only with arguments that the quick way does not know.
         Command::Shim { run } => Ok(clearml_task_runner::shim_main(&run)),
     }

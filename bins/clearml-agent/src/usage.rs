@@ -115,6 +115,12 @@ pub(crate) fn from_clap(error: &clap::Error, command: Option<String>) -> Option<
             first.strip_prefix("error: ").unwrap_or(first).to_owned()
         }
     };
+    // An option that stands before the command is not the command's.
+    let is_global = crate::arguments::command()
+        .get_arguments()
+        .filter_map(clap::Arg::get_long)
+        .any(|long| argument.strip_prefix("--") == Some(long));
+    let command = command.filter(|_| !is_global || error.kind() == ErrorKind::UnknownArgument);
     Some(UsageError { command, message })
 }
 

@@ -19,6 +19,7 @@ pub(crate) fn fits(kind: Kind, value: &Value) -> bool {
             Kind::Flag => flag(value).is_some(),
             Kind::Integer(least) => integer(value).is_some_and(|number| number >= least),
             Kind::Port => integer(value).is_some_and(|number| (1..=65535).contains(&number)),
+            Kind::Version => text(value).is_some_and(|text| is_version(&text)),
             Kind::Number(least) => {
                 number(value).is_some_and(|number| number >= least && number <= MAX_NUMBER)
             }
@@ -33,6 +34,11 @@ pub(crate) fn fits(kind: Kind, value: &Value) -> bool {
                 .as_array()
                 .is_some_and(|entries| entries.iter().all(Value::is_object)),
         }
+}
+
+fn is_version(text: &str) -> bool {
+    let parts: Vec<&str> = text.trim().split('.').collect();
+    parts.len() <= 3 && parts.iter().all(|part| part.parse::<u16>().is_ok())
 }
 
 /// The word of the list that the value means.
@@ -129,6 +135,7 @@ pub(crate) fn from_variable(kind: Kind, class: Class, content: &str) -> Option<V
     let as_text = Value::from(content);
     match kind {
         Kind::Text | Kind::Path => Some(as_text),
+        Kind::Version => Some(as_text).filter(|text| fits(kind, text)),
         Kind::Flag if class == Class::Presence => Some(flag(&as_text).unwrap_or(true).into()),
         Kind::Flag => flag(&as_text).map(Value::from),
         Kind::Verify => Some(flag(&as_text).map_or(as_text, Value::from)),

@@ -102,7 +102,8 @@ pub use printout::{printout, properties};
 pub use settings::{
     AgentSettings, ApiSettings, CacheSettings, ConsoleSettings, Credentials, EnvironmentOverrides,
     GitCredential, GitSettings, HgSettings, HttpMethod, InitialConnect, OnStop, PackageManager,
-    PackageManagerSettings, PollSettings, Settings, TlsVerify, TorchSettings, VenvsCacheSettings,
+    PackageManagerSettings, PollSettings, RetryCounts, Settings, TlsVerify, TorchSettings,
+    VenvsCacheSettings,
 };
 pub use vaults::{Vault, WithVaults};
 

@@ -85,6 +85,7 @@ pub struct Call {
     pub(crate) endpoint: Cow<'static, str>,
     pub(crate) version: Option<Cow<'static, str>>,
     pub(crate) body: Body,
+    pub(crate) query: Vec<(&'static str, String)>,
     pub(crate) method: Option<Method>,
     pub(crate) retry: Retry,
     pub(crate) deferred: bool,
@@ -114,6 +115,7 @@ impl Call {
             endpoint: endpoint.into(),
             version: None,
             body: Body::Empty,
+            query: Vec::new(),
             method: None,
             retry: Retry::Never,
             deferred: false,
@@ -201,6 +203,13 @@ impl Call {
         let json = serde_json::to_vec(data)
             .expect("request types have string keys and no fallible serialisers, so they always serialise");
         self.body = Body::Json(Bytes::from(json));
+        self
+    }
+
+    /// Adds to the query of the address, where a few calls have their data. A name may come several times.
+    #[must_use]
+    pub fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
         self
     }
 

@@ -264,7 +264,7 @@ impl Inner {
         let dispatch = Dispatch {
             signature,
             version,
-            query: &[],
+            query: &call.query,
             headers: &[],
             limit,
             redactor: &|| self.redactor(),
@@ -284,6 +284,7 @@ impl Inner {
         let poll = Call::new("async.result").body(serde_json::json!({ "id": id }));
         let dispatch = Dispatch {
             version: None,
+            query: &[],
             limit: None,
             ..*dispatch
         };

@@ -118,6 +118,11 @@ impl RetryPolicy {
         full / 2 + (full / 2).mul_f64(unit)
     }
 
+    /// Whether an absent server is waited for, however long that takes, before the first login.
+    pub(crate) fn waits_for_ever_at_first(&self) -> bool {
+        self.initial_retries.or(self.limits.total).is_none()
+    }
+
     /// Whether the first login is tried again after its `failures`-th failure.
     pub(crate) fn waits_for_first_login(&self, failures: u32, error: &ApiError) -> bool {
         // A certificate or a web page in the wrong place is a matter of configuration; waiting for it

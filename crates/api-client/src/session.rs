@@ -185,7 +185,15 @@ impl Inner {
             if !self.options.retry.waits_for_first_login(failures, &error) {
                 return Err(error);
             }
-            self.outage.failed("auth.login", self.server(), &error);
+            if self.options.retry.waits_for_ever_at_first() {
+                self.outage.failed("auth.login", self.server(), &error);
+            } else if failures == 1 {
+                let server = self.server();
+                tracing::warn!(
+                    server,
+                    "the API server has trouble, the login is tried again: {error}"
+                );
+            }
             tokio::time::sleep(self.options.retry.delay(failures, error.retry_after(), dice())).await;
         }
     }

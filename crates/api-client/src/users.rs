@@ -110,7 +110,10 @@ impl Client {
     pub async fn users_get_vaults(&self) -> Result<Vec<Vault>, ApiError> {
         let call = Call::safe("users.get_vaults", (2, 15))
             .extension(Extension::BeyondBasic)
-            .body(json!({ "enabled": true, "types": ["config"] }));
+            .query("enabled", "true")
+            // Twice, or servers would take it for one text instead of a list.
+            .query("types", "config")
+            .query("types", "config");
         self.field(call, "vaults").await
     }
 

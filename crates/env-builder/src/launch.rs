@@ -31,6 +31,17 @@ pub enum LaunchError {
         /// The root of the code.
         root: PathBuf,
     },
+    /// No code, where none may be fetched.
+    #[error(
+        "there is no copy of {repository} in {}, and nothing is fetched in standalone mode; name the folder with the \
+         code in CLEARML_AGENT_FORCE_CODE_DIR, or leave --standalone-mode away", builds.display()
+    )]
+    NoCopy {
+        /// The repository.
+        repository: String,
+        /// Where earlier builds are.
+        builds: PathBuf,
+    },
     /// No shell.
     #[error("the task wants a shell, but there is no {tried:?} on this machine")]
     NoShell {
@@ -308,5 +319,5 @@ pub(crate) fn skips_python(context: &Context<'_>, info: &ExecutionInfo, has_pip_
         && !has_pip_list
         && !info.binary.is_empty()
         && !info.binary.contains("python");
-    asked || shell_only
+    asked || shell_only || context.settings.standalone.is_some()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clearml_agent_config::{Notice, NoticeLevel, Settings, Vault, WithVaults};
 use clearml_api_client::{ApiError, Call, Client, Retry};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// How long an absent server may hold up the start.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -96,7 +96,10 @@ struct Reply {
 
 async fn get(client: &Client, kind: &str) -> Result<Vec<Vault>, ApiError> {
     let call = Call::new("users.get_vaults")
-        .body(json!({"enabled": true, "types": [kind]}))
+        .query("enabled", "true")
+        // Twice, or servers would take it for one text instead of a list.
+        .query("types", kind)
+        .query("types", kind)
         .retry(Retry::Bounded(LIMIT));
     let reply: Reply = client.call(call).await?;
     Ok(reply.vaults.iter().filter_map(read).collect())

@@ -10,7 +10,7 @@ use clearml_agent_config::{
     TlsVerify, declarations,
 };
 use clearml_api_client as api;
-use clearml_api_client::{Auth, ClientOptions};
+use clearml_api_client::{Auth, ClientOptions, RetryLimits};
 use clearml_env_builder as env;
 use clearml_env_builder::EnvSettings;
 use clearml_support::redact::Redactor;
@@ -73,6 +73,13 @@ pub fn client_options(settings: &Settings) -> Result<ClientOptions, ConfigError>
     if settings.api.retry_backoff_max != PACKAGED_BACKOFF_MAX {
         options.retry.cap = settings.api.retry_backoff_max.max(SHORTEST_WAIT);
     }
+    let counts = settings.api.retries;
+    options.retry.limits = RetryLimits {
+        total: counts.total,
+        connect: counts.connect,
+        read: counts.read,
+        status: counts.status,
+    };
     options.retry.wait_on_maintenance_forever = settings.api.wait_on_maintenance_forever;
     options.retry.initial_retries = match settings.api.initial_connect {
         InitialConnect::Default => options.retry.initial_retries,
@@ -101,7 +108,10 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
         ignore_requested_python_version: agent.ignore_requested_python_version,
         force_git_root_python_path: agent.git.root_in_python_path,
         docker_use_activated_venv: agent.docker_use_activated_venv,
+        parallel_setup: agent.parallel_setup,
+        time_limit: agent.env_build_timeout,
         optimization: 0,
+        standalone: agent.standalone_mode.then(|| agent.venvs_dir.clone()),
         git: env::GitSettings {
             user: agent.git.user.clone(),
             pass: agent.git.pass.clone(),
@@ -109,7 +119,9 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             force_ssh_protocol: agent.git.force_ssh_protocol,
             force_ssh_user: agent.git.force_ssh_user.clone(),
             force_ssh_port: agent.git.force_ssh_port,
+            force_ssh_strict: agent.git.force_ssh_strict,
             translate_ssh: agent.git.translate_ssh,
+            keep_ssh_port: agent.git.keep_ssh_port,
             fetch_args: agent.git.fetch_args.clone(),
             host_match_prefix: agent.git.host_match_prefix,
             extra_credentials: agent.git.extra_credentials.iter().map(credential).collect(),
@@ -121,6 +133,11 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             clone_args: agent.git.clone_args.clone(),
             retries: u32::try_from(agent.git.retries).unwrap_or(u32::MAX),
             ignore_submodule_errors: agent.git.ignore_submodule_errors,
+            submodules: if agent.git.legacy_submodules {
+                env::Submodules::Legacy
+            } else {
+                env::Submodules::Full
+            },
             lfs: agent.git.lfs.into(),
             apply_skip_binary: agent.git.apply_skip_binary,
         },
@@ -137,6 +154,7 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             path: agent.vcs_cache.path.clone(),
             always_fetch: agent.git.always_fetch,
             clone_on_pull_fail: agent.git.clone_on_pull_fail,
+            copy_objects: agent.git.copy_objects,
             max_entries: agent.git.cache_max_entries,
             max_bytes: agent.git.cache_max_size_gb.saturating_mul(1 << 30),
         },
@@ -172,6 +190,7 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             uv_cache_dir: Some(agent.pip_download_cache.path.join("uv")),
             uv_sync_locked_if_lock_file: packages.uv_sync_locked_if_lock_file,
             uv_sync_extra_args: packages.uv_sync_extra_args.clone(),
+            uv_python_meta_file: agent.uv_python_meta_file.clone(),
             uv_run_extra_args: packages.uv_run_extra_args.clone(),
             uv_files_from_repo_working_dir: packages.uv_files_from_repo_working_dir,
             poetry_version: packages.poetry_version.clone(),
@@ -201,6 +220,7 @@ fn torch(settings: &Settings) -> env::TorchSettings {
     let torch = &settings.agent.package_manager.torch;
     env::TorchSettings {
         resolve: torch.pytorch_resolve.clone(),
+        legacy: torch.pytorch_resolve_legacy,
         nightly: torch.torch_nightly,
         cuda_version: settings.agent.cuda_version.clone(),
         cpu_only: settings.agent.cpu_only,
@@ -250,6 +270,8 @@ pub(crate) struct RunSettings {
     pub(crate) status_poll: Duration,
     pub(crate) ping: Option<Duration>,
     pub(crate) abort_grace: Duration,
+    /// How often a task is put back whose run has died.
+    pub(crate) requeue_limit: u32,
     pub(crate) abort_callback_max: Duration,
     pub(crate) console_max_bytes: u64,
     pub(crate) segment_bytes: u64,
@@ -274,8 +296,9 @@ impl RunSettings {
         let redactor = Redactor::new();
         settings.register_secrets(&redactor);
         let mut client = client_options(settings)?;
-        // The run is there, so its server is worth waiting for.
+        // The run is there, so its server is worth waiting for, however often a call of others is repeated.
         client.retry.initial_retries = None;
+        client.retry.limits = RetryLimits::default();
         Ok(Self {
             client,
             environment: env_settings(settings),
@@ -296,6 +319,7 @@ impl RunSettings {
             status_poll: seconds(agent.poll.status_poll_interval_sec),
             ping: agent.task_ping_interval_sec.map(seconds),
             abort_grace: seconds(agent.abort_grace_sec),
+            requeue_limit: u32::try_from(agent.requeue_on_infrastructure_failure).unwrap_or(u32::MAX),
             abort_callback_max: seconds(agent.abort_callback_max_timeout),
             console_max_bytes: agent.console.max_bytes,
             segment_bytes: agent.console.segment_bytes,

@@ -5,6 +5,7 @@ use clearml_agent_config::{Origin, Settings, Sources, printout, properties};
 use serde_json::{Value, json};
 
 use crate::arguments::VERSION_LINE;
+use crate::default_python;
 use crate::failure::{warn, warn_aside};
 use crate::output::{print, print_line};
 
@@ -19,7 +20,7 @@ pub(crate) struct ConfigArguments {
 }
 
 pub(crate) fn config(options: &ConfigArguments, sources: &Sources) -> anyhow::Result<i32> {
-    let settings = Settings::load(sources)?;
+    let settings = default_python::shown(&Settings::load(sources)?);
     for warning in settings.warnings() {
         // Machines read the output.
         if options.json {

@@ -9,9 +9,10 @@ use clap::{ArgAction, Args};
 use clearml_agent_config::{Settings, Sources, printout};
 use clearml_gpu_alloc::{Request, Surroundings};
 use clearml_intake::{Identity, Register, Schedule, WorkingHours};
-use clearml_worker::{DaemonOptions, Output, StopRequest};
+use clearml_worker::{DaemonOptions, Output, ServicesMode, StopRequest};
 
 use crate::containers::Containers;
+use crate::default_python;
 use crate::failure::warn;
 use crate::logging;
 use crate::output::print_line;
@@ -92,6 +93,14 @@ impl DaemonArguments {
         self.services_mode.is_some_and(|number| number != Some(0))
     }
 
+    /// A number below zero is no limit, as is none.
+    fn services_mode(&self) -> Option<ServicesMode> {
+        let limit = self.services_mode?.filter(|number| *number > 0);
+        self.services().then_some(ServicesMode {
+            limit: limit.and_then(|number| usize::try_from(number).ok()),
+        })
+    }
+
     fn containers(&self) -> Containers<'_> {
         Containers {
             docker: self.docker.as_deref(),
@@ -123,12 +132,6 @@ impl DaemonArguments {
             return Err(not_yet(
                 "sharing GPUs between queues (--dynamic-gpus)",
                 "start one daemon for each group of GPUs with --gpus instead",
-            ));
-        }
-        if self.services() {
-            return Err(not_yet(
-                "running several tasks at the same time (--services-mode)",
-                "start several daemons instead",
             ));
         }
         self.containers().refuse()?;
@@ -221,6 +224,7 @@ fn daemon_options(options: &DaemonArguments, prepared: Prepared, hours: WorkingH
         polling_interval: options.polling_interval.map(|seconds| seconds as f64),
         identity: prepared.identity(),
         gpus_wanted: options.task.wants_gpus() && !prepared.visible.ignored,
+        services: options.services_mode(),
         hours,
         tags: options.child_report_tags.clone(),
         output: options.output(),
@@ -237,7 +241,8 @@ fn introduce(settings: &Settings) {
         return;
     }
     // Nobody may be reading, or the disk behind it may be full.
-    let _unwritable = write!(io::stdout(), "{}", printout(settings, env!("CARGO_PKG_VERSION")));
+    let settings = default_python::shown(settings);
+    let _unwritable = write!(io::stdout(), "{}", printout(&settings, env!("CARGO_PKG_VERSION")));
 }
 
 fn stop(ids: &[String], identity: Identity) -> anyhow::Result<i32> {
@@ -326,6 +331,16 @@ mod tests {
         let origin = daemon.settings.origin("agent.git_user").unwrap();
         assert_eq!(origin.to_string(), "command line --git-user");
 
+        for (words, limit) in [
+            ("--services-mode", Some(None)),
+            ("--services-mode 3", Some(Some(3))),
+            ("--services-mode -1", Some(None)),
+            ("--services-mode 0", None),
+            ("", None),
+        ] {
+            let services = made_of(&format!("daemon {words}"), &[]).services;
+            assert_eq!(services.map(|mode| mode.limit), limit, "{words}");
+        }
         let plain = made_of("daemon --foreground --detached --cpu-only", &[]);
         assert!(plain.queues.is_empty() && !plain.create_queue && !plain.order_fairness);
         assert_eq!((plain.polling_interval, plain.tags), (None, None));

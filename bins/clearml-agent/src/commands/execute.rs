@@ -15,7 +15,7 @@ use clearml_task_runner::settings::client_options;
 use serde_json::Value;
 
 use crate::containers::Containers;
-use crate::task_options::{GpuUse, Prepared, TaskArguments, not_yet};
+use crate::task_options::{GpuUse, Prepared, TaskArguments};
 
 #[derive(Args)]
 pub(crate) struct ExecuteArguments {
@@ -34,7 +34,7 @@ pub(crate) struct ExecuteArguments {
     /// Fail unless the task is waiting in a queue.
     #[arg(long)]
     require_queue: bool,
-    /// Use what is there: no clone, no packages.
+    /// Fetch and install nothing: use the code and the environment that an earlier build has left.
     #[arg(long)]
     standalone_mode: bool,
     /// Run the task in a container: image and arguments, or the configured ones.
@@ -47,7 +47,13 @@ pub(crate) struct ExecuteArguments {
     task: TaskArguments,
 }
 
-pub(crate) async fn execute(options: &ExecuteArguments, sources: Sources) -> anyhow::Result<i32> {
+pub(crate) async fn execute(options: &ExecuteArguments, mut sources: Sources) -> anyhow::Result<i32> {
+    if options.standalone_mode {
+        let option = "--standalone-mode".to_owned();
+        sources
+            .overrides
+            .push(("agent.standalone_mode".to_owned(), Value::Bool(true), option));
+    }
     let prepared = options.task.prepare(sources, GpuUse::default())?;
     let containers = Containers {
         docker: options.docker.as_deref(),
@@ -55,13 +61,6 @@ pub(crate) async fn execute(options: &ExecuteArguments, sources: Sources) -> any
     };
     containers.check(std::env::var_os("PATH").as_deref())?;
     containers.refuse()?;
-    if options.standalone_mode {
-        return Err(not_yet(
-            "running a task in folders that are there already (--standalone-mode)",
-            "leave the option away, or name the folder and the interpreter with CLEARML_AGENT_FORCE_CODE_DIR and \
-             CLEARML_AGENT_SKIP_PIP_VENV_INSTALL",
-        ));
-    }
     prepared.warn();
     let identity = identity(options, &prepared);
     // Its place is free again when the task has ended.

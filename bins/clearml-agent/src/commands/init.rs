@@ -87,15 +87,27 @@ impl InitArguments {
 }
 
 pub(crate) async fn init(options: InitArguments, sources: Sources) -> anyhow::Result<i32> {
-    let given = options.non_interactive.then(|| options.given()).transpose()?;
-    let init = InitOptions {
-        output: options.output,
-        given,
-        dialogue_on_stderr: options.json,
+    let (json, dialogue) = (options.json, !options.non_interactive);
+    let ended = async {
+        let given = options.non_interactive.then(|| options.given()).transpose()?;
+        let init = InitOptions {
+            output: options.output,
+            given,
+            dialogue_on_stderr: json,
+        };
+        anyhow::Ok(run(init, &sources).await?)
     };
-    let outcome = run(init, &sources).await?;
-    let dialogue = !options.non_interactive;
-    if options.json {
+    let outcome = match ended.await {
+        Ok(outcome) => outcome,
+        Err(error) if json => {
+            let reason = format!("{error:#}");
+            let failure = serde_json::json!({"schema": 1, "result": "error", "path": null, "reason": reason});
+            print_line(format_args!("{failure:#}"))?;
+            return Ok(1);
+        }
+        Err(error) => return Err(error),
+    };
+    if json {
         print_line(format_args!("{:#}", outcome.to_json()))?;
         return Ok(outcome.exit_code(dialogue));
     }

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use clearml_agent_config::{Settings, Sources};
 use clearml_api_client::{Call, Client};
+use clearml_intake::vaults;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use serde_saphyr::{FlowMap, FlowSeq, SingleQuoted};
@@ -30,7 +31,11 @@ pub(crate) async fn list(options: ListArguments, sources: Sources) -> anyhow::Re
         say_aside(&notice);
     }
     let client = Client::new(clearml_task_runner::settings::client_options(&settings)?)?;
-    client.login().await?;
+    // Like every command that talks to the server, which may say more about this machine.
+    let found = Box::pin(vaults::for_command(&client, &settings)).await?;
+    for line in vaults::shown(&found.notices, found.settings.agent.debug) {
+        say_aside(line);
+    }
     // 0 switches the filter by last activity off.
     let call = Call::new("workers.get_all")
         .version("2.5")

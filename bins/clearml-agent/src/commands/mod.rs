@@ -15,6 +15,8 @@ mod status;
 
 use std::path::PathBuf;
 
+use clearml_task_runner::RunnerOptions;
+
 pub(crate) use bootstrap::{BootstrapArguments, install_bootstrap};
 pub(crate) use build::{BuildArguments, build};
 pub(crate) use completions::{CompletionsArguments, completions};
@@ -28,8 +30,12 @@ pub(crate) use reference::{ReferenceArguments, reference};
 pub(crate) use server::{ServerArguments, server};
 pub(crate) use status::{StatusArguments, status};
 
-/// The private command that supervises one run.
-pub(crate) async fn runner(run: PathBuf) -> anyhow::Result<i32> {
-    let exit = clearml_task_runner::run(run).await?;
+/// The private command that supervises one run, or all those of a folder.
+pub(crate) async fn runner(run: Option<PathBuf>, services: Option<PathBuf>) -> anyhow::Result<i32> {
+    let exit = match (run, services) {
+        (Some(run), _) => clearml_task_runner::run(run).await?,
+        (None, Some(folder)) => clearml_task_runner::run_many(&folder, RunnerOptions::default()).await?,
+        (None, None) => anyhow::bail!("nothing to supervise is named; give --run or --services"),
+    };
     Ok(exit.code())
 }

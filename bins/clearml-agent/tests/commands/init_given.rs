@@ -123,6 +123,39 @@ fn a_script_notices_what_is_wrong() {
         ended.never_shows("wrong-secret-text");
         assert!(!home.path("clearml.conf").exists());
     }
+    // Programs get JSON then as well, and nothing else.
+    for (arguments, wanted) in [
+        (
+            &["--json", "--secret-key-file", "/no/such/file"][..],
+            "/no/such/file",
+        ),
+        (&["--json", "--output", "/no/such/folder/x"], "/no/such/folder"),
+        (&["--json"], "--api-server"),
+    ] {
+        let ended = run(arguments, "s");
+        let json = ended.json();
+        assert_eq!(
+            (ended.code, json["result"].as_str()),
+            (1, Some("error")),
+            "{json}"
+        );
+        assert!(json["reason"].as_str().unwrap().contains(wanted), "{json}");
+        assert_eq!(ended.stderr, "");
+    }
+    // A server that is not there is told once, where the result is.
+    let nowhere = [
+        "--json",
+        "--api-server",
+        "http://127.0.0.1:1",
+        "--access-key",
+        "a",
+    ];
+    let ended = run(&nowhere, "s");
+    assert_eq!(
+        (ended.code, ended.json()["result"].as_str()),
+        (1, Some("not verified"))
+    );
+    assert_eq!(ended.stderr, "");
     // Options that a dialogue would not look at are not accepted with it.
     let ended = home.init(&["--access-key", "x"], &[]);
     assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);

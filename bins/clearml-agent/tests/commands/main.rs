@@ -6,5 +6,6 @@
 mod doctor;
 mod init;
 mod init_given;
+mod list;
 mod reference;
 mod stage;

@@ -53,6 +53,47 @@ fn a_login_goes_from_the_configuration_to_its_server_alone() {
     assert!(!web.logins().is_empty());
 }
 
+#[test]
+fn standalone_mode_uses_what_is_there() {
+    let scene = Scene::new();
+    let (_, commit) = scene.repository("project", &[("main.py", "print('out: fetched')")]);
+    // Nothing answers there, and nothing has that package.
+    let spec = TaskSpec::repository("https://127.0.0.1:1/team/project.git", &commit, "main.py")
+        .requirements("no-such-package-at-all==1");
+    let task = scene.api.create_task("standing", &spec).unwrap();
+    let options = scene.options();
+    let run = || finish(options.command(&["execute", "--standalone-mode", "--id", &task]));
+    let (_, stdout, stderr) = run();
+    let ended = scene.ended(&task);
+    ended.assert_status("failed");
+    assert!(
+        ended.console.contains("CLEARML_AGENT_FORCE_CODE_DIR"),
+        "{stdout}{stderr}"
+    );
+
+    // As an earlier build leaves it.
+    let build = options.home.join(".clearml/venvs-builds/3.99");
+    let copy = build.join("task_repository/project.git");
+    fs::create_dir_all(&copy).unwrap();
+    fs::write(
+        copy.join("main.py"),
+        "import os\nprint('out: left by', os.environ['BUILD'])",
+    )
+    .unwrap();
+    fs::create_dir_all(build.join("bin")).unwrap();
+    let python = build.join("bin/python");
+    fs::write(&python, "#!/bin/sh\nBUILD=\"$0\" exec python3 \"$@\"\n").unwrap();
+    fs::set_permissions(&python, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (code, stdout, stderr) = run();
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let ended = scene.ended(&task);
+    ended.assert_status("completed");
+    assert_eq!(
+        ended.output().last().unwrap(),
+        &format!("out: left by {}", python.display())
+    );
+}
+
 /// The folder of this name somewhere below another one.
 fn find(folder: &std::path::Path, name: &str) -> PathBuf {
     let mut open = vec![folder.to_owned()];

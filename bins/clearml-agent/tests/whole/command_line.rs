@@ -111,6 +111,11 @@ fn usage_errors_go_to_stderr_with_exit_code_2() {
             " execute",
             "not allowed with",
         ),
+        (
+            &["--config-file", "", "daemon"],
+            "",
+            "argument --config-file: expected one argument",
+        ),
         (&["daemon", "@/no/such/file"], "", "@/no/such/file"),
         (&[&file], " daemon", "unrecognized arguments: --no-such"),
     ] {
@@ -246,10 +251,6 @@ fn what_is_not_there_yet_is_checked_and_refused_by_name() {
         ("daemon --gpus 3-1", "Failed parsing --gpus"),
         ("daemon --uptime nonsense", "nonsense"),
         ("execute --id x --docker img", "--docker) is not supported"),
-        (
-            "execute --id x --standalone-mode",
-            "--standalone-mode) is not supported",
-        ),
         (
             "build --id x --target t --install-globally --python-version 3.10",
             "building the environment of task x",

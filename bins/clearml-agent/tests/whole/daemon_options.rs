@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::scene::{AGENT, LIMIT, QUEUE, Scene, environment_or_skip, finish};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use xtask::workbench::{Agent, AgentOptions, TaskSpec, wait_for};
 
@@ -342,6 +343,21 @@ fn a_detached_daemon_serves_on_its_own_until_it_is_stopped() {
         stdout,
         "Could not find a running clearml-agent instance with worker_name=tester worker_id=None\n"
     );
+}
+
+#[test]
+fn a_detached_daemon_waits_for_a_server_that_is_not_up_yet() {
+    let scene = Scene::new();
+    let options = options(&scene)
+        .variable("CLEARML_API_HOST", "http://127.0.0.1:1")
+        .variable("CLEARML_AGENT__API__HTTP__RETRIES__BACKOFF_FACTOR", "0.2");
+    let mut starter = Agent::start(&options, &["daemon", "--detached", "--queue", QUEUE]).unwrap();
+    until("the daemon waits", || {
+        starter.output().contains("waiting for the server").then_some(())
+    });
+    assert_eq!(starter.ended().unwrap(), None, "so does who started it");
+    starter.signal(Signal::TERM);
+    assert_eq!(starter.wait(LIMIT).unwrap().code(), Some(254));
 }
 
 #[test]

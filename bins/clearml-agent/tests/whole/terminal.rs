@@ -132,6 +132,26 @@ fn a_task_stays_as_it_is_where_this_machine_cannot_run_it_at_all() {
         // The cause is part of the message already.
         assert!(!stdout.contains("caused by"), "{stdout}");
     }
+    // Nor where the run can't be written down: no folder can be made there.
+    let state = scene.folder.path().join("state");
+    fs::create_dir(&state).unwrap();
+    std::os::unix::fs::symlink("/sys/kernel", state.join("runs")).unwrap();
+    let full = scene
+        .options()
+        .variable("CLEARML_AGENT__AGENT__STATE_DIR", state.to_str().unwrap());
+    let waiting = scene.submit("waiting", &TaskSpec::script("pass"));
+    for (task, status) in [(&task, "created"), (&waiting, "queued")] {
+        let (code, stdout, _) = finish(full.command(&["execute", "--id", task]));
+        assert_eq!((code, stdout.contains("creating folder")), (1, true), "{stdout}");
+        assert_eq!(&scene.api.status(task).unwrap(), status);
+    }
+    let state = file.join("below");
+    let (code, stdout, _) = finish(scene.options().command(&["execute", "--id", "Twic"]));
+    assert_eq!(code, 1);
+    assert!(
+        stdout.contains("Did you mean this?") && stdout.contains(&format!("\n* ({other}) twice")),
+        "{stdout}"
+    );
     let arguments = ["execute", "--id", &task, "--log-file", state.to_str().unwrap()];
     let (code, stdout, _) = finish(scene.options().command(&arguments));
     assert_eq!(code, 1);

@@ -50,8 +50,7 @@ keys! { WORKER:
         .variables(&["CLEARML_AGENT_ENABLE_ENV_CONFIG_SECTION"]);
     "agent.apply_files", Flag, Packaged("true"), "Write the files of the top-level section files.",
         .variables(&["CLEARML_AGENT_ENABLE_FILES_CONFIG_SECTION"]);
-    "agent.standalone_mode", Flag, Internal("false"), "Install nothing and use the folders that are there; --standalone-mode sets it.",
-        .later("tasks that install nothing");
+    "agent.standalone_mode", Flag, Internal("false"), "Fetch and install nothing; use what earlier builds have left in agent.venvs_dir. --standalone-mode sets it.";
     "agent.slurm.user_map", Map, Unset, "Which account of the cluster a ClearML user id or name stands for.", .later("Slurm");
     "agent.status_report_sec", Number(1.0), Internal("30"), "Seconds between status reports of the worker.",
         .variables(&["CLEARML_AGENT_STATUS_REPORT_FREQ_SEC"]).strict();
@@ -61,6 +60,8 @@ keys! { WORKER:
         "What stopping the daemon does to running tasks: stop them, or leave them to be adopted by the next daemon.";
     "agent.adopt_after_sec", Number(0.0), Internal("30"),
         "Seconds for which nobody has looked after a task of this machine, because its daemon has died, until another daemon does.";
+    "agent.requeue_on_infrastructure_failure", Integer(0), Internal("0"),
+        "How often a task is put back at the head of its queue because its runner or its machine has died.";
     "agent.abort_grace_sec", Number(0.0), Internal("10"), "Seconds between asking an aborted task to end and killing it.";
     "agent.state_dir", Path, Computed("$XDG_STATE_HOME/clearml-agent, else ~/.local/state/clearml-agent"),
         "Folder of the agent's own records: runs, journals, locks.", .variables(&["CLEARML_AGENT_STATE_DIR"]);

@@ -19,11 +19,11 @@ keys! { KEYS:
         "Check the server's certificate, against the given file if it is a path.",
         .variables(&["CLEARML_API_HOST_VERIFY_CERT", "TRAINS_API_HOST_VERIFY_CERT"]);
     "api.http.max_req_size", Integer(1), Packaged("15728640"), "Most bytes of one request; larger batches are divided.";
-    "api.http.retries.total", Integer(0), Packaged("240"), "Most attempts at one call.", .retries();
-    "api.http.retries.connect", Integer(0), Packaged("240"), "Most attempts that fail to connect.", .retries();
-    "api.http.retries.read", Integer(0), Packaged("240"), "Most attempts that fail while the answer is read.", .retries();
-    "api.http.retries.redirect", Integer(0), Packaged("240"), "Most redirections of one call.", .retries();
-    "api.http.retries.status", Integer(0), Packaged("240"), "Most attempts that end with a passing error of the server.", .retries();
+    "api.http.retries.total", Integer(0), Packaged("240"), "Most repetitions of one call; 240, as packaged, stands for no limit, here and below.";
+    "api.http.retries.connect", Integer(0), Packaged("240"), "Most repetitions because no connection could be made.";
+    "api.http.retries.read", Integer(0), Packaged("240"), "Most repetitions because no usable answer came.";
+    "api.http.retries.redirect", Integer(0), Packaged("240"), "Most redirections of one call.", .ignored("redirections are not followed");
+    "api.http.retries.status", Integer(0), Packaged("240"), "Most repetitions because the server said that it could not at the moment.";
     "api.http.retries.backoff_factor", Number(0.0), Packaged("1.0"), "Seconds that the pauses between attempts grow from.";
     "api.http.retries.backoff_max", Number(0.0), Packaged("120.0"), "Longest pause between attempts, in seconds.";
     "api.http.wait_on_maintenance_forever", Flag, Packaged("true"), "Go on trying while the server says that it is unavailable.";

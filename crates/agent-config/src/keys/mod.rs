@@ -146,10 +146,6 @@ impl Declaration {
         self.ignored("language models are not metered")
     }
 
-    const fn retries(self) -> Self {
-        self.ignored("calls are repeated until they succeed or can't")
-    }
-
     const fn sdk(self) -> Self {
         Self {
             standing: Standing::PassedOn("the SDK in tasks"),

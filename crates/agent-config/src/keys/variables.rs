@@ -32,7 +32,7 @@ variables_table! { SERVER:
         "Attempts to connect at the start; a word for no tries as often as later.", .default("4");
     ["CLEARML_AGENT_URLLIB3_CONNECT_LEVEL"], Text, "Log level of the Python HTTP library during the first connection.",
         .default("WARNING").ignored("there is no such library here");
-    ["CLEARML_AGENT_FORCE_MAX_API_VERSION"], Text, "Use no newer API version than this.";
+    ["CLEARML_AGENT_FORCE_MAX_API_VERSION"], Version, "Use no newer API version than this.";
     ["CLEARML_CONFIG_FILE", "TRAINS_CONFIG_FILE"], Path, "The configuration file to read instead of ~/clearml.conf.";
     ["CLEARML_CONFIG_PATH", "TRAINS_CONFIG_PATH"], Path, "A folder of configuration files that are read first.";
     ["CLEARML_AGENT_CONFIG_VERBOSE"], Flag, "Say which configuration files are read.", .presence().default("false");

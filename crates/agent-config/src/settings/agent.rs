@@ -82,8 +82,12 @@ pub struct GitSettings {
     pub force_ssh_port: Option<u16>,
     /// `agent.force_git_ssh_user`.
     pub force_ssh_user: Option<String>,
+    /// `agent.force_git_ssh_protocol_strict`.
+    pub force_ssh_strict: bool,
     /// `agent.translate_ssh`.
     pub translate_ssh: bool,
+    /// `agent.translate_ssh_keep_port`.
+    pub keep_ssh_port: bool,
     /// `agent.translate_ssl_replacement_scheme`.
     pub ssl_replacement_scheme: String,
     /// `agent.git_use_ms_entra_token`.
@@ -98,6 +102,8 @@ pub struct GitSettings {
     pub retries: u64,
     /// `agent.git_ignore_submodule_errors`.
     pub ignore_submodule_errors: bool,
+    /// `agent.git_submodules: legacy`.
+    pub legacy_submodules: bool,
     /// `agent.git_lfs`: `auto`, `skip` or `pull`.
     pub lfs: &'static str,
     /// `agent.git_apply_skip_binary`.
@@ -108,6 +114,8 @@ pub struct GitSettings {
     pub clone_on_pull_fail: bool,
     /// `agent.vcs_cache.always_fetch`.
     pub always_fetch: bool,
+    /// `agent.vcs_cache.copy_mode: copy`.
+    pub copy_objects: bool,
     /// `agent.vcs_cache.max_entries`; 0 for any number.
     pub cache_max_entries: u64,
     /// `agent.vcs_cache.max_size_gb`; 0 for any size.
@@ -216,8 +224,16 @@ pub struct AgentSettings {
     pub ignore_requested_python_version: bool,
     /// `agent.docker_use_activated_venv`.
     pub docker_use_activated_venv: bool,
+    /// `agent.standalone_mode`.
+    pub standalone_mode: bool,
     /// `agent.venvs_dir`.
     pub venvs_dir: PathBuf,
+    /// `agent.parallel_setup`.
+    pub parallel_setup: bool,
+    /// `agent.env_build_timeout_sec`; `None` for any time.
+    pub env_build_timeout: Option<Duration>,
+    /// `agent.bootstrap.uv_python_meta_file`.
+    pub uv_python_meta_file: Option<String>,
     /// `agent.venvs_cache`.
     pub venvs_cache: VenvsCacheSettings,
     /// `agent.vcs_cache`.
@@ -240,6 +256,8 @@ pub struct AgentSettings {
     pub abort_callback_max_timeout: f64,
     /// `agent.abort_grace_sec`.
     pub abort_grace_sec: f64,
+    /// `agent.requeue_on_infrastructure_failure`.
+    pub requeue_on_infrastructure_failure: u64,
     /// `agent.adopt_after_sec`.
     pub adopt_after_sec: f64,
     /// `agent.enable_task_env`.
@@ -293,9 +311,15 @@ impl AgentSettings {
             default_python: reader.text("agent.default_python"),
             ignore_requested_python_version: reader.flag("agent.ignore_requested_python_version"),
             docker_use_activated_venv: reader.flag("agent.docker_use_activated_venv"),
+            standalone_mode: reader.flag("agent.standalone_mode"),
             venvs_dir: reader
                 .path("agent.venvs_dir")
                 .unwrap_or_else(|| reader.sources.path("~/.clearml/venvs-builds")),
+            parallel_setup: reader.flag("agent.parallel_setup"),
+            env_build_timeout: Some(reader.number("agent.env_build_timeout_sec"))
+                .filter(|seconds| *seconds > 0.0)
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            uv_python_meta_file: reader.text("agent.bootstrap.uv_python_meta_file"),
             venvs_cache: VenvsCacheSettings {
                 path: reader.path("agent.venvs_cache.path"),
                 max_entries: reader.count("agent.venvs_cache.max_entries"),
@@ -322,6 +346,7 @@ impl AgentSettings {
             abort_callback_max_timeout: reader.number("agent.abort_callback_max_timeout"),
             abort_grace_sec: reader.number("agent.abort_grace_sec"),
             adopt_after_sec: reader.number("agent.adopt_after_sec"),
+            requeue_on_infrastructure_failure: reader.count("agent.requeue_on_infrastructure_failure"),
             enable_task_env: reader.flag("agent.enable_task_env"),
             apply_environment: reader.flag("agent.apply_environment"),
             apply_files: reader.flag("agent.apply_files"),
@@ -365,7 +390,9 @@ impl GitSettings {
                 .integer("agent.force_git_ssh_port")
                 .and_then(|port| u16::try_from(port).ok()),
             force_ssh_user: reader.text("agent.force_git_ssh_user"),
+            force_ssh_strict: reader.flag("agent.force_git_ssh_protocol_strict"),
             translate_ssh: reader.flag("agent.translate_ssh"),
+            keep_ssh_port: reader.flag("agent.translate_ssh_keep_port"),
             ssl_replacement_scheme: reader
                 .text("agent.translate_ssl_replacement_scheme")
                 .unwrap_or_default(),
@@ -375,11 +402,13 @@ impl GitSettings {
             clone_args: reader.list("agent.git_clone_args"),
             retries: reader.count("agent.git_retries"),
             ignore_submodule_errors: reader.flag("agent.git_ignore_submodule_errors"),
+            legacy_submodules: reader.choice("agent.git_submodules") == "legacy",
             lfs: reader.choice("agent.git_lfs"),
             apply_skip_binary: reader.flag("agent.git_apply_skip_binary"),
             clone_verbose: verbose.as_ref().and_then(convert::flag).unwrap_or(false),
             clone_on_pull_fail: reader.flag("agent.vcs_cache.clone_on_pull_fail"),
             always_fetch: reader.flag("agent.vcs_cache.always_fetch"),
+            copy_objects: reader.choice("agent.vcs_cache.copy_mode") == "copy",
             cache_max_entries: reader.count("agent.vcs_cache.max_entries"),
             cache_max_size_gb: reader.count("agent.vcs_cache.max_size_gb"),
             root_in_python_path: reader.flag("agent.force_git_root_python_path"),

@@ -58,6 +58,23 @@ pub enum Credentials {
     Token(Secret),
 }
 
+/// How often one call is repeated, in all and by cause; `None` = as often as it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetryCounts {
+    /// `api.http.retries.total`.
+    pub total: Option<u32>,
+    /// `api.http.retries.connect`.
+    pub connect: Option<u32>,
+    /// `api.http.retries.read`.
+    pub read: Option<u32>,
+    /// `api.http.retries.status`.
+    pub status: Option<u32>,
+}
+
+/// The packaged counts are for a client that gives up some day and is started anew. This agent does not give
+/// up unless it is told to.
+const PACKAGED_RETRIES: u32 = 240;
+
 /// The `api` section.
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
@@ -79,6 +96,8 @@ pub struct ApiSettings {
     pub default_method: HttpMethod,
     /// `api.http.max_req_size`, in bytes.
     pub max_request_bytes: u64,
+    /// `api.http.retries`.
+    pub retries: RetryCounts,
     /// `api.http.retries.backoff_factor`.
     pub retry_backoff_factor: Duration,
     /// `api.http.retries.backoff_max`.
@@ -128,6 +147,7 @@ impl ApiSettings {
                 _ => HttpMethod::Post,
             },
             max_request_bytes: reader.count("api.http.max_req_size"),
+            retries: RetryCounts::read(reader),
             retry_backoff_factor: Duration::from_secs_f64(reader.number("api.http.retries.backoff_factor")),
             retry_backoff_max: Duration::from_secs_f64(reader.number("api.http.retries.backoff_max")),
             wait_on_maintenance_forever: reader.flag("api.http.wait_on_maintenance_forever"),
@@ -199,6 +219,21 @@ impl ApiSettings {
         (access != secret && self.auth_token.is_none()).then(|| {
             Warning(format!("the access key comes from {access} but the secret key from {secret}; they may not belong together"))
         })
+    }
+}
+
+impl RetryCounts {
+    fn read(reader: &Reader<'_>) -> Self {
+        let count = |key: &str| {
+            let count = u32::try_from(reader.integer(key)?).unwrap_or(u32::MAX);
+            (count != PACKAGED_RETRIES).then_some(count)
+        };
+        Self {
+            total: count("api.http.retries.total"),
+            connect: count("api.http.retries.connect"),
+            read: count("api.http.retries.read"),
+            status: count("api.http.retries.status"),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub use agent::{
     AgentSettings, CacheSettings, ConsoleSettings, EnvironmentOverrides, GitCredential, GitSettings,
     HgSettings, OnStop, PollSettings, VenvsCacheSettings,
 };
-pub use api::{ApiSettings, Credentials, HttpMethod, InitialConnect, TlsVerify};
+pub use api::{ApiSettings, Credentials, HttpMethod, InitialConnect, RetryCounts, TlsVerify};
 pub use package_manager::{PackageManager, PackageManagerSettings, TorchSettings};
 
 use crate::convert;
@@ -140,6 +140,25 @@ impl Settings {
         for (key, value) in values {
             rest.effective.rewrite(key, value);
         }
+        Self {
+            rest: Arc::new(rest),
+            ..self.clone()
+        }
+    }
+
+    /// The same settings that also show, as `agent.default_python`, the version that is used where nothing else
+    /// says one. It is for people to read: no typed field depends on it.
+    #[must_use]
+    pub fn showing_default_python(&self, version: &str) -> Self {
+        if self.rest.effective.get_set("agent.default_python").is_some() {
+            return self.clone();
+        }
+        let mut rest = Rest::clone(&self.rest);
+        rest.effective.derive(
+            "agent.default_python",
+            Value::from(version),
+            "the first python3 in PATH",
+        );
         Self {
             rest: Arc::new(rest),
             ..self.clone()

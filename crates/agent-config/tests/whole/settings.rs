@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use clearml_agent_config::{
-    ConfigError, Credentials, HttpMethod, InitialConnect, OnStop, PackageManager, Settings, Sources,
-    TlsVerify, declarations,
+    ConfigError, Credentials, HttpMethod, InitialConnect, OnStop, PackageManager, RetryCounts, Settings,
+    Sources, TlsVerify, declarations,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -412,6 +412,28 @@ fn what_is_handed_to_a_task_reads_back_as_the_same_configuration() {
         settings.get("sdk.development.worker.report_period_sec"),
         Some(&json!(2))
     );
+}
+
+#[test]
+fn repetitions_have_a_limit_only_where_one_was_chosen() {
+    let counts = |text: &str| Home::new(&[("clearml.conf", text)]).load().api.retries;
+    assert_eq!(counts(""), RetryCounts::default());
+    let chosen = counts("api.http.retries { total: 7, connect: 0, read: 240, status: null }");
+    assert_eq!((chosen.total, chosen.connect), (Some(7), Some(0)));
+    assert_eq!((chosen.read, chosen.status), (None, None));
+}
+
+#[test]
+fn the_version_that_is_used_where_none_is_configured_can_be_shown() {
+    let home = Home::new(&[]);
+    let shown = home.load().showing_default_python("3.12");
+    assert_eq!(shown.text("agent.default_python").as_deref(), Some("3.12"));
+    let origin = shown.origin("agent.default_python").unwrap().to_string();
+    assert!(origin.contains("python3"), "{origin}");
+    assert_eq!(shown.agent.default_python, None, "it decides nothing");
+    let home = Home::new(&[("clearml.conf", "agent.default_python: \"3.9\"")]);
+    let shown = home.load().showing_default_python("3.12");
+    assert_eq!(shown.text("agent.default_python").as_deref(), Some("3.9"));
 }
 
 proptest! {

@@ -119,11 +119,12 @@ async fn more_than_the_open_server_is_asked_only_of_others() {
     assert!(!format!("{vaults:?}").contains("canary"));
     other.workers_cluster_report(&report).await.unwrap();
     other.workers_cluster_unregister("w", "k").await.unwrap();
+    assert_eq!(server.calls()[0].body, b"", "it has its data in the address");
     let paths: Vec<_> = server.calls().into_iter().map(|call| call.path).collect();
     assert_eq!(
         paths,
         [
-            "/v2.23/users.get_vaults",
+            "/v2.23/users.get_vaults?enabled=true&types=config&types=config",
             "/v2.23/workers.cluster_report",
             "/v2.23/workers.cluster_unregister"
         ]

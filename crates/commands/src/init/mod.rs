@@ -11,6 +11,7 @@ mod wizard;
 use std::fs;
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clearml_agent_config::{ConfigError, Settings, Sources};
 use clearml_api_client::Client;
@@ -38,6 +39,8 @@ const OTHER_CONFIGURATION: [&str; 7] = [
 ];
 /// Repetitions of the login that verifies.
 const LOGIN_RETRIES: u32 = 2;
+/// The first of the pauses before them.
+const LOGIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// What `init` was asked to do.
 #[derive(Debug, Default)]
@@ -345,8 +348,19 @@ async fn log_in(environment: &Sources, server: &str, keys: &KeyPair) -> Result<O
     let settings = Settings::load(&sources).map_err(|error| error.to_string())?;
     let mut options =
         clearml_task_runner::settings::client_options(&settings).map_err(|error| error.to_string())?;
-    options.retry.initial_retries = Some(LOGIN_RETRIES);
+    // Repeated here: the client would speak of it, in the middle of a dialogue.
+    options.retry.initial_retries = Some(0);
     let client = Client::new(options).map_err(|error| error.to_string())?;
-    let session = client.login().await.map_err(|error| error.to_string())?;
+    let mut retries = 0;
+    let session = loop {
+        match client.login().await {
+            Ok(session) => break session,
+            Err(error) if error.is_transient() && retries < LOGIN_RETRIES => {
+                retries += 1;
+                tokio::time::sleep(LOGIN_PAUSE * retries).await;
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    };
     Ok(session.user_name.or(session.user))
 }

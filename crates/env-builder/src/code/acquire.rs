@@ -7,6 +7,7 @@ use clearml_support::fs::create_private_dir;
 
 use crate::code::cache::{self, Vcs};
 use crate::code::diff::{DiffKind, classify, without_colours};
+use crate::code::existing;
 use crate::code::info::{ExecutionInfo, expand};
 use crate::code::literal::{self, LiteralError};
 use crate::code::patch::{Patch, PatchError};
@@ -33,6 +34,11 @@ pub(crate) fn acquire(
     };
     if let Some(folder) = context.var("CLEARML_AGENT_FORCE_CODE_DIR") {
         return Ok((task.forced(folder)?, None));
+    }
+    if let Some(builds) = context.settings.standalone.as_deref()
+        && !info.repository.is_empty()
+    {
+        return Ok((task.existing(builds)?, None));
     }
     if info.repository.is_empty() {
         return Ok((task.standalone()?, None));
@@ -64,6 +70,23 @@ impl Acquire<'_> {
             working_dir: self.info.working_dir.clone(),
             literal: None,
             is_repository: false,
+        })
+    }
+
+    fn existing(&self, builds: &Path) -> Result<Code, LaunchError> {
+        let Some(root) = existing::copy(builds, &self.info.repository) else {
+            return Err(LaunchError::NoCopy {
+                repository: crate::code::repo_url::without_password(&self.info.repository),
+                builds: builds.to_owned(),
+            });
+        };
+        self.context
+            .info(&format!("the code in {} is used as it is", root.display()));
+        Ok(Code {
+            root,
+            working_dir: self.info.working_dir.clone(),
+            literal: None,
+            is_repository: true,
         })
     }
 

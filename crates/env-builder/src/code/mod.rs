@@ -8,6 +8,7 @@ pub mod credentials;
 pub(crate) mod custom;
 pub mod diff;
 pub(crate) mod evict;
+pub(crate) mod existing;
 pub mod git;
 pub(crate) mod git_clone;
 pub(crate) mod hg;

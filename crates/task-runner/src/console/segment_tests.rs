@@ -124,8 +124,17 @@ fn times_never_go_back() {
     assert!(reader.window().iter().all(|chunk| chunk.ms == future));
 }
 
+/// A few cases, unless the environment wants another number.
+fn campaign() -> ProptestConfig {
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        ProptestConfig::default()
+    } else {
+        ProptestConfig::with_cases(24)
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(campaign())]
 
     #[test]
     fn what_is_written_is_read_from_any_position(

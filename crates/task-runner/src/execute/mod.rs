@@ -8,6 +8,7 @@ mod follow;
 mod reports;
 mod silent;
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -23,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::phase::Phase;
 use crate::record::{RunInputs, RunOptions};
-use crate::run_dir::{NewRun, RunDir, RunDirError, RunStore};
+use crate::run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};
 use crate::runner::setup::is_unknown_task;
 use crate::runner::{RunnerError, RunnerExit, RunnerOptions, run_with};
 use crate::settings::client_options;
@@ -33,6 +34,10 @@ use reports::Reports;
 
 /// How many tasks an error lists at most.
 const MOST_SHOWN: usize = 10;
+/// How many of the latest tasks a name that does not exist is compared with.
+const MOST_COMPARED: u32 = 500;
+/// How similar two names are, of 1, if one may be meant by the other.
+const SIMILAR: f64 = 0.7;
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
@@ -74,7 +79,10 @@ pub enum ExecuteError {
         ids: Vec<TaskId>,
     },
     /// There is no such task.
-    #[error("Could not find task id={task} (for host: {host}): {reason}")]
+    #[error(
+        "Could not find task id={task} (for host: {host}): {reason}{}",
+        suggest(similar)
+    )]
     NoTask {
         /// Id or name.
         task: String,
@@ -82,6 +90,8 @@ pub enum ExecuteError {
         host: String,
         /// Why not.
         reason: String,
+        /// Tasks whose names look similar, best first: id and name.
+        similar: Vec<(TaskId, String)>,
     },
     /// The task could not be copied.
     #[error("Cloning failed: {0}")]
@@ -182,16 +192,55 @@ pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
             .map_err(ExecuteError::Clone)?;
         let _unwritable = writeln!(io::stdout(), "Task cloned, new task id={id}");
         task = client.tasks_get_by_id(&id).await?;
-    } else if dequeue(&client, &task, &id, options.require_queue).await? {
-        task.status = Some(TaskStatus::InProgress);
+    }
+    // So is a full disk.
+    let run = store.map(|store| create_run(&store, &id, &options)).transpose()?;
+    if !options.clone {
+        let dequeued = dequeue(&client, &task, &id, options.require_queue).await;
+        if dequeued.map_err(|e| without_run(run.as_ref(), e))? {
+            task.status = Some(TaskStatus::InProgress);
+        }
     }
     let shown = printout(&options.settings, env!("CARGO_PKG_VERSION"));
     // Nobody may be reading, or the disk behind it may be full; the task is run all the same.
     let _unwritable = write!(io::stdout(), "{shown}");
-    match store {
-        Some(store) => Box::pin(monitored(&client, &task, &id, &options, &store)).await,
+    match run {
+        Some(run) => Box::pin(monitored(&client, &task, &id, &options, run)).await,
         None => Box::pin(silent::run(&client, task, &id, &options)).await,
     }
+}
+
+/// Writes down everything that the run needs.
+fn create_run(
+    store: &RunStore,
+    id: &TaskId,
+    options: &ExecuteOptions,
+) -> Result<(RunDir, Keeper), ExecuteError> {
+    let (run, keeper) = store.create(NewRun {
+        task: id.clone(),
+        queue: None,
+        worker: options.worker.clone(),
+    })?;
+    let inputs = RunInputs::from_process(options.run.clone());
+    let written = run
+        .write_inputs(&options.settings.effective_json(), &inputs)
+        .and_then(|()| run.mark("pulled", now_ms(), None))
+        .and_then(|()| run.set_phase(Phase::Claimed).map(drop));
+    let created = (run, keeper);
+    match written {
+        Ok(()) => Ok(created),
+        Err(e) => Err(without_run(Some(&created), e.into())),
+    }
+}
+
+/// Removes a run whose task was not started.
+fn without_run(run: Option<&(RunDir, Keeper)>, error: ExecuteError) -> ExecuteError {
+    if let Some((run, _)) = run
+        && let Err(e) = run.remove()
+    {
+        tracing::warn!("removing {}: {e}", run.path().display());
+    }
+    error
 }
 
 fn open_log(options: &ExecuteOptions) -> Result<Option<File>, ExecuteError> {
@@ -210,19 +259,21 @@ fn id_of(task: &Task, client: &Client) -> Result<TaskId, ExecuteError> {
         task: task.name.clone().unwrap_or_default(),
         host: client.server().to_owned(),
         reason: "the server's answer has no id".to_owned(),
+        similar: Vec::new(),
     })
 }
 
 async fn find(client: &Client, wanted: &str) -> Result<Task, ExecuteError> {
-    let missing = |reason: String| ExecuteError::NoTask {
+    let missing = |reason: String, similar| ExecuteError::NoTask {
         task: wanted.to_owned(),
         host: client.server().to_owned(),
         reason,
+        similar,
     };
     match client.tasks_get_by_id(&TaskId::new(wanted)).await {
         Ok(task) => return Ok(task),
         Err(e) if is_unknown_task(&e) => {}
-        Err(e) => return Err(missing(e.to_string())),
+        Err(e) => return Err(missing(e.to_string(), Vec::new())),
     }
     let query = TasksQuery {
         name: Some(exact(wanted)),
@@ -235,14 +286,50 @@ async fn find(client: &Client, wanted: &str) -> Result<Task, ExecuteError> {
             ids: named.into_iter().filter_map(|task| task.id).collect(),
         });
     }
-    named
-        .pop()
-        .ok_or_else(|| missing("there is no task of that id or name".to_owned()))
+    if let Some(task) = named.pop() {
+        return Ok(task);
+    }
+    let similar = similar_tasks(client, wanted).await;
+    Err(missing("there is no task of that id or name".to_owned(), similar))
 }
 
-fn bullets(ids: &[TaskId]) -> String {
-    let shown = ids.iter().take(MOST_SHOWN).map(|id| format!("\n* {id}"));
-    let more = (ids.len() > MOST_SHOWN).then(|| "\n...".to_owned());
+/// Tasks of similar names. Who can't ask for them does without.
+async fn similar_tasks(client: &Client, wanted: &str) -> Vec<(TaskId, String)> {
+    let query = TasksQuery {
+        page_size: Some(MOST_COMPARED),
+        only_fields: ["id", "name"].map(str::to_owned).to_vec(),
+        order_by: vec!["-last_update".to_owned()],
+        ..TasksQuery::default()
+    };
+    let tasks = client.tasks_get_all(&query).await.unwrap_or_else(|e| {
+        tracing::debug!("looking for tasks of similar names: {e}");
+        Vec::new()
+    });
+    let folded = wanted.to_lowercase();
+    let mut scored: Vec<(f64, String, TaskId)> = tasks
+        .into_iter()
+        .filter_map(|task| Some((task.name?, task.id?)))
+        .map(|(name, id)| (strsim::jaro_winkler(&folded, &name.to_lowercase()), name, id))
+        .filter(|(score, ..)| *score > SIMILAR)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    scored.into_iter().map(|(_, name, id)| (id, name)).collect()
+}
+
+fn suggest(similar: &[(TaskId, String)]) -> String {
+    if similar.is_empty() {
+        return String::new();
+    }
+    let lines: Vec<String> = similar
+        .iter()
+        .map(|(id, name)| format!("({id}) {name}"))
+        .collect();
+    format!(". Did you mean this?{}", bullets(&lines))
+}
+
+fn bullets(lines: &[impl Display]) -> String {
+    let shown = lines.iter().take(MOST_SHOWN).map(|line| format!("\n* {line}"));
+    let more = (lines.len() > MOST_SHOWN).then(|| "\n...".to_owned());
     shown.chain(more).collect()
 }
 
@@ -284,7 +371,7 @@ async fn monitored(
     task: &Task,
     id: &TaskId,
     options: &ExecuteOptions,
-    store: &RunStore,
+    created: (RunDir, Keeper),
 ) -> Result<i32, ExecuteError> {
     let worker = &options.worker;
     if task.status != Some(TaskStatus::InProgress) {
@@ -294,23 +381,15 @@ async fn monitored(
             .message(message)
             .force();
         let start = client.tasks_started(id, &change).await;
-        start.map_err(|source| ExecuteError::Start {
-            task: id.clone(),
-            source: Box::new(source),
+        start.map_err(|source| {
+            let error = ExecuteError::Start {
+                task: id.clone(),
+                source: Box::new(source),
+            };
+            without_run(Some(&created), error)
         })?;
     }
-    let (run, _keeper) = store.create(NewRun {
-        task: id.clone(),
-        queue: None,
-        worker: worker.clone(),
-    })?;
-    run.write_inputs(
-        &options.settings.effective_json(),
-        &RunInputs::from_process(options.run.clone()),
-    )?;
-    run.mark("pulled", now_ms(), None)?;
-    run.set_phase(Phase::Claimed)?;
-
+    let (run, _keeper) = created;
     let reports = Reports::new(client, options);
     let exit = tokio::select! {
         exit = Box::pin(run_and_show(&run, options)) => exit?,

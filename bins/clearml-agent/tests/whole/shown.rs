@@ -1,0 +1,148 @@
+//! What the commands show, word for word: who changes it sees what changes for people and their scripts.
+
+use std::process::Command;
+
+use serde_json::json;
+use xtask::workbench::AgentOptions;
+
+use crate::command_line::alone;
+use crate::scene::{AGENT, Scene, finish};
+
+/// What differs from run to run, replaced.
+fn plain(text: &str, options: &AgentOptions, more: &[(&str, &str)]) -> String {
+    let folder = options.config.parent().unwrap().display().to_string();
+    let mut text = text
+        .replace(options.home.to_str().unwrap(), "<home>")
+        .replace(&folder, "<folder>")
+        .replace(env!("CARGO_PKG_VERSION"), "<version>");
+    for (from, to) in more {
+        text = text.replace(from, to);
+    }
+    text
+}
+
+/// A command, its exit code, and what it printed where.
+fn record(options: &AgentOptions, arguments: &[&str]) -> String {
+    let (code, stdout, stderr) = finish(options.command(arguments));
+    let record = format!(
+        "$ clearml-agent {}\n--- stdout\n{stdout}--- stderr\n{stderr}--- exit code {code}\n",
+        arguments.join(" ")
+    );
+    plain(&record, options, &[])
+}
+
+const CONFIG: &str = "\
+api {
+  api_server: \"http://127.0.0.1:1\"
+  web_server: http://127.0.0.1:2/#/x
+  credentials { access_key: AKEY, secret_key: hidden-text }
+}
+agent {
+  worker_name: somebody
+  default_python: \"3.11\"
+  git_user: me
+  git_pass: hidden-text
+  no_such_key: 1
+  package_manager.extra_index_url: [\"https://u:hidden-text@pypi.example.com/simple\"]
+  extra_docker_arguments: [-e, TOKEN=hidden-text, --ipc=host]
+}
+environment { OTHER: hidden-text }
+sdk.development.default_output_uri = \"s3://bucket/a b!\"
+";
+
+#[test]
+fn the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = alone(&folder, CONFIG).variable("CLEARML_FILES_HOST", "http://127.0.0.1:3");
+    let mut shown = String::new();
+    for arguments in [&["config"][..], &["config", "--origins"]] {
+        shown.push_str(&record(&options, arguments));
+    }
+    assert!(!shown.contains("hidden-text"), "{shown}");
+    insta::assert_snapshot!("configuration", shown);
+}
+
+#[test]
+fn the_workers() {
+    let scene = Scene::new();
+    let registered = json!({"worker": "a:0", "queues": [scene.queue], "tags": ["x", "true"]});
+    scene.api.call("workers.register", registered).unwrap();
+    let options = scene.options();
+    let mut shown = String::new();
+    for arguments in [&["list"][..], &["list", "--json"]] {
+        shown.push_str(&record(&options, arguments));
+    }
+    let ids = [(scene.queue.as_str(), "<queue>")];
+    let shown = plain(&shown, &options, &ids);
+    // Times and ids of this run.
+    let digits = shown
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '9' } else { c })
+        .collect::<String>();
+    let words: String = digits
+        .split_inclusive(|c: char| !c.is_ascii_alphanumeric())
+        .map(|word| {
+            let id = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+            let is_id = id.len() == 32
+                && id
+                    .bytes()
+                    .all(|byte| byte == b'9' || (b'a'..=b'f').contains(&byte));
+            if is_id {
+                word.replace(id, "<id>")
+            } else {
+                word.to_owned()
+            }
+        })
+        .collect();
+    insta::assert_snapshot!("workers", words);
+}
+
+#[test]
+fn failures() {
+    let folder = tempfile::tempdir().unwrap();
+    let hasty =
+        |text: &str| alone(&folder, text).variable("CLEARML_AGENT_INITIAL_CONNECT_RETRY_OVERRIDE", "1");
+    let empty = hasty("");
+    let mut shown = String::new();
+    for arguments in [
+        &["--config-file", "", "list"][..],
+        &["--config-file", "$HOME/none.conf", "list"],
+        &["daemon", "--gpus"],
+        &["daemon", "--uptime", "8-12"],
+        &["daemon", "--gpus", "3-1"],
+        &["daemon", "--do"],
+        &["execute"],
+        &["lst"],
+        &["list"],
+        &["daemon", "--stop", "nobody"],
+        &["completions", "csh"],
+    ] {
+        shown.push_str(&record(&empty, arguments));
+        shown.push('\n');
+    }
+    for (text, arguments) in [
+        ("api { api_server: http://127.0.0.1:1 }\n", &["list"][..]),
+        (CONFIG, &["list"]),
+        ("agent {\n  git_user: \"x\n}\n", &["config"]),
+        ("agent.venvs_cache.max_entries: many\n", &["config"]),
+        ("agent.git_pass: [hidden-text]\n", &["config", "--json"]),
+    ] {
+        shown.push_str(&record(&hasty(text), arguments));
+        shown.push('\n');
+    }
+    assert!(!shown.contains("hidden-text"), "{shown}");
+    insta::assert_snapshot!("failures", shown);
+}
+
+#[test]
+fn the_help_of_every_command() {
+    let mut shown = String::new();
+    for command in ["", "config", "init", "doctor", "status", "server", "completions"] {
+        let mut program = Command::new(AGENT);
+        program.args([command, "--help"].iter().filter(|word| !word.is_empty()));
+        let (code, stdout, stderr) = finish(program);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{command}");
+        shown.push_str(&format!("$ clearml-agent {command} --help\n{stdout}\n"));
+    }
+    insta::assert_snapshot!("help", shown);
+}
