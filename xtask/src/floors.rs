@@ -15,6 +15,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("clearml-task-model", 0),
     ("clearml-agent-config", 1),
     ("clearml-api-client", 1),
+    ("clearml-container", 1),
     ("clearml-env-builder", 1),
     ("clearml-gpu-alloc", 1),
     ("clearml-task-runner", 2),
