@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use crate::http::connection::Listener;
+use crate::http::connection::{Listener, room};
 use crate::http::tls::{Tls, Trust};
 use crate::options::ServerOptions;
 use crate::server::ServerError;
@@ -32,9 +32,10 @@ pub(crate) struct Ports {
 impl Ports {
     pub(crate) async fn open(options: &ServerOptions, tls: Option<&Tls>) -> Result<Self, ServerError> {
         let origin = Origin::new(options, tls);
+        let room = room();
         let open = async |port| {
             let (tcp, port) = listen(options.host, port).await?;
-            let listener = Listener::new(tcp, tls.map(|tls| Arc::clone(&tls.config)));
+            let listener = Listener::new(tcp, tls.map(|tls| Arc::clone(&tls.config)), Arc::clone(&room));
             Ok::<_, ServerError>((listener, origin.url(port)))
         };
         let (api, api_url) = open(options.port).await?;

@@ -2,7 +2,8 @@
 //! a reply the way a network does. Without a fault a connection is a plain stream.
 //!
 //! A TLS handshake is done beside the accepting of further connections, for a limited time, so that a client that
-//! connects and stays silent holds up nobody.
+//! connects and stays silent holds up nobody. There is a limit on connections, and one on their silence, so that
+//! forgotten ones do not use up the process's open files.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,9 +15,12 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
+use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -25,6 +29,10 @@ const UNLIMITED: i64 = -1;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Handshakes at one time. Further connections wait in the system's backlog.
 const MOST_HANDSHAKES: usize = 512;
+/// Connections at one time, whatever the limit on open files.
+const MOST_CONNECTIONS: usize = 100_000;
+/// How long nothing may move on a connection, in whichever direction.
+const SILENCE_LIMIT: Duration = Duration::from_secs(330);
 
 /// What a handler knows about the connection of its request.
 #[derive(Clone, Debug)]
@@ -49,19 +57,34 @@ impl Connected<IncomingStream<'_, Listener>> for Peer {
     }
 }
 
+/// Places for connections: three quarters of the files that this process may have open, so that the database and files
+/// can still be opened. Further connections wait in the system's backlog.
+pub(crate) fn room() -> Arc<Semaphore> {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let places = usize::try_from(files / 4).unwrap_or(usize::MAX).saturating_mul(3);
+    Arc::new(Semaphore::new(places.clamp(16, MOST_CONNECTIONS)))
+}
+
 /// A TCP listener that gives [`Stream`]s.
 pub(crate) struct Listener {
     tcp: TcpListener,
     tls: Option<TlsAcceptor>,
     handshakes: JoinSet<Option<(Stream, SocketAddr)>>,
+    room: Arc<Semaphore>,
 }
 
 impl Listener {
-    pub(crate) fn new(tcp: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
+    /// `room` is shared by all ports.
+    pub(crate) fn new(
+        tcp: TcpListener,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        room: Arc<Semaphore>,
+    ) -> Self {
         Self {
             tcp,
             tls: tls.map(TlsAcceptor::from),
             handshakes: JoinSet::new(),
+            room,
         }
     }
 }
@@ -77,16 +100,16 @@ impl axum::serve::Listener for Listener {
                     Ok(Some(ready)) => return ready,
                     _ => continue,
                 },
-                accepted = self.tcp.accept(), if self.handshakes.len() < MOST_HANDSHAKES => accepted,
+                accepted = accept(&self.tcp, &self.room), if self.handshakes.len() < MOST_HANDSHAKES => accepted,
             };
             match accepted {
-                Ok((tcp, address)) => {
+                Ok((tcp, address, place)) => {
                     // Small replies must not wait for an acknowledgement; a failure only costs time.
                     let _ = tcp.set_nodelay(true);
                     let Some(acceptor) = self.tls.clone() else {
-                        return (Stream::new(Transport::Plain(tcp)), address);
+                        return (Stream::new(Transport::Plain(tcp), place), address);
                     };
-                    self.handshakes.spawn(handshake(acceptor, tcp, address));
+                    self.handshakes.spawn(handshake(acceptor, tcp, address, place));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection; trying again");
@@ -101,10 +124,21 @@ impl axum::serve::Listener for Listener {
     }
 }
 
+/// The next connection, when there is a place for it.
+async fn accept(
+    tcp: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, address) = tcp.accept().await?;
+    Ok((stream, address, place))
+}
+
 async fn handshake(
     acceptor: TlsAcceptor,
     mut tcp: TcpStream,
     address: SocketAddr,
+    place: OwnedSemaphorePermit,
 ) -> Option<(Stream, SocketAddr)> {
     let shaking = async move {
         let mut first = [0];
@@ -117,7 +151,7 @@ async fn handshake(
         acceptor.accept(tcp).await
     };
     match tokio::time::timeout(HANDSHAKE_LIMIT, shaking).await {
-        Ok(Ok(tls)) => Some((Stream::new(Transport::Tls(Box::new(tls))), address)),
+        Ok(Ok(tls)) => Some((Stream::new(Transport::Tls(Box::new(tls)), place), address)),
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "no TLS connection");
             None
@@ -160,13 +194,30 @@ impl Transport {
 pub(crate) struct Stream {
     transport: Transport,
     budget: Arc<AtomicI64>,
+    /// When the silence has lasted too long.
+    silence: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Stream {
-    fn new(transport: Transport) -> Self {
+    fn new(transport: Transport, place: OwnedSemaphorePermit) -> Self {
         Self {
             transport,
             budget: Arc::new(AtomicI64::new(UNLIMITED)),
+            silence: Box::pin(tokio::time::sleep(SILENCE_LIMIT)),
+            _place: place,
+        }
+    }
+
+    /// Something moved, or else it is noticed when the silence has lasted too long.
+    fn watch<T>(&mut self, poll: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.silence.as_mut().reset(Instant::now() + SILENCE_LIMIT);
+            return poll;
+        }
+        match self.silence.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -198,10 +249,11 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.transport {
+        let poll = match &mut self.transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
             Transport::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
-        }
+        };
+        self.watch(poll, context)
     }
 }
 
@@ -220,7 +272,7 @@ impl AsyncWrite for Stream {
         if let Poll::Ready(Ok(written)) = &poll {
             self.spend(*written);
         }
-        poll
+        self.watch(poll, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

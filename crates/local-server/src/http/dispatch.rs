@@ -15,13 +15,15 @@ use super::envelope::{self, Meta};
 use super::faults::Fault;
 use super::path::{self, Version};
 use super::request::{self, RequestData};
-use crate::api::{ApiFault, AuthNeed, Call, Endpoint};
+use crate::api::{Access, ApiFault, AuthNeed, Call, Endpoint};
 use crate::auth::Credential;
 use crate::files::{self, FilesState};
 use crate::server::{API_VERSION, Shared};
 
 /// How long a request body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(300);
+/// Bodies from this size on are looked at only when their sender is known.
+const LARGE_BODY: usize = 1024 * 1024;
 
 /// What the API port needs: the server, and the files that it also serves under `/files`.
 #[derive(Clone)]
@@ -169,6 +171,9 @@ async fn perform(
     endpoint: Endpoint,
     version: Version,
 ) -> Result<Value, ApiFault> {
+    if body.len() > LARGE_BODY && endpoint.auth == AuthNeed::Required {
+        refuse_stranger(server, parts).await?;
+    }
     let content_type = text_header(&parts.headers, "content-type");
     let RequestData { data, lines } = request::parse(content_type, body, parts.uri.query())?;
     let credential = match endpoint.auth {
@@ -207,6 +212,18 @@ async fn perform(
             (endpoint.handler)(&call, tx)
         })
         .await
+}
+
+/// Reading a large body takes room and time: not for everybody who can reach the port.
+async fn refuse_stranger(server: &Arc<Shared>, parts: &Parts) -> Result<(), ApiFault> {
+    let credential = Credential::from_headers(&parts.headers)?;
+    let shared = Arc::clone(server);
+    let known = server.store.run(Access::Read, move |tx| {
+        let now = shared.options.clock.now_ms();
+        crate::auth::identify(&shared, tx, credential.as_ref(), None, AuthNeed::Required, now)?;
+        Ok(Value::Null)
+    });
+    known.await.map(drop)
 }
 
 fn finish(meta: &Meta, endpoint: Endpoint, result: Result<Value, ApiFault>) -> Response {

@@ -1,8 +1,20 @@
 //! Request data: JSON, JSON lines or a form in the body, with the query string merged over it.
+//!
+//! What a body becomes in memory is bounded as well as its size: a list of empty objects takes a hundred times the
+//! room that its text takes, and a name with a million dots would nest as deep.
+
+use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
 use crate::api::ApiFault;
+
+/// Values in a JSON body. A full batch of scalars, at the 15 MiB that clients send at most, has less than half of it.
+const MOST_VALUES: usize = 2_000_000;
+/// Fields of a form or a query string.
+const MOST_FIELDS: usize = 10_000;
+/// Parts of a name with dots in them, as deep as JSON may be nested.
+const MOST_PARTS: usize = 127;
 
 /// What a request carried.
 #[derive(Debug, Default)]
@@ -21,19 +33,41 @@ pub(crate) fn parse(
     let mut request = RequestData::default();
     match content_type {
         Some("application/json-lines") => request.lines = Some(json_lines(body)?),
-        Some(form) if form.starts_with("application/x-www-form-urlencoded") => request.data = form_data(body),
+        Some(form) if form.starts_with("application/x-www-form-urlencoded") => {
+            request.data = form_data(body)?;
+        }
         _ => request.data = json_object(body)?,
     }
     if let Some(query) = query {
-        request.data.append(&mut form_data(query.as_bytes()));
+        request.data.append(&mut form_data(query.as_bytes())?);
     }
     Ok(request)
+}
+
+/// Refuses (413/0) a JSON body that would become too large in memory, before it is read.
+fn check_size(body: &[u8]) -> Result<(), ApiFault> {
+    let (mut values, mut in_text, mut escaped) = (0, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b',' | b'{' | b'[' if !in_text => values += 1,
+            _ => {}
+        }
+    }
+    if values > MOST_VALUES {
+        let msg = format!("The request body holds more than {MOST_VALUES} values; send it in parts");
+        return Err(ApiFault::new(413, 0, msg));
+    }
+    Ok(())
 }
 
 fn json_object(body: &[u8]) -> Result<Map<String, Value>, ApiFault> {
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
+    check_size(body)?;
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(ApiFault::validation("the request body must be a JSON object")),
@@ -48,6 +82,7 @@ fn json_lines(body: &[u8]) -> Result<Vec<Value>, ApiFault> {
     if body.is_empty() {
         return Ok(Vec::new());
     }
+    check_size(body)?;
     body.split(|byte| *byte == b'\n')
         .enumerate()
         .map(|(index, line)| match serde_json::from_slice(line) {
@@ -65,17 +100,26 @@ fn json_lines(body: &[u8]) -> Result<Vec<Value>, ApiFault> {
 }
 
 /// Names with dots nest, repeated names and names ending in `[]` become lists, texts become booleans and numbers.
-fn form_data(encoded: &[u8]) -> Map<String, Value> {
+fn form_data(encoded: &[u8]) -> Result<Map<String, Value>, ApiFault> {
     let mut values: Vec<(String, Vec<Value>, bool)> = Vec::new();
-    for (name, text) in url::form_urlencoded::parse(encoded) {
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for (number, (name, text)) in url::form_urlencoded::parse(encoded).enumerate() {
+        if number == MOST_FIELDS {
+            let msg = format!("The request has more than {MOST_FIELDS} fields; send it as JSON");
+            return Err(ApiFault::new(413, 0, msg));
+        }
         let (name, is_list) = match name.strip_suffix("[]") {
             Some(stem) => (stem.to_owned(), true),
             None => (name.into_owned(), false),
         };
-        let value = scalar(&text);
-        match values.iter_mut().find(|(known, ..)| *known == name) {
-            Some((_, list, _)) => list.push(value),
-            None => values.push((name, vec![value], is_list)),
+        if name.bytes().filter(|byte| *byte == b'.').count() >= MOST_PARTS {
+            let msg = format!("A name in the request has more than {MOST_PARTS} parts");
+            return Err(ApiFault::bad_request(msg));
+        }
+        let at = *known.entry(name.clone()).or_insert(values.len());
+        match values.get_mut(at) {
+            Some((_, list, _)) => list.push(scalar(&text)),
+            None => values.push((name, vec![scalar(&text)], is_list)),
         }
     }
     let mut data = Map::new();
@@ -87,7 +131,7 @@ fn form_data(encoded: &[u8]) -> Map<String, Value> {
         };
         nest(&mut data, &name, value);
     }
-    data
+    Ok(data)
 }
 
 fn nest(into: &mut Map<String, Value>, name: &str, value: Value) {
@@ -179,6 +223,23 @@ mod tests {
         .unwrap();
         assert!(request.lines.is_none());
         assert_eq!(request.data["a"], 1);
+    }
+
+    #[test]
+    fn what_would_grow_is_refused_before_it_does() {
+        let form = Some("application/x-www-form-urlencoded");
+        let refusal = |kind, body: String| parse(kind, body.as_bytes(), None).unwrap_err().code;
+        assert_eq!(refusal(form, "a.".repeat(1_000_000) + "a=1"), 400);
+        assert_eq!(refusal(form, "a=1&".repeat(MOST_FIELDS + 1)), 413);
+        assert_eq!(
+            refusal(None, format!("{{\"id\":[{}1]}}", "1,".repeat(MOST_VALUES))),
+            413
+        );
+        let lines = "{}\n".repeat(MOST_VALUES + 1);
+        assert_eq!(refusal(Some("application/json-lines"), lines), 413);
+        // Text counts as one value, whatever is in it.
+        let text = format!("{{\"msg\":\"{}\\\"\"}}", "[,{".repeat(MOST_VALUES));
+        assert_eq!(parse(None, text.as_bytes(), None).unwrap().data.len(), 1);
     }
 
     #[test]
