@@ -20,13 +20,23 @@ pub(crate) fn watched<T>(secrets: &[&str], work: impl FnOnce() -> T) -> T {
             }
             (rounds, found)
         });
+        let ends = Ends(&done);
         let result = work();
-        done.store(true, Ordering::Relaxed);
+        drop(ends);
         let (rounds, found) = watch.join().unwrap();
         assert!(rounds > 2, "nothing was looked at");
         assert!(found.is_empty(), "secrets were seen in {found:?}");
         result
     })
+}
+
+/// Ends the watch, also when the work panics.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn look(secrets: &[&str], found: &mut Vec<String>) {
