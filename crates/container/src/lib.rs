@@ -2,7 +2,18 @@
 //!
 //! # What it is for
 //!
-//! * [`flags`]: options as people write them for `docker run` become fields of the Engine API. Every option of
-//!   that program is in a table with what becomes of it.
+//! * [`choice`]: which image a task gets, with which arguments: its own, those of a rule, or the default ones.
+//! * [`words`]: what a task may ask for and what this machine adds, as one list of arguments.
+//! * [`template`]: references to fields of the task in arguments. [`name`]: names of containers.
+//! * [`flags`]: arguments as people write them for `docker run` become fields of the Engine API. Every option of
+//!   that program is in a table with what becomes of it, so that none is dropped in silence.
+//!
+//! # What it is not for
+//!
+//! What happens inside of a container is the business of `clearml-task-runner`.
 
+pub mod choice;
 pub mod flags;
+pub mod name;
+pub mod template;
+pub mod words;
