@@ -7,10 +7,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub use clearml_task_model::OWNER_KEY;
 use clearml_task_model::WorkerId;
-
-/// The key of the mark in a task's `runtime`.
-pub const OWNER_KEY: &str = "_agent_owner";
 
 /// The key under which the Python agent notes the host that runs a task; written with the mark.
 pub const HOST_KEY: &str = "_exec_agent_hostname";

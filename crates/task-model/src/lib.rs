@@ -18,4 +18,4 @@ pub use ids::{ProjectId, QueueId, TaskId, UserId, WorkerId};
 pub use queue::{Queue, QueueEntry};
 pub use requirements::{Requirements, TextOrLines};
 pub use status::{IllegalTransition, TaskStatus, Transition};
-pub use task::{Container, HyperParam, Script, Task};
+pub use task::{Container, HyperParam, OWNER_KEY, Script, Task};

@@ -86,7 +86,16 @@ pub struct Task {
     pub extra: Map<String, Value>,
 }
 
+/// Where a task's `runtime` says which run of an agent has taken it from a queue.
+pub const OWNER_KEY: &str = "_agent_owner";
+
 impl Task {
+    /// The run of an agent that has taken this task from a queue, if it carries such a mark.
+    #[must_use]
+    pub fn owner_run(&self) -> Option<&str> {
+        self.runtime.get(OWNER_KEY)?.get("run")?.as_str()
+    }
+
     /// Whether somebody has asked for this running task to be stopped (`tasks.stop`).
     #[must_use]
     pub fn is_stopping(&self) -> bool {

@@ -377,7 +377,7 @@ mod tests {
         );
 
         let mut cursor = Cursor::load(&run.cursor_path()).unwrap();
-        cursor.advance(Channel::Task, written - 3);
+        cursor.end(Channel::Task, written - 3);
         cursor.save(&run.cursor_path()).unwrap();
         let glance = glance(None);
         assert_eq!(glance.waiting_bytes, 3);

@@ -49,6 +49,7 @@ mod execute;
 pub mod glance;
 pub mod phase;
 pub mod record;
+pub mod requeue;
 pub mod run_dir;
 pub mod runner;
 pub mod settings;
@@ -60,9 +61,27 @@ pub mod umask;
 pub use clearml_env_builder::askpass;
 pub use execute::{ExecuteError, ExecuteOptions, MachineFigures, execute};
 pub use phase::Phase;
-pub use record::{RunInputs, RunOptions, RunRecord, Timeline};
+pub use record::{RunInputs, RunOptions, RunRecord, Timeline, service_worker};
 pub use run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};
+pub use runner::many::{lock_of_many, raise_open_files, run_many};
+pub use runner::report::{observe, tell};
 pub use runner::{RunnerError, RunnerExit, RunnerOptions, run, run_with};
+/// The decisions of runner and shipper, without I/O: for the simulation, not for use.
+#[doc(hidden)]
+pub mod decisions {
+    pub use crate::runner::abort::{Interpreter, Meaning};
+    pub use crate::runner::decide::{
+        Becomes, Gone, Launching, Prepared, ShipPatience, Step, abort_to_note, claimed_to_end, launching,
+        leftovers_killed, may_launch, next_step, no_shim, shim_gone, shim_started, stopped_by,
+    };
+    pub use crate::runner::outcome::{Facts, decide};
+    pub use crate::runner::setup::{MayStart, belongs_to_others, may_start};
+    pub use crate::runner::tell::{Answer, Tell, Teller};
+    pub use crate::shipper::batch::{Batch, View, next_batch};
+    pub use crate::shipper::delivery::{Delivery, Next, ReadAnswer, SendAnswer};
+    pub use crate::shipper::pending::{Cursor, Pending, missing, to_events};
+}
+
 pub use shim::shim_main;
 pub use shipper::ShipError;
-pub use spawn::{spawn_runner, spawn_shim, this_program};
+pub use spawn::{spawn_runner, spawn_runner_of_many, spawn_shim, this_program};

@@ -90,6 +90,22 @@ pub struct Failure {
     /// The exit code that a program of the user has given instead of the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    /// It is certain that nothing of the run is alive any more.
+    #[serde(default)]
+    pub over: bool,
+}
+
+impl Failure {
+    /// The agent or its machine is to blame. Something of the run may be alive.
+    #[must_use]
+    pub fn infrastructure(text: impl Into<String>) -> Self {
+        Self {
+            stage: "infrastructure".to_owned(),
+            text: text.into(),
+            exit_code: None,
+            over: false,
+        }
+    }
 }
 
 impl std::fmt::Display for Failure {
@@ -125,6 +141,8 @@ pub enum End {
     Stopped,
     /// None: whoever changed the status has the last word, or there is no task any more.
     LeftAlone,
+    /// The task goes back to its queue: its run has died, not its program.
+    Requeued,
 }
 
 /// Everything from outside that a run depends on, so that a replaced runner, whatever its own
@@ -176,8 +194,16 @@ pub struct RunOptions {
     /// Variables that the task gets, or does not get where the value is `None`, whatever the environment of
     /// the agent has.
     pub variables: Vec<(String, Option<String>)>,
-    /// Nothing may be installed or fetched.
-    pub standalone: bool,
+    /// The task is one of many that its daemon runs at the same time; it is a worker of its own then.
+    pub service: bool,
+    /// The limit of open files that the task gets back, where the agent has raised its own.
+    pub open_files: Option<u64>,
+}
+
+/// The worker that a service is, on a daemon with this id.
+#[must_use]
+pub fn service_worker(daemon: &WorkerId, task: &TaskId) -> WorkerId {
+    format!("{daemon}:service:{task}").into()
 }
 
 impl RunOptions {
@@ -216,6 +242,21 @@ pub struct Launch {
     pub segment_bytes: u64,
     /// Size of the unshipped console at which output is dropped.
     pub console_max_bytes: u64,
+    /// What to run when the task is aborted, before its program is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort_command: Option<AbortCommand>,
+    /// The limit of open files that the user's process gets; that of the shim when `None`.
+    #[serde(default)]
+    pub open_files: Option<u64>,
+}
+
+/// A command that saves the work of a task that is aborted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbortCommand {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// How long it may take.
+    pub limit_sec: u64,
 }
 
 impl std::fmt::Debug for Launch {
@@ -236,6 +277,9 @@ pub struct ShimClaim {
     pub shim: ProcessIdentity,
     /// When it claimed the run, in milliseconds since the epoch.
     pub claimed_ms: i64,
+    /// The control group of everything below it, where it could have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<PathBuf>,
 }
 
 /// `verdict.json`: how the user's code ended. Written by the shim, once.

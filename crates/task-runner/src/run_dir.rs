@@ -273,6 +273,11 @@ impl RunDir {
         self.path.join("cursor.json")
     }
 
+    /// Exists when the abort callback was started.
+    pub(crate) fn callback_path(&self) -> PathBuf {
+        self.path.join("callback")
+    }
+
     pub(crate) fn claim_path(&self) -> PathBuf {
         self.path.join(CLAIM)
     }
@@ -331,6 +336,15 @@ impl RunDir {
     #[must_use]
     pub fn has_inputs(&self) -> bool {
         self.path.join(INPUTS).exists()
+    }
+
+    /// What [`RunDir::write_inputs`] has written, as text: runs with the same are configured alike.
+    pub(crate) fn configuration_text(&self) -> Result<(Vec<u8>, Vec<u8>), RunDirError> {
+        let read = |name| {
+            let path = self.path.join(name);
+            std::fs::read(&path).map_err(io_error("reading", &path))
+        };
+        Ok((read(CONFIG)?, read(INPUTS)?))
     }
 
     /// The surroundings stored by [`RunDir::write_inputs`].

@@ -267,6 +267,8 @@ pub(crate) struct RunSettings {
     pub(crate) host_name: String,
     /// The number of this node when several run one task.
     pub(crate) rank: u32,
+    /// Another node reports the task alone.
+    pub(crate) is_silent: bool,
     pub(crate) status_poll: Duration,
     pub(crate) ping: Option<Duration>,
     pub(crate) abort_grace: Duration,
@@ -299,6 +301,7 @@ impl RunSettings {
         // The run is there, so its server is worth waiting for, however often a call of others is repeated.
         client.retry.initial_retries = None;
         client.retry.limits = RetryLimits::default();
+        let voice = voice(inputs);
         Ok(Self {
             client,
             environment: env_settings(settings),
@@ -311,11 +314,16 @@ impl RunSettings {
                 partial_max_age: seconds(agent.console.partial_line_max_age_sec),
                 readback_delay: READBACK_DELAY,
                 secrets: settings.secrets(),
+                heading: match &voice {
+                    Voice::Headed(heading) => Some(heading.clone()),
+                    Voice::Own | Voice::Silent => None,
+                },
                 reader: None,
             },
             redactor,
             host_name: host_name(),
             rank: rank(inputs),
+            is_silent: voice == Voice::Silent,
             status_poll: seconds(agent.poll.status_poll_interval_sec),
             ping: agent.task_ping_interval_sec.map(seconds),
             abort_grace: seconds(agent.abort_grace_sec),
@@ -353,11 +361,35 @@ pub(crate) fn sources(config: &Path, inputs: &RunInputs) -> Sources {
 
 /// Which of several nodes this is, by the variables of MPI-like launchers and of Slurm.
 fn rank(inputs: &RunInputs) -> u32 {
-    let number = |wanted: &str| {
-        let (_, value) = inputs.environment.iter().find(|(name, _)| name.0 == wanted)?;
-        value.0.to_str()?.trim().parse().ok()
-    };
-    number("RANK").or_else(|| number("SLURM_PROCID")).unwrap_or(0)
+    number(inputs, "RANK")
+        .or_else(|| number(inputs, "SLURM_PROCID"))
+        .unwrap_or(0)
+}
+
+fn number<T: std::str::FromStr>(inputs: &RunInputs, wanted: &str) -> Option<T> {
+    let (_, value) = inputs.environment.iter().find(|(name, _)| name.0 == wanted)?;
+    value.0.to_str()?.trim().parse().ok()
+}
+
+/// How several nodes that run one task share its console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// The task is that of this node alone, or this is the first node.
+    Own,
+    /// Each batch of lines stands below this line.
+    Headed(String),
+    /// Only the first node is to be heard.
+    Silent,
+}
+
+pub(crate) fn voice(inputs: &RunInputs) -> Voice {
+    let rank = rank(inputs);
+    match number::<i64>(inputs, "CLEARML_MULTI_NODE_SINGLE_TASK").unwrap_or(0) {
+        _ if rank == 0 => Voice::Own,
+        ..0 => Voice::Silent,
+        0 => Voice::Own,
+        1.. => Voice::Headed(format!("\u{1b}[38;5;{}mRANK {rank}:\u{1b}[0m", 20 + rank % 210)),
+    }
 }
 
 fn seconds(seconds: f64) -> Duration {

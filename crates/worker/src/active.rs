@@ -120,5 +120,9 @@ pub(crate) async fn status_lines(
         tracing::debug!("{e}; the status is without runtime properties");
         None
     });
-    clearml_intake::hours::status_lines(hours, clearml_intake::hours::Forced { property, queues })
+    clearml_intake::hours::status_lines(
+        hours,
+        clearml_intake::hours::Forced { property, queues },
+        &Zoned::now(),
+    )
 }

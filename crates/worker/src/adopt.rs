@@ -6,7 +6,7 @@
 //! waits `agent.adopt_after_sec` for that, because each worker has its own share of the machine; after
 //! that the task matters more.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use clearml_task_runner::settings::host_name;
 use clearml_task_runner::{RunDir, RunDirError, RunRecord, RunStore};
 use tokio::time::Instant;
 
+use crate::decide::Waiting;
+
 /// How often to look. A look reads the record of every run on the disk.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -24,7 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Orphans {
     patience: Duration,
-    since: HashMap<PathBuf, Instant>,
+    waiting: Waiting<PathBuf>,
+    begun: Instant,
     hopeless: HashSet<PathBuf>,
     looked: Option<Instant>,
 }
@@ -33,7 +36,8 @@ impl Orphans {
     pub(crate) fn new(patience: Duration) -> Self {
         Self {
             patience,
-            since: HashMap::new(),
+            waiting: Waiting::default(),
+            begun: Instant::now(),
             hopeless: HashSet::new(),
             looked: None,
         }
@@ -75,12 +79,9 @@ impl Orphans {
                 })
                 && is_unkept(run)
         });
-        self.since
-            .retain(|path, _| runs.iter().any(|run| run.path() == path));
-        runs.retain(|run| {
-            let since = self.since.entry(run.path().to_owned()).or_insert(now);
-            now - *since >= self.patience
-        });
+        let orphans = runs.iter().map(|run| run.path().to_owned()).collect();
+        let due = self.waiting.due(orphans, now - self.begun, self.patience);
+        runs.retain(|run| due.iter().any(|path| path == run.path()));
         Ok(runs)
     }
 }

@@ -58,6 +58,8 @@ pub struct DaemonOptions {
     pub identity: Identity,
     /// The GPUs were asked for by name, not only found in a variable.
     pub gpus_wanted: bool,
+    /// Runs many tasks at the same time.
+    pub services: Option<ServicesMode>,
     /// When it takes tasks.
     pub hours: WorkingHours,
     /// Tags of the worker, for the server and for tasks; those of the configuration when `None`.
@@ -96,6 +98,7 @@ impl DaemonOptions {
                 ..Identity::default()
             },
             gpus_wanted: false,
+            services: None,
             hours: WorkingHours::Always,
             tags: None,
             output: Output::Terminal,
@@ -108,6 +111,13 @@ impl DaemonOptions {
             settings,
         }
     }
+}
+
+/// How many tasks may run at the same time on a daemon that does not wait for their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServicesMode {
+    /// At most so many; any number when `None`.
+    pub limit: Option<usize>,
 }
 
 /// The daemon could not be started.
@@ -233,9 +243,15 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
     };
     introduction();
     let log = to_background(&options, &settings, introduction)?;
+    let mode = options.services;
     let mut server = server(
         options, client, worker, store, queues, settings, stop, log, observer, notifier,
     );
+    if let Some(mode) = mode {
+        server
+            .start_services(mode)
+            .map_err(system("preparing for services"))?;
+    }
     let _publication = server.observer.publish();
     let _keep_alive = server.notifier.keep_alive();
     server.notifier.ready("waiting for tasks");
@@ -344,7 +360,13 @@ fn server(
     let about = About {
         worker: worker.clone(),
         queues: ids.clone(),
-        tags: tags.clone(),
+        // Tasks that are workers of their own carry them.
+        tags: if options.services.is_some() {
+            Vec::new()
+        } else {
+            tags.clone()
+        },
+        is_daemon: true,
     };
     Server {
         worker,
@@ -357,6 +379,7 @@ fn server(
         program: options.program.unwrap_or_else(this_program),
         options: RunOptions {
             worker_tags: tags,
+            service: options.services.is_some(),
             variables: without_manager(options.run.variables),
             ..options.run
         },
@@ -366,6 +389,9 @@ fn server(
         verbose: (options.output == Output::Terminal && !notifier.is_present()) || agent.debug,
         trouble: Backoff::default(),
         orphans: Orphans::new(adopt_after(&settings)),
+        pruned: None,
+        services: None,
+        report_every: every,
         log,
         observer,
         notifier,
@@ -434,9 +460,7 @@ async fn offer_metrics(
 /// Logs in and finds the queues. After a boot the server may come up later than we do, so unless the
 /// number of attempts was set, its absence is waited out; a server that refuses us is an error at once.
 async fn find_queues(client: &Client, options: &DaemonOptions) -> Result<Vec<ServedQueue>, DaemonError> {
-    // Who waits for a detached daemon wants to know how the start went.
-    let patient =
-        options.settings.api.initial_connect == InitialConnect::Default && options.output != Output::Detached;
+    let patient = options.settings.api.initial_connect == InitialConnect::Default;
     let mut backoff = Backoff::default();
     loop {
         let attempt = async {

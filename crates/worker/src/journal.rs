@@ -4,7 +4,7 @@
 //! like before. A run without that file was never followed by a pop: the file is written before
 //! [`Journal::begin`] returns, and the pop is sent after that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use clearml_intake::pop::{Before, Intent, Phase as PopPhase};
 use clearml_intake::popper::Journal;
 use clearml_support::fs::{JsonFileError, read_json, write_json_atomic};
 use clearml_task_model::{QueueId, TaskId, WorkerId};
-use clearml_task_runner::{Keeper, NewRun, Phase, RunDir, RunDirError, RunRecord, RunStore};
+use clearml_task_runner::{Keeper, NewRun, Phase, RunDir, RunDirError, RunStore};
 use serde::{Deserialize, Serialize};
 
 const SCHEMA: u32 = 1;
@@ -73,6 +73,16 @@ impl RunJournal {
     /// Leaves all runs to whoever wants to look after them. To be called when none is in hand.
     pub(crate) fn let_go(&self) {
         self.kept(HashMap::clear);
+    }
+
+    /// Leaves all runs but these to whoever wants to look after them.
+    pub(crate) fn let_go_except(&self, in_hand: &HashSet<PathBuf>) {
+        self.kept(|kept| kept.retain(|run, _| in_hand.contains(run)));
+    }
+
+    /// Leaves one run to whoever wants to look after it.
+    pub(crate) fn let_go_of(&self, run: &RunDir) {
+        self.kept(|kept| kept.remove(run.path()));
     }
 
     /// The run that an intent stands for.
@@ -145,17 +155,6 @@ impl Journal for RunJournal {
     }
 }
 
-/// How far a run of an earlier daemon has come with its pop; `None` when a runner has had it in hand. A
-/// task that was claimed may have been on its way back to its queue.
-pub(crate) fn pop_phase(run: &RunDir, record: &RunRecord) -> Option<PopPhase> {
-    match record.phase {
-        Phase::Popping => Some(PopPhase::Popping),
-        Phase::Popped => Some(PopPhase::Popped),
-        Phase::Claimed if record.runner.is_none() && !run.runner_alive() => Some(PopPhase::Claimed),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,7 +183,7 @@ mod tests {
         assert_eq!(runs.len(), 1);
         assert_eq!(intent_of(&runs[0]).unwrap().as_ref(), Some(&intent));
         assert_eq!(
-            pop_phase(&runs[0], &runs[0].record().unwrap()),
+            crate::decide::pop_phase(&runs[0].record().unwrap(), false),
             Some(PopPhase::Popped)
         );
         journal.forget(&intent).unwrap();

@@ -11,6 +11,8 @@
 //! One pass over the queues is one request, however many queues there are (`pull`). The loop never ends
 //! because of an error: what fails is reported once, left alone for a while, and tried again (`serve`).
 //!
+//! In services mode it has many tasks in hand at the same time, looked after by one runner (`services`).
+//!
 //! Around the loop: what is checked at the start (`startup`), which queues rest at the moment (`active`), the
 //! log file and `--detached` (`background`), and `--stop` (`terminate`). What people and their programs see of
 //! a daemon is in `observe`, `metrics` (Prometheus) and `notify` (systemd).
@@ -22,6 +24,7 @@ mod active;
 mod adopt;
 mod background;
 mod daemon;
+mod decide;
 mod journal;
 mod metrics;
 mod notify;
@@ -29,12 +32,21 @@ mod observe;
 mod pull;
 mod reload;
 mod serve;
+mod services;
 mod startup;
 mod stop;
 mod terminate;
 mod watch;
 
+/// The decisions of the daemon, without I/O: for the simulation, not for use.
+#[doc(hidden)]
+pub mod decisions {
+    pub use crate::decide::{
+        AfterRunner, Deaths, Kept, MOST_DEATHS, Waiting, done, given_up, is_untouched, kept, pop_phase,
+    };
+}
+
 pub use background::{Output, leave_terminal, start_detached};
-pub use daemon::{DaemonError, DaemonOptions, daemon, status};
+pub use daemon::{DaemonError, DaemonOptions, ServicesMode, daemon, status};
 pub use serve::ANNOUNCEMENTS;
 pub use terminate::{StopRequest, stop_daemons};

@@ -42,7 +42,8 @@ impl Totals {
                 end: End::Stopped, ..
             }) => &mut self.aborted,
             Some(Outcome {
-                end: End::LeftAlone, ..
+                end: End::LeftAlone | End::Requeued,
+                ..
             }) => &mut self.other,
             // Nobody could look after it.
             None if record.phase == Phase::Done => &mut self.infrastructure,
@@ -53,7 +54,7 @@ impl Totals {
 }
 
 fn is_infrastructure(outcome: &Outcome) -> bool {
-    outcome.end == End::Failed && outcome.status_reason.starts_with("infrastructure")
+    matches!(outcome.end, End::Failed | End::Requeued) && outcome.status_reason.starts_with("infrastructure")
 }
 
 /// Everything that can be seen, at one moment.

@@ -7,20 +7,22 @@ use std::time::Duration;
 use clearml_agent_config::{OnStop, Settings};
 use clearml_api_client::Client;
 use clearml_intake::schedule::Backoff;
-use clearml_intake::{Activity, Intent, Outcome, Phase as PopPhase, PopError, Reporter};
+use clearml_intake::{About, Activity, Intent, Outcome, Phase as PopPhase, PopError, Reporter};
 use clearml_support::redact::Redactor;
 use clearml_task_model::{TaskId, WorkerId};
-use clearml_task_runner::{Phase, RunDir, RunDirError, RunInputs, RunOptions, RunStore};
-use tokio::time::{sleep, timeout};
+use clearml_task_runner::{RunDir, RunDirError, RunInputs, RunOptions, RunRecord, RunStore, service_worker};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::Level;
 
 use crate::active::Activation;
 use crate::adopt::Orphans;
 use crate::background::LogFile;
-use crate::journal::{RunJournal, intent_of, pop_phase};
+use crate::decide::{Kept, is_untouched as can_be_given_back, kept};
+use crate::journal::{RunJournal, intent_of};
 use crate::notify::Notifier;
 use crate::observe::Observer;
 use crate::pull::{Pulled, Queues, TaskPopper, report};
+use crate::services::Services;
 use crate::stop::Stop;
 use crate::watch::{Watch, WatchEnd, WatchError, tell_to_stop};
 
@@ -30,6 +32,10 @@ pub const ANNOUNCEMENTS: &str = "announcement";
 
 /// How many finished runs are kept for people to look at.
 const KEEP_FINISHED: usize = 20;
+/// How long an absent server may hold up the start of services mode.
+const FORGET_LIMIT: Duration = Duration::from_secs(5);
+/// How often finished runs are looked for where many run.
+const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// How long a pop that is under way may take when the daemon has to end.
 const POP_PATIENCE: Duration = Duration::from_secs(10);
 /// A machine that can't run a task is left alone for 3 s at first and for a minute at most.
@@ -61,6 +67,12 @@ pub(crate) struct Server {
     pub(crate) trouble: Backoff,
     pub(crate) orphans: Orphans,
     pub(crate) active: Activation,
+    /// When finished runs were last removed.
+    pub(crate) pruned: Option<Instant>,
+    /// In services mode: the tasks in hand.
+    pub(crate) services: Option<Services>,
+    /// Between status reports of services.
+    pub(crate) report_every: Duration,
     /// Where the output goes, if not to a terminal.
     pub(crate) log: Option<LogFile>,
     pub(crate) observer: Observer,
@@ -73,9 +85,19 @@ impl Server {
     /// Serves until told to end. Errors of single steps are reported and the loop goes on.
     pub(crate) async fn serve(&mut self) {
         self.finish_earlier_runs().await;
+        if let Some(services) = &self.services {
+            let forgetting = timeout(FORGET_LIMIT, services.forget_ended(&self.worker));
+            tokio::select! {
+                _in_time = forgetting => {}
+                () = self.stop.wait() => {}
+            }
+        }
         while !self.stop.requested() {
-            self.journal().let_go();
+            self.let_go();
             self.adopt_orphans().await;
+            if !self.has_room().await {
+                continue;
+            }
             let stop = self.stop.clone();
             let heads = tokio::select! {
                 heads = self.heads() => heads,
@@ -89,6 +111,53 @@ impl Server {
                 None => break,
             }
         }
+        self.end_services().await;
+    }
+
+    /// Leaves runs that are not in hand to whoever wants to look after them.
+    fn let_go(&self) {
+        match &self.services {
+            Some(services) => self.journal().let_go_except(&services.in_hand()),
+            None => self.journal().let_go(),
+        }
+    }
+
+    /// Whether one more task may run; if not, some time has passed.
+    async fn has_room(&mut self) -> bool {
+        let Some(services) = &self.services else {
+            return true;
+        };
+        if services.has_room() {
+            return true;
+        }
+        let (mut reloads, mut woken) = (self.stop.clone(), false);
+        tokio::select! {
+            () = services.one_ended() => {}
+            () = sleep(self.poll) => {}
+            () = self.stop.wait() => {}
+            () = reloads.wait_for_reload() => woken = true,
+        }
+        if woken {
+            self.stop = reloads;
+            self.reload_on_demand();
+        }
+        false
+    }
+
+    /// The daemon has to end while services run.
+    async fn end_services(&mut self) {
+        let Some(services) = self.services.take() else {
+            return;
+        };
+        if self.settings.agent.on_stop == OnStop::Detach {
+            return services.leave();
+        }
+        if services.count() > 0 {
+            say(&format!("Stopping {} services", services.count()));
+        }
+        services
+            .stop(self.end_patience(), self.stop.wait_for_hurry())
+            .await;
     }
 
     /// The tasks at the heads of the queues that are served at this hour. May be dropped at any moment.
@@ -177,7 +246,8 @@ impl Server {
                     record.identity.task
                 ));
             }
-            if timeout(KEPT_POLL, self.stop.wait()).await.is_ok() {
+            // Others need not wait for it where many run.
+            if self.services.is_some() || timeout(KEPT_POLL, self.stop.wait()).await.is_ok() {
                 return Ok(());
             }
         }
@@ -212,45 +282,41 @@ impl Server {
     /// Brings a run to its end that this daemon has become the keeper of.
     async fn finish_kept(&mut self, run: RunDir) -> Result<(), WatchError> {
         let record = run.record()?;
-        if record.phase.is_final() {
-            // Its runner may have died before it removed secrets and environment.
-            return Ok(run.clean()?);
-        }
-        if record.identity.worker != self.worker {
+        let task = &record.identity.task;
+        let intent = intent_of(&run);
+        let kept = kept(
+            &record,
+            run.runner_alive(),
+            matches!(intent, Ok(Some(_)) | Err(_)),
+        );
+        if record.identity.worker != self.worker && kept != Kept::Clean {
             say(&format!(
-                "Taking over task '{}' of worker {}",
-                record.identity.task, record.identity.worker
+                "Taking over task '{task}' of worker {}",
+                record.identity.worker
             ));
         }
-        match pop_phase(&run, &record) {
-            None => {
-                say(&format!(
-                    "Continuing task '{}' ({:?})",
-                    record.identity.task, record.phase
-                ));
-                self.run_in_hand(run).await
+        match (kept, intent) {
+            // Its runner may have died before it removed secrets and environment.
+            (Kept::Clean, _) => run.clean()?,
+            (Kept::Continue, _) => {
+                say(&format!("Continuing task '{task}' ({:?})", record.phase));
+                self.run_in_hand(run).await?;
             }
-            Some(phase) => {
-                match intent_of(&run) {
-                    Ok(Some(intent)) => self.settle(intent, phase).await,
-                    // The pop is sent after the intent is complete on the disk: this one never was.
-                    Ok(None) if phase == PopPhase::Popping => run.remove()?,
-                    Ok(None) => {
-                        self.orphans.leave(&run);
-                        tracing::error!(
-                            "{} has lost its pop.json; it is left where it is, and task {} as well",
-                            run.path().display(),
-                            record.identity.task
-                        );
-                    }
-                    Err(e) => {
-                        self.orphans.leave(&run);
-                        tracing::error!("{e}; it is left where it is");
-                    }
-                }
-                Ok(())
+            (Kept::Settle(phase), Ok(Some(intent))) => self.settle(intent, phase).await,
+            (Kept::Remove, _) => run.remove()?,
+            (_, Err(e)) => {
+                self.orphans.leave(&run);
+                tracing::error!("{e}; it is left where it is");
+            }
+            (_, Ok(_)) => {
+                self.orphans.leave(&run);
+                tracing::error!(
+                    "{} has lost its pop.json; it is left where it is, and task {task} as well",
+                    run.path().display()
+                );
             }
         }
+        Ok(())
     }
 
     /// Finds out what has become of a pop, however long the server is away.
@@ -360,13 +426,20 @@ impl Server {
             log.begin_task();
         }
         say(&format!("Running task '{task}'"));
+        self.observer.begun();
+        if let Some(services) = &self.services {
+            services.take(run, &record, self.service_reporter(&record));
+            self.notifier
+                .status(&format!("running {} services", services.count()));
+            return Ok(());
+        }
         self.reporter.set(Activity {
             task: Some(task.clone()),
             queue: record.identity.queue.clone(),
         });
-        self.observer.begun();
         self.notifier.status(&format!("running task {task}"));
-        let mut watch = Watch::new(run.clone(), self.program.clone());
+        let limit = self.settings.agent.requeue_on_infrastructure_failure;
+        let mut watch = Watch::new(run.clone(), self.program.clone()).requeue_limit(limit);
         let end = match self.watch(&mut watch).await? {
             Some(end) => Some(end),
             None => self.end_run(&mut watch).await?,
@@ -400,7 +473,6 @@ impl Server {
         if self.settings.agent.on_stop == OnStop::Detach {
             return Ok(None);
         }
-        let grace = Duration::try_from_secs_f64(self.settings.agent.abort_grace_sec).unwrap_or_default();
         say(&format!("Stopping task '{}'", watch.task()?));
         let run = watch.run().clone();
         // Again and again: the runner may have died just now, and its successor has to hear it as well.
@@ -413,9 +485,30 @@ impl Server {
         tokio::select! {
             end = Box::pin(watch.until_done(&self.client, || true)) => end.map(Some),
             () = telling => Ok(None),
-            () = sleep(grace + REPORT_PATIENCE) => Ok(None),
+            () = sleep(self.end_patience()) => Ok(None),
             () = self.stop.wait_for_hurry() => Ok(None),
         }
+    }
+
+    /// How long tasks may take to end with the daemon.
+    fn end_patience(&self) -> Duration {
+        let grace = Duration::try_from_secs_f64(self.settings.agent.abort_grace_sec);
+        grace.unwrap_or_default() + REPORT_PATIENCE
+    }
+
+    /// Makes a service known to the server, as a worker of its own.
+    fn service_reporter(&self, record: &RunRecord) -> Reporter {
+        let about = About {
+            worker: service_worker(&record.identity.worker, &record.identity.task),
+            queues: Vec::new(),
+            tags: self.options.worker_tags.clone(),
+            is_daemon: false,
+        };
+        let activity = Activity {
+            task: Some(record.identity.task.clone()),
+            queue: record.identity.queue.clone(),
+        };
+        self.reporter.child(about, self.report_every, activity)
     }
 
     fn write_inputs(&self, run: &RunDir) -> Result<(), RunDirError> {
@@ -425,7 +518,17 @@ impl Server {
         )
     }
 
-    fn prune(&self) {
+    fn prune(&mut self) {
+        // It reads the records of all runs, of which a thousand may have begun in a row.
+        let every = if self.services.is_some() {
+            PRUNE_EVERY
+        } else {
+            Duration::ZERO
+        };
+        if self.pruned.is_some_and(|pruned| pruned.elapsed() < every) {
+            return;
+        }
+        self.pruned = Some(Instant::now());
         if let Err(e) = self.store.prune(KEEP_FINISHED) {
             tracing::warn!("{e}");
         }
@@ -441,7 +544,9 @@ fn is_untouched(run: Result<RunDir, RunDirError>) -> bool {
         Err(_) => return false,
     };
     // In this order: without a runner, nobody changes the record any more.
-    !run.runner_alive() && run.record().is_ok_and(|record| record.phase < Phase::Launching)
+    let alive = run.runner_alive();
+    run.record()
+        .is_ok_and(|record| can_be_given_back(alive, record.phase))
 }
 
 /// Says something to whoever sits at the terminal or reads the log. A terminal that has gone away, or a
@@ -454,7 +559,7 @@ pub(crate) fn say(text: &str) {
     }
 }
 
-fn announce_end(task: &TaskId, end: Option<WatchEnd>) {
+pub(crate) fn announce_end(task: &TaskId, end: Option<WatchEnd>) {
     match end {
         Some(WatchEnd::Done(Some(code))) => say(&format!("DONE: Running task '{task}', exit status {code}")),
         Some(WatchEnd::Done(None)) => say(&format!("DONE: Running task '{task}' (not started or aborted)")),
@@ -473,7 +578,7 @@ fn announce_end(task: &TaskId, end: Option<WatchEnd>) {
 #[cfg(test)]
 mod tests {
     use clearml_support::lock::FileLock;
-    use clearml_task_runner::NewRun;
+    use clearml_task_runner::{NewRun, Phase};
 
     use super::*;
 

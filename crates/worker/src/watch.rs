@@ -10,22 +10,25 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
-use clearml_api_client::{Client, StatusChange};
+use clearml_api_client::Client;
 use clearml_support::process::{ProcessIdentity, descendants, session_members};
 use clearml_task_model::TaskId;
-use clearml_task_runner::{Phase, RunDir, RunDirError, RunRecord, spawn_runner};
+use clearml_task_runner::decisions::{Facts, decide};
+use clearml_task_runner::record::Outcome;
+use clearml_task_runner::{Phase, RunDir, RunDirError, RunRecord, observe, spawn_runner, tell};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-/// A runner that has lived this long has done something; its death starts a new count.
-const LIVED: Duration = Duration::from_secs(10);
-/// So many runners in a row that got nowhere: the next one would not either.
-const MOST_DEATHS: u32 = 10;
+use crate::decide::{AfterRunner, Deaths, MOST_DEATHS, done, given_up};
+
 /// How often to ask for the end of a runner whose process can't be watched.
 const POLL: Duration = Duration::from_millis(200);
 /// A lock that a dead runner's children might still hold for an instant.
 const SETTLE: Duration = Duration::from_millis(20);
+
+/// How long the server may be away while a run is given up.
+const REPORT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the watch over a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +55,8 @@ pub(crate) enum WatchError {
 pub(crate) struct Watch {
     run: RunDir,
     program: PathBuf,
-    deaths: u32,
+    deaths: Deaths,
+    requeue_limit: u32,
 }
 
 impl Watch {
@@ -60,8 +64,15 @@ impl Watch {
         Self {
             run,
             program,
-            deaths: 0,
+            deaths: Deaths::default(),
+            requeue_limit: 0,
         }
+    }
+
+    /// How often a task is put back whose run has died (`agent.requeue_on_infrastructure_failure`).
+    pub(crate) fn requeue_limit(mut self, limit: u64) -> Self {
+        self.requeue_limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        self
     }
 
     pub(crate) fn run(&self) -> &RunDir {
@@ -81,28 +92,22 @@ impl Watch {
     ) -> Result<WatchEnd, WatchError> {
         loop {
             let before = self.run.record()?;
-            if before.phase.is_final() {
-                return Ok(self.done(&before));
+            if let Some(AfterRunner::Done(code)) = done(&before) {
+                return Ok(self.done(code));
             }
             let started = Instant::now();
             self.one_runner().await?;
             let after = self.run.record()?;
-            if after.phase.is_final() {
-                return Ok(self.done(&after));
-            }
-            if stopping() {
-                return Ok(WatchEnd::LeftForLater);
-            }
-            if after.phase == before.phase && started.elapsed() < LIVED {
-                self.deaths += 1;
-            } else {
-                self.deaths = 0;
-            }
-            if self.deaths >= MOST_DEATHS {
-                self.give_up(client, &after).await?;
-                return Ok(WatchEnd::GivenUp);
-            }
-            let pause = Duration::from_millis(100) * self.deaths.pow(2);
+            let lived = started.elapsed();
+            let pause = match self.deaths.runner_ended(before.phase, &after, lived, stopping()) {
+                AfterRunner::Done(code) => return Ok(self.done(code)),
+                AfterRunner::LeaveForLater => return Ok(WatchEnd::LeftForLater),
+                AfterRunner::GiveUp => {
+                    self.give_up(client, &after).await?;
+                    return Ok(WatchEnd::GivenUp);
+                }
+                AfterRunner::Another(pause) => pause,
+            };
             tracing::warn!(
                 "the runner of task {} ended early (phase {:?}); starting another one in {pause:?}, see {}",
                 after.identity.task,
@@ -113,11 +118,11 @@ impl Watch {
         }
     }
 
-    fn done(&self, record: &RunRecord) -> WatchEnd {
+    fn done(&self, exit_code: Option<i32>) -> WatchEnd {
         if let Err(e) = self.run.clean() {
             tracing::warn!("{e}");
         }
-        WatchEnd::Done(record.outcome.as_ref().and_then(|outcome| outcome.exit_code))
+        WatchEnd::Done(exit_code)
     }
 
     /// Waits for the end of the present runner, or starts one and waits for that.
@@ -156,35 +161,65 @@ impl Watch {
     /// Nobody can look after this run: ends what may still run of it, and says so to the server.
     async fn give_up(&self, client: &Client, record: &RunRecord) -> Result<(), WatchError> {
         let reason = format!(
-            "infrastructure: the process that looks after the task ended {MOST_DEATHS} times; see runner.log in {}",
+            "the process that looks after the task ended {MOST_DEATHS} times; see runner.log in {}",
             self.run.path().display()
         );
-        tracing::error!("task {}: {reason}", record.identity.task);
-        if let Ok(Some(claim)) = self.run.claim() {
-            end_shim(&claim.shim).await;
+        let id = &record.identity.task;
+        tracing::error!("task {id}: {reason}");
+        let known = timeout(REPORT_PATIENCE, self.last_outcome(client, record, reason));
+        let Ok(outcome) = known.await else {
+            // Kept for the next daemon, which begins with it.
+            tracing::warn!("task {id} could not be reported as failed: the server does not answer");
+            return Ok(());
+        };
+        let outcome = outcome?;
+        let told = tell(client, &record.identity, &record.run_id, &outcome);
+        if timeout(REPORT_PATIENCE, Box::pin(told)).await.is_err() {
+            tracing::warn!("the end of task {id} could not be reported yet: the server does not answer");
+            return Ok(());
         }
-        let change = StatusChange::reason(&reason);
-        match client.tasks_failed(&record.identity.task, &change).await {
-            Ok(_) => {}
-            Err(e) if e.is_transient() => {
-                // Kept for the next daemon, which begins with it.
-                tracing::warn!(
-                    "task {} could not be reported as failed: {e}",
-                    record.identity.task
-                );
-                return Ok(());
-            }
-            Err(e) => tracing::warn!(
-                "the server refuses the status of task {}: {e}",
-                record.identity.task
-            ),
-        }
-        self.run.set_phase(if record.phase < Phase::Launching {
-            Phase::Abandoned
-        } else {
-            Phase::Done
+        self.run.update(|record| {
+            record.phase = if record.phase < Phase::Launching {
+                Phase::Abandoned
+            } else {
+                Phase::Done
+            };
         })?;
         Ok(())
+    }
+
+    /// How a run ends that no runner can bring to its end. Written down, because what has to be done for it may
+    /// have to be done again by another daemon.
+    async fn last_outcome(
+        &self,
+        client: &Client,
+        record: &RunRecord,
+        reason: String,
+    ) -> Result<Outcome, WatchError> {
+        if let Some(outcome) = &record.outcome {
+            return Ok(outcome.clone());
+        }
+        let verdict = self.run.verdict()?;
+        let shim_over = match self.run.claim()? {
+            Some(claim) if verdict.is_none() => {
+                end_shim(&claim.shim).await;
+                // One that could end by itself has ended everything below it, and says so.
+                self.run.verdict()?.is_some_and(|verdict| verdict.survivors == 0)
+            }
+            _ => false,
+        };
+        let failure = given_up(record, verdict.as_ref(), shim_over, reason);
+        let task = observe(client, &record.identity.task).await;
+        let facts = Facts::of_run(
+            (&record.identity, &record.run_id),
+            (failure.as_ref(), verdict.as_ref()),
+            self.run.abort()?.map(|intent| intent.reason),
+            task.as_ref(),
+            (0, self.requeue_limit),
+        );
+        let outcome = decide(&facts);
+        self.run.update(|record| record.outcome = Some(outcome.clone()))?;
+        Ok(outcome)
     }
 }
 

@@ -204,6 +204,7 @@ impl Page {
             Some(End::Completed) => ("completed", Tone::Good),
             Some(End::Failed) => ("failed", Tone::Bad),
             Some(End::Stopped) => ("aborted", Tone::Busy),
+            Some(End::Requeued) => ("put back", Tone::Bad),
             Some(End::LeftAlone) => ("ended by others", Tone::Dim),
             None => ("not run here", Tone::Dim),
         };

@@ -4,6 +4,7 @@
 //!   watches for aborts and sets the status. They differ in the exit code and the worker id only.
 //! * silent (`--disable-monitoring`): an outer agent does all that.
 
+mod attended;
 mod follow;
 mod reports;
 mod silent;

@@ -1,11 +1,13 @@
 //! `execute --disable-monitoring`: an outer agent watches over this process and ships its output, so
-//! everything is simply printed, and in the end this process becomes the user's program.
+//! everything is simply printed, and in the end this process becomes the user's program. With a command for aborts,
+//! it stays beside the program.
 
-use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use clearml_api_client::{Client, StatusChange};
 use clearml_env_builder as env_builder;
@@ -17,10 +19,12 @@ use clearml_task_model::{Task, TaskId, WorkerId};
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{ExecuteError, ExecuteOptions};
+use super::{ExecuteError, ExecuteOptions, attended};
 use crate::console::Level;
-use crate::record::RunInputs;
+use crate::record::{OsText, RunInputs};
 use crate::runner::build_host::{BuildHost, write_back};
+use crate::runner::callback::{self, Calling};
+use crate::runner::describe::described;
 use crate::runner::environment::{Parts, base, complete, show_command};
 use crate::runner::setup::{MayStart, may_start, strings, with_causes};
 use crate::settings::RunSettings;
@@ -49,7 +53,7 @@ pub(super) async fn run(
             configured: &settings.configured_environment,
         })
     };
-    say(&settings.redactor, &format!("Executing task id [{id}]:"));
+    say(&settings.redactor, &described(id, &task));
     started(client, id, &worker, "worker started execution", settings.rank).await;
 
     let mut environment = settings.environment.clone();
@@ -86,12 +90,30 @@ pub(super) async fn run(
     .await;
     say(&settings.redactor, "Starting Task Execution:");
     let own = settings.enable_task_env.then_some(&task);
-    let complete = complete(variables(), &prepared.env, own);
-    Err(become_program(
+    let mut environment = complete(variables(), &prepared.env, own);
+    let command = callback::take(&mut environment).unwrap_or_else(|text| {
+        say(&settings.redactor, &format!("Warning: {text}"));
+        None
+    });
+    let program = Program {
         prepared,
-        complete.into_iter().map(|(k, v)| (k.0, v.0)).collect(),
-        inputs.umask,
-    ))
+        environment,
+        umask: inputs.umask,
+    };
+    match command {
+        Some(command) => {
+            let redactor = settings.redactor.clone();
+            let calling = Calling {
+                client,
+                task: id,
+                redactor: &settings.redactor,
+                max: settings.abort_callback_max,
+                say: Arc::new(move |_, line| say(&redactor, line)),
+            };
+            Box::pin(attended::run(&program, &calling, &command, settings.status_poll)).await
+        }
+        None => Err(program.replaces_this_process()),
+    }
 }
 
 /// Builds, unless a signal ends that: then everything that was started for it is stopped first.
@@ -167,28 +189,44 @@ async fn started(client: &Client, id: &TaskId, worker: &WorkerId, reason: &str, 
     }
 }
 
-/// Replaces this process. What comes back is why that did not work.
-fn become_program(
-    prepared: PreparedEnvironment,
-    environment: BTreeMap<std::ffi::OsString, std::ffi::OsString>,
+/// What the task comes to.
+pub(super) struct Program {
+    pub(super) prepared: PreparedEnvironment,
+    pub(super) environment: Vec<(OsText, OsText)>,
     umask: u32,
-) -> ExecuteError {
-    let launch_error = |reason: String| ExecuteError::Prepare {
-        stage: "launch",
-        reason,
-    };
-    let Some((program, arguments)) = prepared.argv.split_first() else {
-        return launch_error("the command is empty".to_owned());
-    };
-    close_fds::set_fds_cloexec_threadsafe(3, &[]);
-    rustix::process::umask(Mode::from_bits_truncate(umask));
-    let error = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(environment)
-        .current_dir(&prepared.cwd)
-        .exec();
-    launch_error(format!("starting {}: {error}", Path::new(program).display()))
+}
+
+impl Program {
+    pub(super) fn command(&self) -> Result<Command, ExecuteError> {
+        let Some((program, arguments)) = self.prepared.argv.split_first() else {
+            return Err(self.launch_error("the command is empty"));
+        };
+        close_fds::set_fds_cloexec_threadsafe(3, &[]);
+        rustix::process::umask(Mode::from_bits_truncate(self.umask));
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (&name.0, &value.0)))
+            .current_dir(&self.prepared.cwd);
+        Ok(command)
+    }
+
+    pub(super) fn launch_error(&self, reason: impl Display) -> ExecuteError {
+        let program = self.prepared.argv.first().map_or(Path::new(""), Path::new);
+        ExecuteError::Prepare {
+            stage: "launch",
+            reason: format!("starting {}: {reason}", program.display()),
+        }
+    }
+
+    /// What comes back is why that did not work.
+    fn replaces_this_process(&self) -> ExecuteError {
+        match self.command() {
+            Ok(mut command) => self.launch_error(command.exec()),
+            Err(e) => e,
+        }
+    }
 }
 
 fn say(redactor: &Redactor, text: &str) {

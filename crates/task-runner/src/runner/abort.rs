@@ -1,27 +1,38 @@
 //! Noticing that a task has to end: what the server says about it, and the agreement by which a program
 //! gets time to save its work before it is stopped.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use clearml_api_client::{Client, TasksQuery};
+use clearml_api_client::{ApiError, Client, TasksQuery};
 use clearml_support::time::now_ms;
 use clearml_task_model::{Task, TaskId, TaskStatus};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::board::Board;
 use crate::console::{AgentConsole, Level};
-use crate::record::AbortReason;
+use crate::record::{AbortReason, Identity};
+use crate::requeue::is_anothers;
 
 /// A reset is believed when it has been seen this often in a row: the status is `created` for a moment
 /// also when somebody edits a task.
 const RESETS: u8 = 5;
+/// In a task's `runtime`: how long it wants to be waited for, the time between its own looks at its status, and
+/// that it has done what it wanted to.
+pub(crate) const TIMEOUT: &str = "_abort_callback_timeout";
+pub(crate) const FREQUENCY: &str = "_abort_poll_freq";
+pub(crate) const COMPLETED: &str = "_abort_callback_completed";
 /// How long to ask whether a program wants to be waited for.
 const ASK_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The fields that an observation needs.
+pub(super) const OBSERVED: [&str; 3] = ["status", "status_message", "runtime"];
+
 /// What an observation of the task means for the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub enum Meaning {
     /// Nothing is to be done.
     GoOn,
     /// It looks like a reset; seen this many times.
@@ -32,13 +43,22 @@ pub(crate) enum Meaning {
 
 /// Interprets a row of observations. Pure.
 #[derive(Debug, Default)]
-pub(crate) struct Interpreter {
+pub struct Interpreter {
     resets: u8,
 }
 
 impl Interpreter {
+    /// As [`Self::observe`], for a run that knows itself: a task that was reset and started again while nobody
+    /// could look carries the mark of another run.
+    pub fn observe_own(&mut self, task: Option<&Task>, identity: &Identity, run_id: &str) -> Meaning {
+        match task {
+            Some(task) if is_anothers(task, identity, run_id) => Meaning::Abort(AbortReason::StatusChanged),
+            task => self.observe(task),
+        }
+    }
+
     /// The meaning of the task as it was just read; `None` = the server does not have it.
-    pub(crate) fn observe(&mut self, task: Option<&Task>) -> Meaning {
+    pub fn observe(&mut self, task: Option<&Task>) -> Meaning {
         let Some(task) = task else {
             return Meaning::Abort(AbortReason::NotFound);
         };
@@ -68,37 +88,49 @@ impl Interpreter {
 /// Looks at the task again and again, for as long as it is polled, and tells `abort` when it has to end.
 pub(crate) struct StatusWatch {
     pub(crate) client: Client,
-    pub(crate) task: TaskId,
+    pub(crate) identity: Identity,
+    pub(crate) run_id: String,
     pub(crate) console: AgentConsole,
     pub(crate) poll: Duration,
+    /// Where many tasks are looked at together.
+    pub(crate) board: Option<Arc<Board>>,
     pub(crate) ping: Option<Duration>,
 }
 
 impl StatusWatch {
+    /// The task as it is after one period.
+    async fn look(&self) -> Result<Option<Task>, ApiError> {
+        if let Some(board) = &self.board {
+            return Ok(board.look(&self.identity.task).await);
+        }
+        tokio::time::sleep(self.poll).await;
+        let query = TasksQuery::one(&self.identity.task, OBSERVED);
+        Ok(self.client.tasks_get_all(&query).await?.into_iter().next())
+    }
+
     /// Never returns. A server that is away delays only this.
     pub(crate) async fn run(&self, abort: &watch::Sender<Option<AbortReason>>) -> ! {
         let mut interpreter = Interpreter::default();
         let mut pinged = Instant::now();
         loop {
-            tokio::time::sleep(self.poll).await;
-            match self.client.tasks_get_all(&TasksQuery::one(&self.task, ["status", "status_message"])).await {
-                Ok(tasks) => match interpreter.observe(tasks.first()) {
+            match self.look().await {
+                Ok(task) => match interpreter.observe_own(task.as_ref(), &self.identity, &self.run_id) {
                     Meaning::GoOn => {}
                     Meaning::MaybeReset(times) => self.console.line(
                         Level::Warning,
                         &format!(
                             "Warning: Task {} was reset! if state is consistent we shall terminate ({times}/{}).",
-                            self.task,
+                            self.identity.task,
                             RESETS - 1
                         ),
                     ),
                     Meaning::Abort(reason) => announce(abort, reason),
                 },
-                Err(e) => tracing::debug!("asking for the status of task {}: {e}", self.task),
+                Err(e) => tracing::debug!("asking for the status of task {}: {e}", self.identity.task),
             }
             if self.ping.is_some_and(|interval| pinged.elapsed() >= interval) {
                 pinged = Instant::now();
-                if let Err(e) = self.client.tasks_ping(&self.task).await {
+                if let Err(e) = self.client.tasks_ping(&self.identity.task).await {
                     tracing::debug!("{e}");
                 }
             }
@@ -145,8 +177,8 @@ impl Callback {
             Value::String(text) => text.trim().parse().ok(),
             _ => None,
         };
-        let timeout = seconds("_abort_callback_timeout")?;
-        let total = timeout + seconds("_abort_poll_freq").unwrap_or(0.0);
+        let timeout = seconds(TIMEOUT)?;
+        let total = timeout + seconds(FREQUENCY).unwrap_or(0.0);
         let limit = Duration::try_from_secs_f64(total.max(0.0))
             .unwrap_or(max)
             .min(max);
@@ -156,7 +188,7 @@ impl Callback {
 
 /// Whether the program has said that its work is saved. Pure.
 pub(crate) fn callback_completed(runtime: &Map<String, Value>) -> bool {
-    match runtime.get("_abort_callback_completed") {
+    match runtime.get(COMPLETED) {
         None | Some(Value::Null) => false,
         Some(Value::Bool(value)) => *value,
         Some(Value::Number(number)) => number.as_f64() != Some(0.0),

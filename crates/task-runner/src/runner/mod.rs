@@ -5,14 +5,21 @@
 //! other knowledge. Beside that loop, and independent of it, the console is shipped, the status is
 //! watched, and signals are heard: a slow or absent server delays none of the others.
 
-mod abort;
+pub(crate) mod abort;
+mod board;
 pub(crate) mod build_host;
+pub(crate) mod callback;
+pub(crate) mod decide;
+pub(crate) mod describe;
 pub(crate) mod environment;
 mod launch;
-mod outcome;
-mod report;
+mod leftovers;
+pub mod many;
+pub(crate) mod outcome;
+pub(crate) mod report;
 pub(crate) mod setup;
 mod supervise;
+pub(crate) mod tell;
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -32,12 +39,13 @@ pub(crate) use environment::RUN_ID;
 use crate::console::AgentConsole;
 use crate::console::segment::Limits;
 use crate::phase::Phase;
-use crate::record::{AbortReason, Identity, Mark, RunInputs};
+use crate::record::{AbortReason, Identity, Mark, RunInputs, service_worker};
 use crate::run_dir::{RunDir, RunDirError};
 use crate::settings::{RunSettings, SettingsError};
 use crate::shipper::{Closed, ShipError, ShipOptions, Shipper};
 use abort::{StatusWatch, announce};
-use setup::Prepared;
+use decide::{Prepared, ShipPatience, Step, next_step};
+use many::{Known, Shared};
 
 /// How long a runner that was told to end tries to deliver the rest of the console and the status. What
 /// it can't deliver in that time is delivered by the next runner.
@@ -120,6 +128,8 @@ pub struct RunnerOptions {
     /// Somebody else reads the console of the task from disk, and has come to this position. What lies
     /// behind it is kept; and when the run is done the folder is left to that reader to be cleaned.
     pub reader: Option<Arc<AtomicU64>>,
+    /// What this runner has in common with others of its process.
+    pub shared: Option<Arc<Shared>>,
 }
 
 impl Default for RunnerOptions {
@@ -128,6 +138,7 @@ impl Default for RunnerOptions {
             detach: true,
             shim_program: crate::spawn::this_program(),
             reader: None,
+            shared: None,
         }
     }
 }
@@ -153,6 +164,10 @@ pub async fn run_with(run_dir: &Path, options: RunnerOptions) -> Result<RunnerEx
         if let Err(e) = detach_session() {
             tracing::debug!("staying in the session of the caller: {e}");
         }
+        // Orphans of a shim that was killed become ours, and can be found. Their ends are collected when we end.
+        if let Err(e) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+            tracing::debug!("orphans go to others: {e}");
+        }
     }
     // Before the record says who the runner is: from then on it may be told to end.
     let listen = |kind| signal(kind).map_err(system("listening for signals"));
@@ -174,10 +189,14 @@ pub(crate) struct Runner {
     run_id: String,
     identity: Identity,
     config: PathBuf,
-    inputs: RunInputs,
-    settings: RunSettings,
+    inputs: Arc<RunInputs>,
+    settings: Arc<RunSettings>,
     client: Client,
+    shared: Option<Arc<Shared>>,
+    board: Option<Arc<board::Board>>,
     console: AgentConsole,
+    /// Whether this process looks after this run alone, so that orphans that come to it are those of the run.
+    adopts: bool,
     /// Held while a builder is at work.
     building: Arc<tokio::sync::Mutex<()>>,
     /// Why the task has to end, once that is so.
@@ -197,21 +216,30 @@ pub(crate) struct Runner {
 
 impl Runner {
     fn new(run: RunDir, options: RunnerOptions, lock: FileLock) -> Result<Self, RunnerError> {
-        let inputs = run.inputs()?;
-        let settings = RunSettings::load(&run.config_path(), &inputs)?;
+        let known = match &options.shared {
+            Some(shared) => shared.known(&run)?,
+            None => Arc::new(Known::load(&run)?),
+        };
+        let (inputs, settings) = (Arc::clone(&known.inputs), Arc::clone(&known.settings));
         let me = ProcessIdentity::current().map_err(system("reading the process table"))?;
         let mut previous = None;
-        let record = run.update(|record| previous = record.runner.replace(me))?;
+        let mut record = run.update(|record| previous = record.runner.replace(me.clone()))?;
+        if inputs.options.service {
+            record.identity.worker = service_worker(&record.identity.worker, &record.identity.task);
+        }
         let console = AgentConsole::open(&run.console_dir(), AGENT_CONSOLE, settings.redactor.clone())
             .map_err(system("opening the console"))?;
         Ok(Self {
-            client: Client::new(settings.client.clone())?,
+            client: known.client.clone(),
+            board: options.shared.as_ref().map(|_| Arc::clone(&known.board)),
+            shared: options.shared,
             run_id: record.run_id,
             identity: record.identity,
             config: run.config_path(),
             inputs,
             settings,
             console,
+            adopts: options.detach,
             building: Arc::default(),
             abort: watch::Sender::new(None),
             stop: watch::Sender::new(false),
@@ -220,7 +248,8 @@ impl Runner {
             shim_program: options.shim_program,
             shim: Mutex::new(None),
             reader: options.reader,
-            previous,
+            // A second attempt in this process has left nothing behind that a dead runner could have.
+            previous: previous.filter(|process| *process != me),
             run,
             _lock: lock,
         })
@@ -232,9 +261,11 @@ impl Runner {
     ) -> Result<RunnerExit, RunnerError> {
         let watch = StatusWatch {
             client: self.client.clone(),
-            task: self.identity.task.clone(),
+            identity: self.identity.clone(),
+            run_id: self.run_id.clone(),
             console: self.console.clone(),
             poll: self.settings.status_poll,
+            board: self.board.clone(),
             ping: self.settings.ping,
         };
         let hear = async {
@@ -256,59 +287,60 @@ impl Runner {
     /// The loop over the phases.
     async fn steps(&self) -> Result<RunnerExit, RunnerError> {
         loop {
-            match self.run.record()?.phase {
-                Phase::Claimed | Phase::Preparing => match self.prepare().await? {
-                    Prepared::Ready => self.stored(|run| run.set_phase(Phase::Launching)).await?,
-                    Prepared::Failed(failure) => self.stored(|run| launch::fail(run, &failure)).await?,
-                    Prepared::Aborted => {
+            let step = next_step(self.run.record()?.phase);
+            match step {
+                Step::Prepare { again } => {
+                    let prepared = self.prepare(again).await?;
+                    if prepared == Prepared::Aborted {
                         self.note_abort();
-                        self.stored(|run| run.set_phase(Phase::Exited)).await?
                     }
-                },
-                Phase::Launching => self.launch().await?,
-                Phase::Running => self.supervise().await?,
-                Phase::Exited => match self.until_told_to_end(self.conclude()).await {
-                    Some(result) => result?,
-                    None => return Ok(RunnerExit::Interrupted { reported: false }),
-                },
-                Phase::Shipped => match self.until_told_to_end(self.report()).await {
-                    Some(result) => result?,
-                    None => return Ok(RunnerExit::Interrupted { reported: false }),
-                },
-                Phase::Reported => self.finish().await?,
-                Phase::Done => {
+                    self.becomes(&prepared.becomes()).await?
+                }
+                Step::Launch => self.launch().await?,
+                Step::Supervise => self.supervise().await?,
+                Step::Conclude | Step::Report => {
+                    let waits = async {
+                        if step == Step::Conclude {
+                            self.conclude().await
+                        } else {
+                            self.report().await
+                        }
+                    };
+                    match self.until_told_to_end(waits).await {
+                        Some(result) => result?,
+                        None => return Ok(RunnerExit::Interrupted { reported: false }),
+                    }
+                }
+                Step::Finish => self.finish().await?,
+                Step::Done => {
                     let exit_code = self.run.record()?.outcome.and_then(|outcome| outcome.exit_code);
                     return Ok(match *self.stop.borrow() {
                         true => RunnerExit::Interrupted { reported: true },
                         false => RunnerExit::Finished { exit_code },
                     });
                 }
-                phase => return Ok(RunnerExit::NotReady(phase)),
+                Step::NotReady(phase) => return Ok(RunnerExit::NotReady(phase)),
             };
         }
     }
 
     /// Ships the console until it is complete, then waits for the end of the run.
     async fn ship(&self) {
-        let mut pause = Duration::from_secs(1);
-        let mut failures = 0;
+        if self.settings.is_silent {
+            self.shipped.send_replace(true);
+            return std::future::pending().await;
+        }
+        let mut patience = ShipPatience::default();
         loop {
             let begin = Instant::now();
             let Err(e) = self.ship_once().await else { break };
-            if begin.elapsed() > SHIPPED_WELL {
-                (failures, pause) = (0, Duration::from_secs(1));
-            }
-            // A full disk may have room again at any time, and what it holds is not lost until then.
-            if !matches!(&e, RunnerError::Ship(e) if e.is_lack_of_space()) {
-                failures += 1;
-            }
-            if failures >= SHIP_ATTEMPTS {
+            let lack_of_space = matches!(&e, RunnerError::Ship(e) if e.is_lack_of_space());
+            let Some(pause) = patience.failed(begin.elapsed(), lack_of_space) else {
                 tracing::error!("{e}; the rest of the console is not sent");
                 break;
-            }
+            };
             tracing::warn!("{e}; trying again in {pause:?}");
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(10));
         }
         self.shipped.send_replace(true);
         std::future::pending().await
@@ -361,11 +393,6 @@ impl Runner {
         }
     }
 }
-
-/// Failures in a row; with the pauses between them, several minutes.
-const SHIP_ATTEMPTS: u32 = 30;
-/// A shipper that has worked this long has got somewhere; its failure starts a new row.
-const SHIPPED_WELL: Duration = Duration::from_secs(60);
 
 /// Makes a call until the server has answered it. The client repeats what failed on the way; here are
 /// the cases in which a service may ask again although a program in a terminal would not: an internal

@@ -4,28 +4,59 @@ use clearml_task_model::{Task, TaskStatus};
 
 use super::abort::callback_completed;
 use crate::console::render::char_boundary;
-use crate::record::{AbortReason, End, Failure, Outcome, Verdict};
+use crate::record::{AbortReason, End, Failure, Identity, Outcome, Verdict};
+use crate::requeue::{Again, again, is_anothers};
 
 /// Reasons longer than this are cut; the console has the whole text.
 const MAX_REASON: usize = 1000;
 
 /// Everything that matters for the decision.
-#[derive(Debug)]
-pub(crate) struct Facts<'a> {
+#[derive(Debug, Default)]
+pub struct Facts<'a> {
     /// Why user code did not run, or can't be told about.
-    pub(crate) failure: Option<&'a Failure>,
+    pub failure: Option<&'a Failure>,
     /// How user code ended.
-    pub(crate) verdict: Option<&'a Verdict>,
+    pub verdict: Option<&'a Verdict>,
     /// Why it was stopped.
-    pub(crate) abort: Option<AbortReason>,
+    pub abort: Option<AbortReason>,
     /// The task as it is now; `None` = the server does not have it.
-    pub(crate) task: Option<&'a Task>,
+    pub task: Option<&'a Task>,
     /// The number of this node when several run one task; only node 0 sets the status.
-    pub(crate) rank: u32,
+    pub rank: u32,
+    /// The task carries the mark of another run.
+    pub anothers: bool,
+    /// The task may be tried again.
+    pub again: Option<Again>,
+}
+
+impl<'a> Facts<'a> {
+    /// The facts about a run that has come to its end. `requeue_limit` is
+    /// `agent.requeue_on_infrastructure_failure`.
+    #[must_use]
+    pub fn of_run(
+        (identity, run_id): (&Identity, &str),
+        (failure, verdict): (Option<&'a Failure>, Option<&'a Verdict>),
+        abort: Option<AbortReason>,
+        task: Option<&'a Task>,
+        (rank, requeue_limit): (u32, u32),
+    ) -> Self {
+        Self {
+            failure,
+            verdict,
+            abort,
+            task,
+            rank,
+            anothers: task.is_some_and(|task| is_anothers(task, identity, run_id)),
+            again: task
+                .zip(failure)
+                .and_then(|(task, failure)| again(requeue_limit, identity, run_id, failure, task)),
+        }
+    }
 }
 
 /// Decides the final status, its reason, and the last line of the console.
-pub(crate) fn decide(facts: &Facts<'_>) -> Outcome {
+#[must_use]
+pub fn decide(facts: &Facts<'_>) -> Outcome {
     let by_failure = || facts.failure.and_then(|failure| failure.exit_code);
     let exit_code = facts.verdict.and_then(Verdict::code).or_else(by_failure);
     let left_alone = |reason: &str, line: Option<String>| Outcome {
@@ -37,6 +68,9 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Outcome {
     let Some(task) = facts.task else {
         return left_alone("the task is not on the server any more", None);
     };
+    if facts.anothers {
+        return left_alone("another run has taken the task", None);
+    }
     let Conclusion {
         end,
         reason,
@@ -102,6 +136,11 @@ fn conclude(facts: &Facts<'_>, task: &Task) -> Conclusion {
         }
     }
     if let Some(failure) = facts.failure {
+        if let Some(Again { number, limit }) = facts.again {
+            let reason = format!("{failure}; put back into its queue ({number} of {limit})");
+            let line = format!("The task is put back into its queue ({number} of {limit})");
+            return conclusion(End::Requeued, &reason, &line);
+        }
         let code = failure.exit_code.unwrap_or(1);
         let line = format!("Process failed, exit code {code}");
         return conclusion(End::Failed, &failure.to_string(), &line);
@@ -189,6 +228,7 @@ mod tests {
             abort,
             task: Some(&task),
             rank: 0,
+            ..Facts::default()
         };
         let outcome = decide(&facts);
         assert_eq!(outcome.exit_code, Some(code));
@@ -325,6 +365,7 @@ mod tests {
             abort,
             task: Some(&task),
             rank: 0,
+            ..Facts::default()
         };
         assert_eq!(decide(&facts).end, End::Completed);
     }
@@ -343,6 +384,7 @@ mod tests {
             abort: None,
             task: Some(&task),
             rank: 0,
+            ..Facts::default()
         };
         assert_eq!(decide(&facts).end, End::Stopped);
     }
@@ -354,6 +396,7 @@ mod tests {
             stage: "clone".into(),
             text: "no such repository".into(),
             exit_code: None,
+            over: false,
         };
         let facts = Facts {
             failure: Some(&failure),
@@ -361,6 +404,7 @@ mod tests {
             abort: None,
             task: Some(&task),
             rank: 0,
+            ..Facts::default()
         };
         assert_eq!(decide(&facts).status_reason, "clone: no such repository");
         let launch = Verdict {
@@ -374,6 +418,7 @@ mod tests {
             abort: None,
             task: Some(&task),
             rank: 0,
+            ..Facts::default()
         };
         assert_eq!(decide(&facts).status_reason, "launch: no such file");
     }
@@ -387,6 +432,7 @@ mod tests {
             abort: None,
             task: Some(&task),
             rank: 3,
+            ..Facts::default()
         };
         let outcome = decide(&facts);
         assert_eq!(
@@ -404,6 +450,7 @@ mod tests {
             abort: None,
             task: None,
             rank: 0,
+            ..Facts::default()
         };
         assert_eq!(decide(&facts).end, End::LeftAlone);
     }

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use clearml_api_client::{ApiError, StatusChange};
+use clearml_api_client::{ApiError, Call, Client, StatusChange};
 use clearml_support::time::now_ms;
-use clearml_task_model::{Task, TaskStatus};
+use clearml_task_model::{Task, TaskId, TaskStatus};
+use serde_json::{Value, json};
 
+use super::decide::stopped_by;
 use super::outcome::{Facts, decide};
 use super::setup::is_unknown_task;
-use super::{Runner, RunnerError, patiently};
+use super::tell::{Answer, Tell, Teller};
+use super::{Runner, RunnerError};
 use crate::console::{Level, Tag};
 use crate::phase::Phase;
-use crate::record::{End, Mark, Outcome, RunRecord};
+use crate::record::{End, Identity, Mark, Outcome, RunRecord};
 use crate::shipper::Closed;
 
 impl Runner {
@@ -41,21 +44,16 @@ impl Runner {
         let outcome = match record.outcome {
             Some(outcome) => outcome,
             None => {
-                // Not on disk if the disk was full, but then this runner has done it.
-                let stopped = match &verdict {
-                    Some(verdict) => verdict.aborted,
-                    None => record.failure.is_none(),
-                };
-                let remembered = (*self.abort.borrow()).filter(|_| stopped);
-                let abort = self.run.abort()?.map(|intent| intent.reason).or(remembered);
-                let task = self.observe().await;
-                let facts = Facts {
-                    failure: record.failure.as_ref(),
-                    verdict: verdict.as_ref(),
-                    abort,
-                    task: task.as_ref(),
-                    rank: self.settings.rank,
-                };
+                let noted = self.run.abort()?.map(|intent| intent.reason);
+                let (failure, wish) = (record.failure.as_ref(), *self.abort.borrow());
+                let task = observe(&self.client, &self.identity.task).await;
+                let facts = Facts::of_run(
+                    (&self.identity, &self.run_id),
+                    (failure, verdict.as_ref()),
+                    stopped_by(noted, wish, verdict.as_ref(), failure),
+                    task.as_ref(),
+                    (self.settings.rank, self.settings.requeue_limit),
+                );
                 let outcome = decide(&facts);
                 self.stored(|run| run.update(|record| record.outcome = Some(outcome.clone())))
                     .await?;
@@ -77,66 +75,13 @@ impl Runner {
         self.stored(|run| run.set_phase(Phase::Shipped)).await
     }
 
-    /// The task as the server has it now; `None` when it is gone.
-    async fn observe(&self) -> Option<Task> {
-        let id = &self.identity.task;
-        match patiently("reading the task", async || self.client.tasks_get_by_id(id).await).await {
-            Ok(task) => Some(task),
-            Err(e) if is_unknown_task(&e) => None,
-            Err(e) => {
-                // It is there, but we can't see it. The final call will say what is possible.
-                tracing::warn!("reading task {id} after its end: {e}");
-                Some(Task {
-                    status: Some(TaskStatus::InProgress),
-                    ..Task::default()
-                })
-            }
-        }
-    }
-
     /// Tells the server how the task ended, until it accepts that or says that it knows better.
     pub(super) async fn report(&self) -> Result<RunRecord, RunnerError> {
         // Decided before this phase, perhaps long ago: shipping may have had to wait for the server.
-        let outcome = self.run.record()?.outcome;
-        if let Some(outcome) = outcome.filter(|outcome| outcome.end != End::LeftAlone) {
-            let mut pause = Duration::from_millis(200);
-            while let Err(e) = self.report_once(&outcome).await {
-                // Somebody has changed the status between the server's reading and writing.
-                tracing::info!("{e}; looking at the task again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
-            }
+        if let Some(outcome) = self.run.record()?.outcome {
+            tell(&self.client, &self.identity, &self.run_id, &outcome).await;
         }
         self.stored(|run| run.set_phase(Phase::Reported)).await
-    }
-
-    async fn report_once(&self, outcome: &Outcome) -> Result<(), ApiError> {
-        let id = &self.identity.task;
-        let status = self.observe().await.and_then(|task| task.status);
-        let open = matches!(status, Some(TaskStatus::InProgress | TaskStatus::Other(_)));
-        if !open {
-            tracing::info!("task {id} is {status:?} already and keeps that status");
-            return Ok(());
-        }
-        let message = format!("Changed by clearml-agent {}", self.identity.worker);
-        let change = StatusChange::reason(&*outcome.status_reason).message(message);
-        let call = async || match outcome.end {
-            End::Completed => self.client.tasks_completed(id, &change).await.map(drop),
-            End::Failed => self.client.tasks_failed(id, &change).await.map(drop),
-            End::Stopped => self.client.tasks_stopped(id, &change).await.map(drop),
-            End::LeftAlone => Ok(()),
-        };
-        match patiently("reporting the final status", call).await {
-            Err(e) if e.is_code(400, 121) => Err(e),
-            Err(e) => {
-                let code = outcome
-                    .exit_code
-                    .map_or_else(|| "unknown".to_owned(), |code| code.to_string());
-                tracing::warn!("could not update task id '{id}' status, task exit code {code}: {e}");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
     }
 
     /// Removes what only a living run needs.
@@ -158,4 +103,121 @@ impl Runner {
         }
         Ok(record)
     }
+}
+
+/// The task as the server has it now; `None` when it is gone.
+pub async fn observe(client: &Client, id: &TaskId) -> Option<Task> {
+    let mut pause = Duration::from_millis(500);
+    loop {
+        match client.tasks_get_by_id(id).await {
+            Ok(task) => return Some(task),
+            Err(e) if is_unknown_task(&e) => return None,
+            Err(e) if is_worth_waiting(&e) => {
+                tracing::debug!("reading task {id} after its end: {e}");
+                tokio::time::sleep(e.retry_after().unwrap_or(pause).min(LONGEST_PAUSE * 6)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(e) => {
+                // It is there, but we can't see it. The final call will say what is possible.
+                tracing::warn!("reading task {id} after its end: {e}");
+                return Some(Task {
+                    status: Some(TaskStatus::InProgress),
+                    ..Task::default()
+                });
+            }
+        }
+    }
+}
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// An outage, or credentials that somebody may be about to correct.
+fn is_worth_waiting(error: &ApiError) -> bool {
+    error.is_transient() || error.code().is_some_and(|(code, _)| code == 401)
+}
+
+/// Tells the server how a run has ended, however long it is away, until it accepts that or knows better.
+pub async fn tell(client: &Client, identity: &Identity, run_id: &str, outcome: &Outcome) {
+    let mut teller = Teller::new(outcome, identity, run_id);
+    let mut pause = Duration::from_millis(200);
+    while !teller.is_finished() {
+        let task = observe(client, &identity.task).await;
+        let call = teller.next(task.as_ref());
+        let answer = match &call {
+            Tell::Nothing(why) => {
+                tracing::info!("task {}: {why}", identity.task);
+                return;
+            }
+            Tell::Wait(time) => {
+                tokio::time::sleep(*time).await;
+                Answer::Done
+            }
+            call => match make(client, identity, call).await {
+                Ok(()) => Answer::Done,
+                Err(e) => answer_of(&e, identity, outcome),
+            },
+        };
+        teller.answered(&call, answer);
+        if matches!(answer, Answer::Changed | Answer::Unclear) {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+async fn make(client: &Client, identity: &Identity, call: &Tell) -> Result<(), ApiError> {
+    let id = &identity.task;
+    let message = format!("Changed by clearml-agent {}", identity.worker);
+    match call {
+        Tell::Nothing(_) | Tell::Wait(_) => Ok(()),
+        Tell::End(end, reason) => {
+            let change = StatusChange::reason(&**reason).message(message);
+            match end {
+                End::Completed => client.tasks_completed(id, &change).await.map(drop),
+                End::Failed => client.tasks_failed(id, &change).await.map(drop),
+                End::Stopped => client.tasks_stopped(id, &change).await.map(drop),
+                End::LeftAlone | End::Requeued => Ok(()),
+            }
+        }
+        Tell::Count(requeues) => client.tasks_edit_runtime(id, requeues.entries(), &[]).await,
+        Tell::PutBack(reason) => {
+            // Sent once: what becomes of it is seen at the task.
+            let body = json!({
+                "task": id, "queue": identity.queue, "force": true,
+                "status_reason": reason, "status_message": message,
+            });
+            let call = Call::new("tasks.enqueue").version("2.14").body(body);
+            match client.call::<Value>(call).await {
+                // It is in the queue already.
+                Err(e) if e.is_code(400, 706) => Ok(()),
+                result => result.map(drop),
+            }
+        }
+        Tell::ToFront => match &identity.queue {
+            Some(queue) => client.queues_move_task_to_front(queue, id).await,
+            None => Ok(()),
+        },
+    }
+}
+
+fn answer_of(error: &ApiError, identity: &Identity, outcome: &Outcome) -> Answer {
+    if error.is_code(400, 121) {
+        tracing::info!("{error}; looking at the task again");
+        return Answer::Changed;
+    }
+    if is_worth_waiting(error) || !error.was_not_applied() {
+        tracing::warn!(
+            "reporting the end of task {}: {error}; looking at it again",
+            identity.task
+        );
+        return Answer::Unclear;
+    }
+    let code = outcome
+        .exit_code
+        .map_or_else(|| "unknown".to_owned(), |code| code.to_string());
+    tracing::warn!(
+        "could not update task id '{}' status, task exit code {code}: {error}",
+        identity.task
+    );
+    Answer::Refused
 }

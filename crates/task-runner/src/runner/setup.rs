@@ -13,30 +13,22 @@ use serde_json::{Map, Value};
 
 use super::abort::{Interpreter, Meaning, announce};
 use super::build_host::{BuildHost, write_back};
+use super::decide::Prepared;
+use super::describe::described;
 use super::environment::{Parts, base, complete, show_command};
-use super::supervise::kill_leftovers;
-use super::{Runner, RunnerError, patiently};
+use super::leftovers::Leftovers;
+use super::{Runner, RunnerError, callback, patiently};
 use crate::console::{Level, Tag};
 use crate::phase::Phase;
-use crate::record::{AbortReason, Failure, Launch, Mark, SCHEMA};
+use crate::record::{AbortCommand, AbortReason, Failure, Identity, Launch, Mark, SCHEMA};
+use crate::requeue::is_anothers;
 
 /// Where a task's `runtime` names the host that runs it, as the Python agent writes it.
 const HOST_KEY: &str = "_exec_agent_hostname";
 
-/// How the preparation ended.
-pub(super) enum Prepared {
-    /// `launch.json` is there.
-    Ready,
-    /// The task can't be run.
-    Failed(Failure),
-    /// The task is not to be run; the reason has been announced.
-    Aborted,
-}
-
 impl Runner {
     /// Prepares the run from the beginning. What an earlier runner has left is not trusted.
-    pub(super) async fn prepare(&self) -> Result<Prepared, RunnerError> {
-        let again = self.run.record()?.phase == Phase::Preparing;
+    pub(super) async fn prepare(&self, again: bool) -> Result<Prepared, RunnerError> {
         self.run.set_phase(Phase::Preparing)?;
         let identity = &self.identity;
         if let Some(queue) = &identity.queue {
@@ -48,7 +40,7 @@ impl Runner {
         }
         if let Some(previous) = &self.previous {
             // A builder's tools must not go on beside those of the next one. No user code exists yet.
-            kill_leftovers(previous.pid, &self.run_id).await;
+            Leftovers::of_runner(previous.pid, &self.run_id).kill().await;
         }
         if again {
             self.console.line(
@@ -96,8 +88,7 @@ impl Runner {
         if !self.started(first, Some(&task)).await? || !self.started(second, None).await? {
             return Ok(Prepared::Aborted);
         }
-        self.console
-            .line(Level::Info, &format!("Executing task id [{id}]:"));
+        self.console.line(Level::Info, &described(id, &task));
 
         let started_ms = now_ms();
         let built = self.build(&task, cancel).await;
@@ -124,7 +115,9 @@ impl Runner {
             Level::Info,
             &format!("Environment setup completed successfully in {seconds:.2} s"),
         );
-        self.write_launch(&task, prepared)?;
+        if let Some(command) = self.write_launch(&task, prepared)? {
+            self.calling().register(&command).await;
+        }
         Ok(Prepared::Ready)
     }
 
@@ -152,7 +145,7 @@ impl Runner {
             return Ok(true);
         }
         let id = &self.identity.task;
-        let query = TasksQuery::one(id, ["status", "status_message"]);
+        let query = TasksQuery::one(id, ["status", "status_message", "runtime"]);
         let task = match known {
             Some(task) => Some(task.clone()),
             None => match patiently("reading the status", async || {
@@ -170,10 +163,16 @@ impl Runner {
         // Whoever pulls it from there runs it. Two runs of one task at once must never be.
         if task
             .as_ref()
-            .is_some_and(|task| task.status == Some(TaskStatus::Queued))
+            .is_some_and(|task| belongs_to_others(task, &self.identity, &self.run_id))
         {
             announce(&self.abort, AbortReason::StatusChanged);
             return Ok(false);
+        }
+        // A task from a queue was in progress when it became ours, so it was reset since. That is believed when it
+        // lasts, and not to be overruled.
+        let is_draft = task.as_ref().and_then(|task| task.status.as_ref()) == Some(&TaskStatus::Created);
+        if is_draft && self.identity.queue.is_some() {
+            return Ok(true);
         }
         let change = match may_start(task.as_ref()) {
             MayStart::Yes { force: true } => change.force(),
@@ -201,10 +200,14 @@ impl Runner {
         let run_dir_env = self.run.environment_dir();
         let redactor = self.settings.redactor.clone();
         let owned = task.clone();
+        let turn = match &self.shared {
+            Some(shared) => shared.turn().await,
+            None => None,
+        };
         // Held until the builder is really through, also when nobody waits for its result any more.
         let busy = self.building.clone().lock_owned().await;
         let work = tokio::task::spawn_blocking(move || {
-            let _busy = busy;
+            let (_busy, _turn) = (busy, turn);
             let request = BuildRequest {
                 task: &owned,
                 settings: &settings,
@@ -246,21 +249,36 @@ impl Runner {
         self.note(&marks);
     }
 
-    fn write_launch(&self, task: &Task, prepared: PreparedEnvironment) -> Result<(), RunnerError> {
+    fn write_launch(
+        &self,
+        task: &Task,
+        prepared: PreparedEnvironment,
+    ) -> Result<Option<AbortCommand>, RunnerError> {
         let own = self.settings.enable_task_env.then_some(task);
+        let mut env = complete(base(&self.parts()), &prepared.env, own);
+        let abort_command = callback::take(&mut env).unwrap_or_else(|text| {
+            self.console.line(Level::Warning, &text);
+            None
+        });
         let launch = Launch {
             schema: SCHEMA,
             argv: prepared.argv.into_iter().map(Into::into).collect(),
-            env: complete(base(&self.parts()), &prepared.env, own),
+            env,
+            abort_command,
             cwd: prepared.cwd,
             umask: self.inputs.umask,
             grace_ms: millis(self.settings.abort_grace),
             leftover_grace_ms: millis(self.settings.abort_grace.min(LEFTOVER_GRACE)),
             segment_bytes: self.settings.segment_bytes,
             console_max_bytes: self.settings.console_max_bytes,
+            open_files: self
+                .inputs
+                .options
+                .open_files
+                .or_else(|| self.shared.as_ref()?.open_files()),
         };
         self.run.write_launch(&launch)?;
-        Ok(())
+        Ok(launch.abort_command)
     }
 
     fn parts(&self) -> Parts<'_> {
@@ -288,6 +306,7 @@ fn failure(stage: &str, text: &str) -> Failure {
         stage: stage.to_owned(),
         text: text.to_owned(),
         exit_code: None,
+        over: false,
     }
 }
 
@@ -319,17 +338,27 @@ pub(crate) fn strings(
         .collect()
 }
 
+/// Whether the task waits for another run, or another one has taken it.
+#[must_use]
+pub fn belongs_to_others(task: &Task, identity: &Identity, run_id: &str) -> bool {
+    task.status == Some(TaskStatus::Queued) || is_anothers(task, identity, run_id)
+}
+
 /// Whether a task may be marked as started.
-#[derive(Debug, PartialEq)]
-pub(crate) enum MayStart {
+#[derive(Debug, PartialEq, Eq)]
+pub enum MayStart {
+    /// It may.
     Yes {
         /// Only a task that has not started needs it; for others it would overrule the user.
         force: bool,
     },
+    /// Whoever wants it to end has the last word.
     No(AbortReason),
 }
 
-pub(crate) fn may_start(task: Option<&Task>) -> MayStart {
+/// Whether a task that looks like this may be marked as started.
+#[must_use]
+pub fn may_start(task: Option<&Task>) -> MayStart {
     match task.and_then(|task| task.status.as_ref()) {
         Some(TaskStatus::Created | TaskStatus::Queued) => MayStart::Yes { force: true },
         // A run of our own that was completed by its program and is started again has another id.

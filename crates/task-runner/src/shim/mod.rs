@@ -5,8 +5,10 @@
 //! It needs neither runner nor daemon nor server, and outlives them all.
 //!
 //! It is the reaper of everything below it, so that no descendant, daemonised or not, can get away: a
-//! process whose parent dies becomes a child of the shim.
+//! process whose parent dies becomes a child of the shim. Where it may, it also puts them into a control group of
+//! their own, which finds them when the shim has been killed itself.
 
+pub(crate) mod group;
 mod sink;
 mod tree;
 
@@ -28,6 +30,8 @@ use rustix::process::{Pid, Signal};
 
 use crate::record::{Launch, SCHEMA, ShimClaim, Verdict};
 use crate::run_dir::RunDir;
+use crate::runner::many::restore_open_files;
+use group::RunGroup;
 use sink::Sink;
 
 /// Exit code of a shim that has done its work; what became of the user's code is in the verdict.
@@ -74,16 +78,21 @@ fn supervise(run_dir: &Path) -> io::Result<i32> {
 
     let launch = run.launch().map_err(io::Error::other)?;
     let signals = Signals::register()?;
-    if !claim(&run)? {
+    let name = run.path().file_name().unwrap_or_default().to_string_lossy();
+    let group = RunGroup::create(&name);
+    if !claim(&run, group.as_ref())? {
+        if let Some(group) = group {
+            group.remove();
+        }
         return Ok(EXIT_CLAIMED);
     }
     let mut sink = Sink::open(&run, &launch)?;
     let reserve = Reserve::make(&run);
     let started_ms = now_ms();
-    let mut verdict = match start(&launch) {
+    let mut verdict = match start_in(group.as_ref(), &launch) {
         Ok((main, pipe)) => {
             protect_from_oom_killer();
-            Supervisor::new(main, pipe, &launch, signals)?.run(&mut sink)?
+            Supervisor::new(main, pipe, &launch, (signals, group))?.run(&mut sink)?
         }
         Err(e) => Verdict {
             launch_error: Some(launch_error(&launch, &e)),
@@ -150,10 +159,11 @@ fn write_verdict(run: &RunDir, verdict: &Verdict) -> io::Result<()> {
 
 /// Makes this process the one shim of the run. The claim appears complete or not at all: it is written
 /// aside and linked into place, which fails if the name is taken.
-pub(crate) fn claim(run: &RunDir) -> io::Result<bool> {
+pub(crate) fn claim(run: &RunDir, group: Option<&RunGroup>) -> io::Result<bool> {
     let claim = ShimClaim {
         schema: SCHEMA,
         shim: ProcessIdentity::current()?,
+        group: group.map(|group| group.path().to_owned()),
         claimed_ms: now_ms(),
     };
     let path = run.claim_path();
@@ -170,6 +180,16 @@ pub(crate) fn claim(run: &RunDir) -> io::Result<bool> {
         }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(e) => Err(e),
+    }
+}
+
+/// Starts the user's program as a member of the group, if there is one that lets processes in.
+fn start_in(group: Option<&RunGroup>, launch: &Launch) -> io::Result<(Pid, PipeReader)> {
+    let started = group.map(|group| group.inside(|| start(launch)));
+    match started {
+        Some(Ok(result)) => result,
+        // Nothing was started.
+        Some(Err(_)) | None => start(launch),
     }
 }
 
@@ -198,6 +218,9 @@ fn start(launch: &Launch) -> io::Result<(Pid, PipeReader)> {
         .stdout(writer.try_clone()?)
         .stderr(writer)
         .process_group(0);
+    if let Some(before) = launch.open_files {
+        restore_open_files(before)?;
+    }
     let private = rustix::process::umask(Mode::from_bits_truncate(launch.umask));
     let child = command.spawn();
     rustix::process::umask(private);
@@ -292,6 +315,7 @@ struct Supervisor {
     main: Pid,
     pipe: Option<PipeReader>,
     signals: Signals,
+    group: Option<RunGroup>,
     stage: Stage,
     grace: Duration,
     leftover_grace: Duration,
@@ -300,12 +324,18 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn new(main: Pid, pipe: PipeReader, launch: &Launch, signals: Signals) -> io::Result<Self> {
+    fn new(
+        main: Pid,
+        pipe: PipeReader,
+        launch: &Launch,
+        (signals, group): (Signals, Option<RunGroup>),
+    ) -> io::Result<Self> {
         Ok(Self {
             me: ProcessIdentity::current()?.pid,
             main,
             pipe: Some(pipe),
             signals,
+            group,
             stage: Stage::Running,
             grace: Duration::from_millis(launch.grace_ms),
             leftover_grace: Duration::from_millis(launch.leftover_grace_ms),
@@ -335,6 +365,9 @@ impl Supervisor {
         }
         // Every writer is gone, so what the pipe holds now is all there will be.
         while self.drain_once(sink)? {}
+        if let Some(group) = &self.group {
+            group.remove();
+        }
         Ok(self.verdict)
     }
 
@@ -376,6 +409,14 @@ impl Supervisor {
         };
     }
 
+    fn kill(&self) {
+        if let Some(group) = &self.group {
+            // What it does not reach is reached as a descendant.
+            let _unreached = group.kill();
+        }
+        tree::signal_descendants(self.me, Signal::KILL);
+    }
+
     /// Takes the next step when it is due. Returns whether nothing is left to supervise.
     fn advance(&mut self) -> bool {
         if self.stage == Stage::Running {
@@ -393,16 +434,14 @@ impl Supervisor {
                 self.stage = Stage::Killing {
                     until: Instant::now() + KILL_PATIENCE,
                 };
-                tree::signal_descendants(self.me, Signal::KILL);
+                self.kill();
             }
             Stage::Killing { .. } if due => {
                 self.verdict.survivors = u32::try_from(left).unwrap_or(u32::MAX);
                 return true;
             }
             // Again and again: a process may have had a child between listing and killing.
-            Stage::Killing { .. } => {
-                tree::signal_descendants(self.me, Signal::KILL);
-            }
+            Stage::Killing { .. } => self.kill(),
             _ => {}
         }
         false

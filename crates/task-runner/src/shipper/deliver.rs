@@ -1,11 +1,11 @@
-//! Getting one batch onto the server, once.
+//! Getting one batch onto the server, once: the calls and pauses around [`super::delivery`].
 
 use std::time::Duration;
 
 use clearml_api_client::{ApiError, Client, LogEvent};
 use clearml_task_model::TaskId;
 
-use super::pending::missing;
+use super::delivery::{Delivery, Next, ReadAnswer, SendAnswer};
 
 /// Events per page when reading back.
 const PAGE: u32 = 5000;
@@ -19,120 +19,99 @@ pub(super) enum Fate {
 }
 
 /// How to reach the server, and with which task.
-pub(super) struct Delivery<'a> {
+pub(super) struct Deliverer<'a> {
     pub(super) client: &'a Client,
     pub(super) task: &'a TaskId,
     /// A server makes new events findable with a delay.
     pub(super) readback_delay: Duration,
 }
 
-impl Delivery<'_> {
+impl Deliverer<'_> {
     /// Repeats until the server has every event once, or refuses them for good. `maybe_sent` = an earlier
     /// runner may have sent them.
-    pub(super) async fn deliver(&self, mut events: Vec<LogEvent>, maybe_sent: bool) -> Fate {
-        if maybe_sent {
-            events = match self.read_back(events).await {
-                Ok(events) => events,
-                Err(fate) => return fate,
-            };
-        }
-        let mut pause = FIRST_PAUSE;
-        while !events.is_empty() {
-            match self.client.events_add_batch(&events).await {
-                Ok(result) => {
-                    if result.errors > 0 {
-                        tracing::warn!(
-                            "the server took {} events and refused {:?}",
-                            result.added,
-                            result.errors_info
-                        );
-                    }
-                    return Fate::Accepted;
+    pub(super) async fn deliver(&self, events: Vec<LogEvent>, maybe_sent: bool) -> Fate {
+        let mut delivery = Delivery::new(events, maybe_sent);
+        let (mut pause, mut reading_pause) = (FIRST_PAUSE, FIRST_PAUSE);
+        loop {
+            match delivery.next() {
+                Next::Delivered => return Fate::Accepted,
+                Next::Refused(reason) => return Fate::Refused(reason.to_owned()),
+                Next::Send(events) => {
+                    let answer = self.send(events, &mut pause).await;
+                    delivery.sent(answer);
                 }
-                Err(e) if is_task_gone(&e) => return Fate::Refused(e.to_string()),
-                Err(e) if is_refusal(&e) => {
-                    tracing::warn!("{e}");
-                    let Some(fewer) = self.deliver_singly(events).await else {
-                        return Fate::Accepted;
-                    };
-                    events = fewer;
-                }
-                Err(e) => {
-                    tracing::debug!("console of task {}: {e}", self.task);
-                    tokio::time::sleep(e.retry_after().unwrap_or(pause).min(LONGEST_PAUSE * 6)).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    if !e.was_not_applied() {
-                        events = match self.read_back(events).await {
-                            Ok(events) => events,
-                            Err(fate) => return fate,
-                        };
+                Next::ReadBack { from, first } => {
+                    if first {
+                        reading_pause = FIRST_PAUSE;
+                        tokio::time::sleep(self.readback_delay).await;
                     }
+                    let answer = self.read(from).await;
+                    if matches!(answer, ReadAnswer::Later) {
+                        wait(&mut reading_pause, None).await;
+                    }
+                    delivery.read(answer);
                 }
             }
         }
-        Fate::Accepted
     }
 
-    /// The server refuses something about a batch, so each event goes by itself, and the one that it
-    /// can't take is left out instead of blocking all others. Returns what is still to be sent when
-    /// something else than a refusal comes up.
-    async fn deliver_singly(&self, events: Vec<LogEvent>) -> Option<Vec<LogEvent>> {
-        for (index, event) in events.iter().enumerate() {
-            match self.client.events_add_batch(std::slice::from_ref(event)).await {
-                Ok(_) => {}
-                Err(e) if is_refusal(&e) => {
+    async fn send(&self, events: &[LogEvent], pause: &mut Duration) -> SendAnswer {
+        let e = match self.client.events_add_batch(events).await {
+            Ok(result) => {
+                if result.errors > 0 {
+                    tracing::warn!(
+                        "the server took {} events and refused {:?}",
+                        result.added,
+                        result.errors_info
+                    );
+                }
+                return SendAnswer::Taken;
+            }
+            Err(e) => e,
+        };
+        if is_task_gone(&e) {
+            return SendAnswer::TaskGone(e.to_string());
+        }
+        if is_refusal(&e) {
+            match events {
+                [event] => {
                     tracing::warn!("a console message of {} bytes is not sent: {e}", event.msg.len());
                 }
-                Err(e) if e.was_not_applied() => return Some(events[index..].to_vec()),
-                // This one may have arrived. A task that is gone shows again with the next batch.
-                Err(_) => return self.read_back(events[index..].to_vec()).await.ok(),
+                _ => tracing::warn!("{e}"),
             }
+            return SendAnswer::Refused;
         }
-        None
+        tracing::debug!("console of task {}: {e}", self.task);
+        wait(pause, e.retry_after()).await;
+        if e.was_not_applied() {
+            SendAnswer::NotApplied
+        } else {
+            SendAnswer::Unclear
+        }
     }
 
-    /// Asks the server which of these events it has, and returns the others.
-    async fn read_back(&self, events: Vec<LogEvent>) -> Result<Vec<LogEvent>, Fate> {
-        let (Some(first), Some(last)) = (events.first(), events.last()) else {
-            return Ok(events);
-        };
-        let (first, last) = (first.timestamp, last.timestamp);
-        tokio::time::sleep(self.readback_delay).await;
-        let mut found = Vec::new();
-        let mut from = first - 1;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match self
-                .client
-                .events_get_task_log(self.task, Some(from), false, PAGE)
-                .await
-            {
-                Ok(log) => {
-                    let newest = log.events.iter().map(|e| e.timestamp).max();
-                    found.extend(
-                        log.events
-                            .into_iter()
-                            .filter(|e| (first..=last).contains(&e.timestamp)),
-                    );
-                    match newest {
-                        Some(newest) if newest > from && newest < last => from = newest,
-                        _ => return Ok(missing(events, &found)),
-                    }
-                }
-                Err(e) if is_task_gone(&e) => return Err(Fate::Refused(e.to_string())),
-                Err(e) if e.is_transient() || e.code().is_some_and(|(code, _)| matches!(code, 401 | 403)) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                Err(e) => {
-                    tracing::warn!(
-                        "the server can't be asked what it has, so some lines may appear twice: {e}"
-                    );
-                    return Ok(missing(events, &found));
-                }
+    async fn read(&self, from: i64) -> ReadAnswer {
+        let log = self
+            .client
+            .events_get_task_log(self.task, Some(from), false, PAGE)
+            .await;
+        match log {
+            Ok(log) => ReadAnswer::Page(log.events),
+            Err(e) if is_task_gone(&e) => ReadAnswer::TaskGone(e.to_string()),
+            Err(e) if e.is_transient() || e.code().is_some_and(|(code, _)| matches!(code, 401 | 403)) => {
+                ReadAnswer::Later
+            }
+            Err(e) => {
+                tracing::warn!("the server can't be asked what it has, so some lines may appear twice: {e}");
+                ReadAnswer::Never
             }
         }
     }
+}
+
+async fn wait(pause: &mut Duration, wanted: Option<Duration>) {
+    tokio::time::sleep(wanted.unwrap_or(*pause).min(LONGEST_PAUSE * 6)).await;
+    *pause = (*pause * 2).min(LONGEST_PAUSE);
 }
 
 /// The task is deleted, or locked because it was published.

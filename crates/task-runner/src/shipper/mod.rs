@@ -6,7 +6,9 @@
 //! window of the task's log back and sends only what is missing. A server that can't be read back gets
 //! the batch again: there, delivery is at least once.
 
+pub(crate) mod batch;
 mod deliver;
+pub(crate) mod delivery;
 pub(crate) mod pending;
 pub(crate) mod watch;
 
@@ -24,16 +26,15 @@ use tokio::time::Instant;
 
 use crate::console::Channel;
 use crate::console::reader::ChannelReader;
-use crate::console::render::{RenderOptions, Rendered, Tail, render};
+use crate::console::render::{Message, RenderOptions, Rendered};
 use crate::run_dir::RunDir;
-use deliver::{Delivery, Fate};
+use batch::{Batch, View, next_batch};
+use deliver::{Deliverer, Fate};
 use pending::{Cursor, Pending, to_events};
 use watch::FolderWatch;
 
 /// Console kept in memory per channel, and the size of a batch of events.
 const WINDOW: usize = 1 << 20;
-/// Leaves room below 1 MiB for what JSON adds.
-const BATCH: usize = 800 << 10;
 
 /// The console could not be shipped for a reason of our own.
 #[derive(Debug, thiserror::Error)]
@@ -75,8 +76,23 @@ pub(crate) struct ShipOptions {
     pub(crate) readback_delay: Duration,
     /// The agent's own secrets, which the user's program may print but nobody shall read.
     pub(crate) secrets: Vec<Secret>,
+    /// A line before each batch, where several nodes write to the console of one task.
+    pub(crate) heading: Option<String>,
     /// How far somebody else has read the task's channel; more is not deleted.
     pub(crate) reader: Option<Arc<AtomicU64>>,
+}
+
+/// The messages below a line that says whose they are. The same each time that a batch is made again.
+fn headed(mut messages: Vec<Message>, heading: Option<&str>) -> Vec<Message> {
+    if let (Some(heading), Some(first)) = (heading, messages.first()) {
+        let head = Message {
+            text: format!("{heading}\n"),
+            ms: first.ms,
+            level: first.level,
+        };
+        messages.insert(0, head);
+    }
+    messages
 }
 
 /// Which channels will get nothing more.
@@ -151,11 +167,6 @@ impl Held {
         self.0
             .map_or(Duration::ZERO, |(_, since)| now.duration_since(since))
     }
-}
-
-struct Batch {
-    channel: Channel,
-    rendered: Rendered,
 }
 
 impl Shipper {
@@ -272,48 +283,27 @@ impl Shipper {
         }
     }
 
-    /// The next stretch, taken from the channel whose next line is the older one.
     fn next_batch(&self, closed: Closed) -> Option<Batch> {
-        let head = |channel| self.reader(channel).window().front().map(|chunk| chunk.ms);
-        let mut order = Channel::ALL;
-        if head(Channel::Task).is_some_and(|task| head(Channel::Agent).is_some_and(|agent| task < agent)) {
-            order.reverse();
-        }
-        let [first, second] = order;
-        let until = head(second).unwrap_or(i64::MAX);
-        // A first channel that only holds an unfinished line does not keep the other one waiting.
-        [(first, until), (second, i64::MAX)]
-            .into_iter()
-            .find_map(|(channel, until)| {
-                let (is_closed, held) = match channel {
-                    Channel::Agent => (closed.agent, &self.agent_held),
-                    Channel::Task => (closed.task, &self.output_held),
-                };
-                let longest = self.options.partial_max_age;
-                let age = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
-                let tail = if is_closed {
-                    Tail::End
-                } else if held.age(Instant::now()) >= longest {
-                    Tail::Flush {
-                        older_than_ms: i64::MAX,
-                    }
-                } else {
-                    Tail::Flush {
-                        older_than_ms: now_ms().saturating_sub(age),
-                    }
-                };
-                let reader = self.reader(channel);
-                let rendered = render(reader.window(), self.options.render, tail, BATCH, until);
-                (rendered.end > reader.position() && !reader.window().is_empty())
-                    .then_some(Batch { channel, rendered })
-            })
-    }
-
-    fn reader(&self, channel: Channel) -> &ChannelReader {
-        match channel {
-            Channel::Agent => &self.agent,
-            Channel::Task => &self.output,
-        }
+        let now = Instant::now();
+        let agent = View {
+            window: self.agent.window(),
+            position: self.agent.position(),
+            held: self.agent_held.age(now),
+            closed: closed.agent,
+        };
+        let task = View {
+            window: self.output.window(),
+            position: self.output.position(),
+            held: self.output_held.age(now),
+            closed: closed.task,
+        };
+        next_batch(
+            agent,
+            task,
+            self.options.render,
+            self.options.partial_max_age,
+            now_ms(),
+        )
     }
 
     /// Makes the events of a batch that an earlier runner was about to send.
@@ -326,12 +316,8 @@ impl Shipper {
             folder: folder.display().to_string(),
             source,
         })?;
-        let tail = Tail::Exact {
-            end: pending.end,
-            ending: pending.ending,
-        };
-        let rendered = render(reader.window(), self.options.render, tail, usize::MAX, i64::MAX);
-        if rendered.end != pending.end || rendered.messages.len() != pending.count {
+        let Batch { rendered, .. } = pending.again(reader.window(), self.options.render);
+        if rendered.messages.len() != pending.count {
             tracing::warn!(
                 "a batch of the console of task {} has changed on disk: {} of {} messages are left",
                 self.task,
@@ -339,10 +325,6 @@ impl Shipper {
                 pending.count
             );
         }
-        let rendered = Rendered {
-            end: pending.end,
-            ..rendered
-        };
         Ok(Batch {
             channel: pending.channel,
             rendered,
@@ -369,36 +351,25 @@ impl Shipper {
                 },
         } = batch;
         let clean = |text: String| mask(text, &self.options.secrets);
+        let messages = headed(messages, self.options.heading.as_deref());
         let events = to_events(messages, &self.task, &self.worker, self.cursor.last_ts, clean);
-        if let (Some(first), Some(last)) = (events.first(), events.last()) {
-            let (first_ts, last_ts) = (first.timestamp, last.timestamp);
-            self.cursor.pending = Some(Pending {
-                channel,
-                start: self.cursor.position(channel),
-                end,
-                ending,
-                first_ts,
-                last_ts,
-                count: events.len(),
-            });
+        if self.cursor.begin(channel, (end, ending), &events) {
             self.unsaved = true;
             self.save()?;
             self.delete_shipped();
             self.pace.sent(Instant::now());
-            let delivery = Delivery {
+            let deliverer = Deliverer {
                 client: &self.client,
                 task: &self.task,
                 readback_delay: self.options.readback_delay,
             };
-            match delivery.deliver(events, maybe_sent).await {
-                Fate::Accepted => self.cursor.last_ts = last_ts,
-                Fate::Refused(reason) => self.cursor.refused = Some(reason),
+            if let Fate::Refused(reason) = deliverer.deliver(events, maybe_sent).await {
+                self.cursor.refused = Some(reason);
             }
         }
         // Saved with the next batch, or when there is nothing more to do: until then the pending batch
         // on disk stands for it, and reading back shows that it has arrived.
-        self.cursor.pending = None;
-        self.cursor.advance(channel, end);
+        self.cursor.end(channel, end);
         self.unsaved = true;
         match channel {
             Channel::Agent => self.agent.consume(end),

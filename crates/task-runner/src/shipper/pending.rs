@@ -4,7 +4,7 @@
 //! stretch and the last time stamp before it are enough to make exactly the same events again and to
 //! look for them on the server.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 
 use clearml_api_client::LogEvent;
@@ -12,52 +12,67 @@ use clearml_support::fs::{self, JsonFileError};
 use clearml_task_model::TaskId;
 use serde::{Deserialize, Serialize};
 
+use super::batch::Batch;
 use crate::console::Channel;
-use crate::console::render::{Ending, Message};
+use crate::console::reader::Chunk;
+use crate::console::render::{Ending, Message, RenderOptions, Rendered, Tail, render};
 use crate::record::SCHEMA;
 
 /// `cursor.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Cursor {
+pub struct Cursor {
     schema: u32,
     /// Everything before these stream positions is on the server, or will never be.
-    pub(crate) agent: u64,
-    pub(crate) task: u64,
+    pub agent: u64,
+    /// As [`Self::agent`], of the program's output.
+    pub task: u64,
     /// The highest time stamp used.
-    pub(crate) last_ts: i64,
+    pub last_ts: i64,
     /// A batch that may or may not have arrived. The positions above stand at its beginning.
-    pub(crate) pending: Option<Pending>,
+    pub pending: Option<Pending>,
     /// Why the server takes nothing any more.
     #[serde(default)]
-    pub(crate) refused: Option<String>,
+    pub refused: Option<String>,
 }
 
 /// A batch, by its place in the stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Pending {
-    pub(crate) channel: Channel,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    pub(crate) ending: Ending,
+pub struct Pending {
+    /// The channel.
+    pub channel: Channel,
+    /// Where the batch begins.
+    pub start: u64,
+    /// Where it ends.
+    pub end: u64,
+    /// How its last unit ends.
+    pub ending: Ending,
     /// Time stamps of its first and last event, and how many there are: for people who look into the
     /// file, and as a check.
-    pub(crate) first_ts: i64,
-    pub(crate) last_ts: i64,
-    pub(crate) count: usize,
+    pub first_ts: i64,
+    /// See there.
+    pub last_ts: i64,
+    /// See there.
+    pub count: usize,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA,
+            agent: 0,
+            task: 0,
+            last_ts: 0,
+            pending: None,
+            refused: None,
+        }
+    }
 }
 
 impl Cursor {
     /// Reads the cursor; a run that has never shipped anything starts at the beginning.
     pub(crate) fn load(path: &Path) -> Result<Self, JsonFileError> {
         match fs::read_json(path) {
-            Err(e) if e.is_not_found() => Ok(Self {
-                schema: SCHEMA,
-                agent: 0,
-                task: 0,
-                last_ts: 0,
-                pending: None,
-                refused: None,
-            }),
+            Err(e) if e.is_not_found() => Ok(Self::default()),
             other => other,
         }
     }
@@ -66,14 +81,38 @@ impl Cursor {
         fs::write_json_atomic(path, self, 0o600)
     }
 
-    pub(crate) fn position(&self, channel: Channel) -> u64 {
+    /// How far the channel is on the server.
+    #[must_use]
+    pub fn position(&self, channel: Channel) -> u64 {
         match channel {
             Channel::Agent => self.agent,
             Channel::Task => self.task,
         }
     }
 
-    pub(crate) fn advance(&mut self, channel: Channel, end: u64) {
+    /// A batch that ends there is about to be sent. Returns whether there is anything to send, and so to write
+    /// down before.
+    pub fn begin(&mut self, channel: Channel, (end, ending): (u64, Ending), events: &[LogEvent]) -> bool {
+        let (Some(first), Some(last)) = (events.first(), events.last()) else {
+            return false;
+        };
+        self.pending = Some(Pending {
+            channel,
+            start: self.position(channel),
+            end,
+            ending,
+            first_ts: first.timestamp,
+            last_ts: last.timestamp,
+            count: events.len(),
+        });
+        true
+    }
+
+    /// Everything of the channel up to there is on the server, or will never be.
+    pub fn end(&mut self, channel: Channel, end: u64) {
+        if let Some(pending) = self.pending.take() {
+            self.last_ts = pending.last_ts;
+        }
         match channel {
             Channel::Agent => self.agent = end,
             Channel::Task => self.task = end,
@@ -81,9 +120,28 @@ impl Cursor {
     }
 }
 
+impl Pending {
+    /// The very same batch, from what the channel holds from its start on.
+    #[must_use]
+    pub fn again(&self, window: &VecDeque<Chunk>, options: RenderOptions) -> Batch {
+        let tail = Tail::Exact {
+            end: self.end,
+            ending: self.ending,
+        };
+        let rendered = Rendered {
+            end: self.end,
+            ..render(window, options, tail, usize::MAX, i64::MAX)
+        };
+        Batch {
+            channel: self.channel,
+            rendered,
+        }
+    }
+}
+
 /// Makes events of messages. Time stamps follow the messages' own times but are unique and increasing:
 /// the server orders by them and knows no other order.
-pub(crate) fn to_events(
+pub fn to_events(
     messages: Vec<Message>,
     task: &TaskId,
     worker: &str,
@@ -101,7 +159,7 @@ pub(crate) fn to_events(
 }
 
 /// Those of the batch's events that the server does not have.
-pub(crate) fn missing(batch: Vec<LogEvent>, on_server: &[LogEvent]) -> Vec<LogEvent> {
+pub fn missing(batch: Vec<LogEvent>, on_server: &[LogEvent]) -> Vec<LogEvent> {
     let known: HashSet<(i64, &str)> = on_server.iter().map(|e| (e.timestamp, e.msg.as_str())).collect();
     batch
         .into_iter()

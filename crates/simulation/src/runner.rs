@@ -1,0 +1,509 @@
+//! A runner: the calls and waits of `clearml-task-runner` around its decisions.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use clearml_support::process::ProcessIdentity;
+use clearml_task_model::TaskId;
+use clearml_task_runner::Phase;
+use clearml_task_runner::console::Tag;
+use clearml_task_runner::decisions::{
+    Answer, Becomes, Facts, Gone, Interpreter, Launching, MayStart, Meaning, Prepared, Step, Tell, Teller,
+    abort_to_note, belongs_to_others, claimed_to_end, decide, launching, leftovers_killed, may_launch,
+    may_start, next_step, shim_gone, shim_started, stopped_by,
+};
+use clearml_task_runner::record::{AbortReason, Failure, Identity, RunRecord};
+
+use crate::Plant;
+use crate::kernel::{Either, Env, Pid, either};
+use crate::server::Reply;
+use crate::world::{Claim, Run, Shared, Trouble};
+use crate::{shim, shipper};
+
+/// How often a runner looks at its task.
+const STATUS_POLL: u64 = 2_000;
+/// Between SIGTERM and SIGKILL.
+pub(crate) const GRACE: u64 = 10_000;
+const STOP_PATIENCE: u64 = 8_000;
+
+/// One runner process.
+pub(crate) struct Runner {
+    pub(crate) world: Shared,
+    pub(crate) env: Env,
+    pub(crate) host: usize,
+    pub(crate) name: String,
+    identity: RefCell<Option<Identity>>,
+    wish: Cell<Option<AbortReason>>,
+    stop: Cell<bool>,
+    /// Whether the agent's and the task's channel get nothing more.
+    pub(crate) closed: Cell<(bool, bool)>,
+    pub(crate) shipped: Cell<bool>,
+}
+
+/// Starts a runner for a run; it lives on when its daemon dies.
+pub(crate) fn start(world: &Shared, host: usize, name: &str) -> Pid {
+    let (world, name) = (world.clone(), name.to_owned());
+    let kernel = world.kernel.clone();
+    kernel.spawn(&format!("runner {name}"), Some(host), |env| async move {
+        let runner = Rc::new(Runner {
+            world,
+            env,
+            host,
+            name,
+            identity: RefCell::default(),
+            wish: Cell::default(),
+            stop: Cell::default(),
+            closed: Cell::default(),
+            shipped: Cell::default(),
+        });
+        runner.main().await;
+    })
+}
+
+impl Runner {
+    /// The run on the disk. A runner whose run has been removed has nothing to do.
+    pub(crate) fn disk<T>(&self, act: impl FnOnce(&mut Run) -> T) -> Option<T> {
+        self.world.run(self.host, &self.name, act)
+    }
+
+    async fn main(self: Rc<Self>) {
+        // From the start of the program to its lock.
+        self.env.step().await;
+        self.env.sleep(self.env.kernel.below(200)).await;
+        let (kernel, me) = (&self.world.kernel, self.env.pid);
+        let boot_id = self.world.boot(self.host).to_string();
+        let taken = self.disk(|run| {
+            let free = run.lock.is_none_or(|runner| !kernel.is_alive(runner));
+            let ours = free && run.record.phase.belongs_to_runner() && run.inputs;
+            if ours {
+                run.lock = Some(me);
+                run.record.runner = Some(ProcessIdentity {
+                    pid: me,
+                    start_ticks: me.unsigned_abs().into(),
+                    boot_id,
+                });
+            }
+            ours.then(|| run.record.identity.clone())
+        });
+        let Some(Some(identity)) = taken else { return };
+        *self.identity.borrow_mut() = Some(identity);
+        let beside = either(self.watch(), either(self.hear(), shipper::ship(&self)));
+        either(self.steps(), beside).await;
+        kernel.log(|| "ends".to_owned());
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity.borrow().clone().expect("set before anything else")
+    }
+
+    fn task(&self) -> TaskId {
+        self.identity().task
+    }
+
+    async fn hear(&self) {
+        self.env.until(|| self.env.is_told()).await;
+        self.announce(AbortReason::AgentStopped);
+        self.stop.set(true);
+        self.env.wake_self();
+        std::future::pending::<()>().await;
+    }
+
+    fn announce(&self, reason: AbortReason) {
+        if self.wish.get().is_none() {
+            self.env.kernel.log(|| format!("wants to abort {}: {reason:?}", self.name));
+            self.wish.set(Some(reason));
+            self.env.wake_self();
+        }
+    }
+
+    async fn watch(&self) {
+        let identity = self.identity();
+        let mut interpreter = Interpreter::default();
+        loop {
+            self.env.sleep(STATUS_POLL).await;
+            let seen = self
+                .world
+                .ask(&self.env, self.host, |server| server.task(&identity.task))
+                .await;
+            if let Ok(task) = seen
+                && let Meaning::Abort(reason) = interpreter.observe_own(task.as_ref(), &identity, &self.name)
+            {
+                self.announce(reason);
+            }
+        }
+    }
+
+    async fn steps(&self) {
+        loop {
+            self.env.step().await;
+            let Some(phase) = self.disk(|run| run.record.phase) else { return };
+            self.env.kernel.log(|| format!("{} is {phase:?}", self.name));
+            let step = next_step(phase);
+            match step {
+                Step::Prepare { .. } => {
+                    self.becomes(&Becomes::Phase(Phase::Preparing));
+                    let prepared = self.prepare().await;
+                    if prepared == Prepared::Aborted {
+                        self.note_abort().await;
+                    }
+                    self.becomes(&prepared.becomes());
+                }
+                Step::Launch => self.launch().await,
+                Step::Supervise => self.supervise().await,
+                Step::Conclude | Step::Report => {
+                    let waits = async {
+                        if step == Step::Conclude {
+                            self.conclude().await;
+                        } else {
+                            self.report().await;
+                        }
+                    };
+                    let patience = async {
+                        self.env.until(|| self.stop.get()).await;
+                        self.env.sleep(STOP_PATIENCE).await;
+                    };
+                    if let Either::Second(()) = either(waits, patience).await {
+                        return;
+                    }
+                }
+                Step::Finish => self.becomes(&Becomes::Phase(Phase::Done)),
+                Step::Done | Step::NotReady(_) => return,
+            }
+        }
+    }
+
+    fn becomes(&self, becomes: &Becomes) {
+        let from = self.disk(|run| {
+            let from = run.record.phase;
+            becomes.apply(&mut run.record);
+            (from, run.record.phase)
+        });
+        if let Some((from, to)) = from
+            && !from.may_become(to)
+        {
+            self.world.broken(format!("{} goes back from {from:?} to {to:?}", self.name));
+        }
+    }
+
+    fn line(&self, tag: Option<Tag>, text: &str) {
+        let now = self.env.kernel.now();
+        self.disk(|run| run.line(now, tag, text));
+    }
+
+    /// A call until it is answered.
+    async fn patiently<T>(&self, mut call: impl AsyncFnMut() -> Result<T, Trouble>) -> T {
+        let mut pause = 500;
+        loop {
+            if let Ok(value) = call().await {
+                return value;
+            }
+            self.env.sleep(pause).await;
+            pause = (pause * 2).min(10_000);
+        }
+    }
+
+    async fn look(&self) -> Option<clearml_task_model::Task> {
+        let id = self.task();
+        self.patiently(async || self.world.ask(&self.env, self.host, |server| server.task(&id)).await)
+            .await
+    }
+
+    async fn prepare(&self) -> Prepared {
+        self.line(Some(Tag::Pulled), "pulled");
+        let wish = self.env.until(|| self.wish.get().is_some());
+        match either(self.prepare_steps(), wish).await {
+            Either::First(prepared) => prepared,
+            Either::Second(()) => Prepared::Aborted,
+        }
+    }
+
+    async fn prepare_steps(&self) -> Prepared {
+        if self.look().await.is_none() {
+            self.announce(AbortReason::NotFound);
+            return Prepared::Aborted;
+        }
+        if !self.started().await || !self.started().await {
+            return Prepared::Aborted;
+        }
+        self.env.sleep(100 + self.env.kernel.below(2_000)).await;
+        if self.env.kernel.percent(4) {
+            let failure = Failure {
+                stage: "environment".to_owned(),
+                ..Failure::infrastructure("no such package")
+            };
+            return Prepared::Failed(failure);
+        }
+        self.env.step().await;
+        self.disk(|run| run.launch = true);
+        Prepared::Ready
+    }
+
+    /// Tells the server that the task is being started; whether it may go on.
+    async fn started(&self) -> bool {
+        let identity = self.identity();
+        let task = self.look().await;
+        if task
+            .as_ref()
+            .is_some_and(|task| belongs_to_others(task, &identity, &self.name))
+        {
+            self.announce(AbortReason::StatusChanged);
+            return false;
+        }
+        let force = match may_start(task.as_ref()) {
+            MayStart::Yes { force } => force,
+            MayStart::No(reason) => {
+                self.announce(reason);
+                return false;
+            }
+        };
+        let world = &self.world;
+        self.patiently(async || {
+            let id = identity.task.clone();
+            world
+                .tell_often(&self.env, self.host, move |server| server.started(&id, force))
+                .await
+        })
+        .await;
+        true
+    }
+
+    async fn launch(&self) {
+        let mut next = launching(self.disk(|run| run.claim.is_some()).unwrap_or(true));
+        if next == Launching::Ask {
+            let wish = self.env.until(|| self.wish.get().is_some());
+            let goes_on = matches!(either(self.started(), wish).await, Either::First(true));
+            next = may_launch(goes_on, self.wish.get());
+        }
+        if next == Launching::Start {
+            next = self.start_shim().await;
+        }
+        if let Launching::Claim(failure) = next {
+            if failure.is_none() {
+                self.note_abort().await;
+            }
+            self.env.step().await;
+            let claim = Claim {
+                pid: self.env.pid,
+                boot: self.world.boot(self.host),
+            };
+            let ours = self.disk(|run| run.claim.get_or_insert(claim).pid == self.env.pid);
+            let ours = ours.unwrap_or(true) || (failure.is_some() && self.world.plant == Plant::NoClaim);
+            self.env.step().await;
+            return self.becomes(&claimed_to_end(ours, failure));
+        }
+        self.env.step().await;
+        self.becomes(&Becomes::Phase(Phase::Running));
+    }
+
+    async fn start_shim(&self) -> Launching {
+        self.env.step().await;
+        let shim = shim::start(&self.world, self.host, &self.name);
+        loop {
+            let ended = (!self.env.kernel.is_alive(shim)).then_some("(killed)");
+            let claimed = self.disk(|run| run.claim.is_some()).unwrap_or(true);
+            match shim_started(ended, claimed) {
+                Launching::Wait => self.env.sleep(10).await,
+                next => return next,
+            }
+        }
+    }
+
+    async fn supervise(&self) {
+        let Some(Some(claim)) = self.disk(|run| run.claim) else {
+            let failure = Failure::infrastructure("the claim has vanished");
+            return self.becomes(&Becomes::Failed(failure));
+        };
+        if let Some(Some(reason)) = self.disk(|run| run.abort.as_ref().map(|abort| abort.reason)) {
+            self.announce(reason);
+        }
+        let wish = self.env.until(|| self.wish.get().is_some());
+        if let Either::Second(()) = either(self.env.gone(claim.pid), wish).await {
+            self.note_abort().await;
+            self.line(Some(Tag::Abort), "stopping task");
+            self.env.step().await;
+            self.env.kernel.tell(claim.pid);
+            let patience = self.env.sleep(GRACE + 60_000);
+            either(self.env.gone(claim.pid), patience).await;
+            if self.env.kernel.is_alive(claim.pid) {
+                self.env.kernel.kill(claim.pid);
+            }
+        }
+        self.env.step().await;
+        let has_verdict = self.disk(|run| run.verdict.is_some()).unwrap_or(false)
+            && self.world.plant != Plant::NoVerdict;
+        let boot = self.world.boot(self.host).to_string();
+        let becomes = match shim_gone(has_verdict, &claim.boot.to_string(), Some(&boot)) {
+            Gone::Known(becomes) => becomes,
+            Gone::KillLeftovers => {
+                let all = self.world.plant == Plant::LeftoversLive
+                    || kill_leftovers(&self.world, &self.env, self.host, &self.name).await;
+                leftovers_killed(all)
+            }
+        };
+        self.env.step().await;
+        self.becomes(&becomes);
+    }
+
+    async fn note_abort(&self) {
+        self.env.step().await;
+        let now = i64::try_from(self.env.kernel.now()).unwrap_or(0);
+        let wish = self.wish.get();
+        self.disk(|run| {
+            if let Some(intent) = abort_to_note(run.abort.as_ref(), wish, now) {
+                run.abort = Some(intent);
+            }
+        });
+    }
+
+    async fn conclude(&self) {
+        self.closed.set((false, true));
+        let Some((record, verdict, noted)) = self.disk(|run| {
+            let noted = run.abort.as_ref().map(|abort| abort.reason);
+            (run.record.clone(), run.verdict.clone(), noted)
+        }) else {
+            return;
+        };
+        let verdict = verdict.filter(|_| self.world.plant != Plant::NoVerdict);
+        if let Some(failure) = &record.failure {
+            self.line(Some(Tag::SetupError), &failure.to_string());
+        }
+        let outcome = match record.outcome {
+            Some(outcome) => outcome,
+            None => {
+                let task = self.look().await;
+                let failure = record.failure.as_ref();
+                let facts = Facts::of_run(
+                    (&record.identity, &self.name),
+                    (failure, verdict.as_ref()),
+                    stopped_by(noted, self.wish.get(), verdict.as_ref(), failure),
+                    task.as_ref(),
+                    (0, self.world.setup.requeue_limit),
+                );
+                let outcome = decide(&facts);
+                self.env.step().await;
+                self.disk(|run| run.record.outcome = Some(outcome.clone()));
+                outcome
+            }
+        };
+        self.env.kernel.log(|| format!("{} shall end: {outcome:?}", self.name));
+        if let Some(line) = &outcome.line {
+            self.line(Some(Tag::End), line);
+        }
+        self.closed.set((true, true));
+        self.env.wake_self();
+        self.env.until(|| self.shipped.get()).await;
+        self.env.step().await;
+        self.becomes(&Becomes::Phase(Phase::Shipped));
+    }
+
+    async fn report(&self) {
+        let Some(RunRecord {
+            outcome, identity, ..
+        }) = self.disk(|run| run.record.clone())
+        else {
+            return;
+        };
+        if let Some(outcome) = outcome {
+            let mut teller = Teller::new(&outcome, &identity, &self.name);
+            while !tell_once(&self.world, &self.env, self.host, &self.name, &mut teller).await {}
+        }
+        self.env.step().await;
+        self.becomes(&Becomes::Phase(Phase::Reported));
+    }
+}
+
+/// One look at the task and one call. Returns whether everything is said.
+pub(crate) async fn tell_once(world: &Shared, env: &Env, host: usize, name: &str, teller: &mut Teller<'_>) -> bool {
+    if teller.is_finished() {
+        return true;
+    }
+    let Some(id) = world.run(host, name, |run| run.record.identity.task.clone()) else {
+        return true;
+    };
+    let looked = env.kernel.now();
+    let Ok(mut task) = world.ask(env, host, |server| server.task(&id)).await else {
+        env.sleep(500).await;
+        return false;
+    };
+    if world.plant == Plant::OwnerUnread
+        && let Some(task) = &mut task
+    {
+        task.runtime.clear();
+    }
+    let call = teller.next(task.as_ref());
+    env.kernel.log(|| format!("{name} tells: {call:?}"));
+    let answer = match &call {
+        Tell::Nothing(_) => return true,
+        Tell::Wait(time) => {
+            env.sleep(u64::try_from(time.as_millis()).unwrap_or(0)).await;
+            Ok(Reply::Done)
+        }
+        call => make(world, env, host, name, &id, looked, call).await,
+    };
+    let answer = match answer {
+        Ok(Reply::Done) => Answer::Done,
+        Ok(Reply::Declined | Reply::NoTask) => Answer::Refused,
+        Err(_) => Answer::Unclear,
+    };
+    teller.answered(&call, answer);
+    if answer == Answer::Unclear {
+        env.sleep(500).await;
+    }
+    false
+}
+
+async fn make(
+    world: &Shared,
+    env: &Env,
+    host: usize,
+    name: &str,
+    id: &TaskId,
+    looked: u64,
+    call: &Tell,
+) -> Result<Reply, Trouble> {
+    let (id, run, kernel) = (id.clone(), name.to_owned(), env.kernel.clone());
+    match call.clone() {
+        Tell::End(end, reason) => {
+            world
+                .tell_often(env, host, move |server| {
+                    server.end(&id, &run, end, &reason, kernel.now() - looked)
+                })
+                .await
+        }
+        Tell::Count(requeues) => {
+            world
+                .tell_often(env, host, move |server| server.count(&id, requeues.clone()))
+                .await
+        }
+        Tell::PutBack(reason) => {
+            let notes = world.clone();
+            world
+                .tell(env, host, 0, move |server| {
+                    server.must_own(&id, &run, kernel.now() - looked, "puts back");
+                    let life = server.lives.get(&run).cloned();
+                    if let Some(life) = life {
+                        *notes.put_back.borrow_mut().entry(life).or_default() += 1;
+                    }
+                    server.enqueue(&id, true, &reason)
+                })
+                .await
+        }
+        Tell::ToFront => world.tell_often(env, host, move |server| server.to_front(&id)).await,
+        Tell::Nothing(_) | Tell::Wait(_) => Ok(Reply::Done),
+    }
+}
+
+/// Kills what a dead shim has left. Returns whether nothing is left.
+pub(crate) async fn kill_leftovers(world: &Shared, env: &Env, host: usize, name: &str) -> bool {
+    let Some(Some(program)) = world.run(host, name, |run| run.program) else {
+        return true;
+    };
+    for _ in 0..20 {
+        if !world.kernel.is_alive(program) {
+            return true;
+        }
+        shim::kill_program(world, program);
+        env.sleep(100).await;
+    }
+    !world.kernel.is_alive(program)
+}

@@ -1,0 +1,306 @@
+//! The server of a history: tasks, queue, events, and what it accepts. It knows nothing about runs and workers but
+//! what they write into tasks, as the real one.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use clearml_api_client::LogEvent;
+use clearml_intake::owner::OwnerMark;
+use clearml_intake::pop::{Place, TaskSighting};
+use clearml_task_model::{QueueId, Task, TaskId, TaskStatus};
+use clearml_task_runner::record::End;
+use clearml_task_runner::requeue::Requeues;
+use serde_json::Value;
+
+use crate::kernel::Ms;
+
+/// The one queue.
+pub(crate) const QUEUE: &str = "q";
+
+/// One task, with what only the audit knows.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) status: TaskStatus,
+    pub(crate) message: String,
+    pub(crate) reason: String,
+    pub(crate) owner: Option<OwnerMark>,
+    pub(crate) requeues: Option<Requeues>,
+    pub(crate) changed: u64,
+    /// With the time from which it can be found.
+    pub(crate) events: Vec<(Ms, LogEvent)>,
+    /// How often a person has put it into the queue.
+    pub(crate) life: u32,
+    /// A person has meddled with the present life.
+    pub(crate) disturbed: bool,
+}
+
+/// What a call to the server has led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Done,
+    /// The status does not permit it.
+    Declined,
+    NoTask,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Server {
+    pub(crate) queue: VecDeque<TaskId>,
+    pub(crate) tasks: BTreeMap<TaskId, Entry>,
+    changes: u64,
+    /// The life of the task that each run was for.
+    pub(crate) lives: BTreeMap<String, (TaskId, u32)>,
+    /// Rules that were broken.
+    pub(crate) broken: Vec<String>,
+}
+
+impl Server {
+    pub(crate) fn create(&mut self, id: TaskId) {
+        let entry = Entry {
+            status: TaskStatus::Created,
+            message: String::new(),
+            reason: String::new(),
+            owner: None,
+            requeues: None,
+            changed: 0,
+            events: Vec::new(),
+            life: 0,
+            disturbed: false,
+        };
+        self.tasks.insert(id, entry);
+    }
+
+    fn set(&mut self, id: &TaskId, status: TaskStatus, message: &str, reason: &str) {
+        self.changes += 1;
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.status = status;
+            task.message = message.to_owned();
+            task.reason = reason.to_owned();
+            task.changed = self.changes;
+        }
+    }
+
+    fn status(&self, id: &TaskId) -> Option<TaskStatus> {
+        self.tasks.get(id).map(|task| task.status.clone())
+    }
+
+    // ---- What people do.
+
+    pub(crate) fn person_enqueues(&mut self, id: &TaskId) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.life += 1;
+            task.disturbed = false;
+            self.set(id, TaskStatus::Queued, "", "enqueued");
+            if !self.queue.contains(id) {
+                self.queue.push_back(id.clone());
+            }
+        }
+    }
+
+    pub(crate) fn person_stops(&mut self, id: &TaskId) {
+        self.disturb(id);
+        match self.status(id) {
+            Some(TaskStatus::InProgress) => self.set(id, TaskStatus::InProgress, "stopping", "aborted"),
+            Some(TaskStatus::Queued) => {
+                self.queue.retain(|entry| entry != id);
+                self.set(id, TaskStatus::Stopped, "", "aborted");
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn person_resets(&mut self, id: &TaskId) {
+        self.disturb(id);
+        self.queue.retain(|entry| entry != id);
+        if let Some(task) = self.tasks.get_mut(id) {
+            (task.owner, task.requeues) = (None, None);
+            task.events.clear();
+            self.set(id, TaskStatus::Created, "", "");
+        }
+    }
+
+    pub(crate) fn person_deletes(&mut self, id: &TaskId) {
+        self.queue.retain(|entry| entry != id);
+        self.tasks.remove(id);
+    }
+
+    fn disturb(&mut self, id: &TaskId) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.disturbed = true;
+        }
+    }
+
+    // ---- What agents ask.
+
+    pub(crate) fn task(&self, id: &TaskId) -> Option<Task> {
+        let entry = self.tasks.get(id)?;
+        let mut task = Task {
+            status: Some(entry.status.clone()),
+            status_message: Some(entry.message.clone()),
+            ..Task::default()
+        };
+        if let Some(owner) = &entry.owner {
+            task.runtime.extend(owner.entries());
+        }
+        if let Some(requeues) = &entry.requeues {
+            task.runtime.extend(requeues.entries());
+        }
+        task.extra
+            .insert("status_changed".to_owned(), Value::from(entry.changed));
+        Some(task)
+    }
+
+    pub(crate) fn sighting(&self, id: &TaskId) -> Option<TaskSighting> {
+        let entry = self.tasks.get(id)?;
+        Some(TaskSighting {
+            status: entry.status.clone(),
+            owner: entry.owner.clone(),
+            execution_queue: Some(QueueId::from(QUEUE)),
+            stopping: entry.status == TaskStatus::InProgress && entry.message.contains("stopping"),
+            changed: Some(entry.changed.to_string()),
+        })
+    }
+
+    pub(crate) fn place(&self, id: &TaskId) -> Place {
+        match self.queue.iter().position(|entry| entry == id) {
+            Some(0) => Place::Head,
+            Some(_) => Place::Behind,
+            None => Place::Absent,
+        }
+    }
+
+    pub(crate) fn log_of(&self, id: &TaskId, from: i64, now: Ms) -> Option<Vec<LogEvent>> {
+        let entry = self.tasks.get(id)?;
+        let found = entry
+            .events
+            .iter()
+            .filter(|(visible, event)| *visible <= now && event.timestamp > from);
+        Some(found.map(|(_, event)| event.clone()).collect())
+    }
+
+    // ---- What agents tell.
+
+    pub(crate) fn pop(&mut self, id: &TaskId) -> Option<TaskId> {
+        if self.queue.front() == Some(id) {
+            self.queue.pop_front()
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn mark(&mut self, id: &TaskId, mark: OwnerMark) -> bool {
+        let Some(task) = self.tasks.get_mut(id) else {
+            return false;
+        };
+        let editable = matches!(task.status, TaskStatus::Queued | TaskStatus::InProgress);
+        if editable {
+            self.lives.insert(mark.run.clone(), (id.clone(), task.life));
+            task.owner = Some(mark);
+        }
+        editable
+    }
+
+    pub(crate) fn take_queued(&mut self, id: &TaskId) -> bool {
+        let taken = self.status(id) == Some(TaskStatus::Queued);
+        if taken {
+            self.queue.retain(|entry| entry != id);
+            self.set(id, TaskStatus::InProgress, "pulled by agent", "");
+        }
+        taken
+    }
+
+    /// `tasks.started`: confirms what is in progress already.
+    pub(crate) fn started(&mut self, id: &TaskId, force: bool) -> Reply {
+        match self.status(id) {
+            None => Reply::NoTask,
+            Some(TaskStatus::InProgress) => Reply::Done,
+            Some(TaskStatus::Created | TaskStatus::Queued) if force => {
+                self.set(id, TaskStatus::InProgress, "", "");
+                Reply::Done
+            }
+            Some(_) => Reply::Declined,
+        }
+    }
+
+    /// `tasks.enqueue`: behind all others.
+    pub(crate) fn enqueue(&mut self, id: &TaskId, force: bool, reason: &str) -> Reply {
+        match self.status(id) {
+            None => Reply::NoTask,
+            Some(TaskStatus::Queued) if self.queue.contains(id) => Reply::Done,
+            Some(TaskStatus::Queued) => {
+                self.queue.push_back(id.clone());
+                self.set(id, TaskStatus::Queued, "", reason);
+                Reply::Done
+            }
+            Some(TaskStatus::InProgress) if force => {
+                self.queue.retain(|entry| entry != id);
+                self.queue.push_back(id.clone());
+                self.set(id, TaskStatus::Queued, "", reason);
+                Reply::Done
+            }
+            Some(_) => Reply::Declined,
+        }
+    }
+
+    pub(crate) fn to_front(&mut self, id: &TaskId) -> Reply {
+        if !self.queue.contains(id) {
+            return Reply::Declined;
+        }
+        self.queue.retain(|entry| entry != id);
+        self.queue.push_front(id.clone());
+        Reply::Done
+    }
+
+    /// A final status, as `run` wants it, which has looked at the task `age` ago.
+    pub(crate) fn end(&mut self, id: &TaskId, run: &str, end: End, reason: &str, age: Ms) -> Reply {
+        let Some(status) = self.status(id) else {
+            return Reply::NoTask;
+        };
+        if status != TaskStatus::InProgress {
+            return Reply::Declined;
+        }
+        self.must_own(id, run, age, "ends");
+        let status = match end {
+            End::Completed => TaskStatus::Completed,
+            End::Stopped => TaskStatus::Stopped,
+            End::Failed | End::LeftAlone | End::Requeued => TaskStatus::Failed,
+        };
+        self.set(id, status, "", reason);
+        Reply::Done
+    }
+
+    /// A run may change the status only of the life that it was started for. What happens between its look and
+    /// its call, it can't know: the server has no conditions.
+    pub(crate) fn must_own(&mut self, id: &TaskId, run: &str, age: Ms, what: &str) {
+        let (Some(task), Some((_, life))) = (self.tasks.get(id), self.lives.get(run)) else {
+            return;
+        };
+        let owner = task.owner.as_ref().map(|mark| mark.run.as_str());
+        if (task.life != *life || owner.is_some_and(|owner| owner != run)) && age > 7_000 {
+            self.broken.push(format!(
+                "run {run} of life {life} {what} task {id} in life {}, which run {owner:?} has",
+                task.life
+            ));
+        }
+    }
+
+    pub(crate) fn count(&mut self, id: &TaskId, requeues: Requeues) -> Reply {
+        match self.tasks.get_mut(id) {
+            None => Reply::NoTask,
+            Some(task) => {
+                task.requeues = Some(requeues);
+                Reply::Done
+            }
+        }
+    }
+
+    pub(crate) fn add_events(&mut self, id: &TaskId, events: Vec<LogEvent>, visible: Ms) -> Reply {
+        match self.tasks.get_mut(id) {
+            None => Reply::NoTask,
+            Some(task) => {
+                task.events
+                    .extend(events.into_iter().map(|event| (visible, event)));
+                Reply::Done
+            }
+        }
+    }
+}
