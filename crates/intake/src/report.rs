@@ -4,11 +4,13 @@
 //! the start, one says how busy the machine was since the last of that kind. One that fails is not repeated
 //! as such: the next one is more recent. Nobody waits for it, and nothing depends on it.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clearml_api_client::{Client, StatusReport};
 use clearml_support::time::now_ms;
 use clearml_task_model::{QueueId, TaskId, WorkerId};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -37,6 +39,8 @@ pub struct About {
     pub queues: Vec<QueueId>,
     /// Tags under which the server shows it.
     pub tags: Vec<String>,
+    /// It takes tasks from its queues; `false` for a worker that exists for one given task.
+    pub is_daemon: bool,
 }
 
 /// Reports in the background, as long as it lives.
@@ -45,7 +49,34 @@ pub struct Reporter {
     client: Client,
     worker: WorkerId,
     activity: watch::Sender<Activity>,
+    figures: Latest,
     reports: JoinHandle<()>,
+}
+
+/// What was last reported about the machine.
+type Latest = Arc<Mutex<Option<Value>>>;
+
+/// Where a worker has the figures of its machine from.
+enum Figures {
+    Measured(Option<Monitor>, Latest),
+    /// Another worker of this process measures.
+    Repeated(Latest),
+}
+
+impl Figures {
+    fn stats(&self) -> Option<Value> {
+        match self {
+            Self::Measured(monitor, _) => monitor.as_ref().and_then(Monitor::stats),
+            Self::Repeated(latest) => latest.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    fn accepted(&self, stats: Option<Value>) {
+        if let Self::Measured(Some(monitor), latest) = self {
+            monitor.accepted();
+            *latest.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+        }
+    }
 }
 
 impl Reporter {
@@ -53,13 +84,35 @@ impl Reporter {
     /// happens in the background too: the first report would register an unknown worker anyway.
     #[must_use]
     pub fn start(client: Client, about: About, every: Duration, monitor: Option<Monitor>) -> Self {
-        let (activity, changes) = watch::channel(Activity::default());
+        let figures = Latest::default();
+        let measured = Figures::Measured(monitor, Arc::clone(&figures));
+        Self::begin(client, about, every, (figures, measured), Activity::default())
+    }
+
+    /// Begins to report about a worker that lives in the same process and does one thing. What is said about
+    /// the machine is what this one has last said.
+    #[must_use]
+    pub fn child(&self, about: About, every: Duration, activity: Activity) -> Self {
+        let figures = Arc::clone(&self.figures);
+        let repeated = Figures::Repeated(Arc::clone(&figures));
+        Self::begin(self.client.clone(), about, every, (figures, repeated), activity)
+    }
+
+    fn begin(
+        client: Client,
+        about: About,
+        every: Duration,
+        (figures, source): (Latest, Figures),
+        activity: Activity,
+    ) -> Self {
+        let (activity, changes) = watch::channel(activity);
         let worker = about.worker.clone();
-        let reports = tokio::spawn(report(client.clone(), about, every, monitor, changes));
+        let reports = tokio::spawn(report(client.clone(), about, every, source, changes));
         Self {
             client,
             worker,
             activity,
+            figures,
             reports,
         }
     }
@@ -94,11 +147,16 @@ async fn report(
     client: Client,
     about: About,
     every: Duration,
-    monitor: Option<Monitor>,
+    figures: Figures,
     mut changes: watch::Receiver<Activity>,
 ) {
     let mut due = Instant::now() + FIRST;
-    let About { worker, queues, tags } = about;
+    let About {
+        worker,
+        queues,
+        tags,
+        is_daemon,
+    } = about;
     if let Err(error) = client.workers_register(&worker, &queues, None).await {
         tracing::warn!("registering worker {worker}: {error}; going on without");
     }
@@ -106,7 +164,7 @@ async fn report(
     loop {
         let Activity { task, queue } = changes.borrow_and_update().clone();
         let is_due = Instant::now() >= due;
-        let measured = monitor.as_ref().filter(|_| is_due);
+        let stats = is_due.then(|| figures.stats()).flatten();
         let report = StatusReport {
             worker: worker.clone(),
             // Whole seconds, as the Python agent sends them.
@@ -115,16 +173,14 @@ async fn report(
             queue,
             queues: queues.clone(),
             tags: (!tags.is_empty()).then(|| tags.clone()),
-            machine_stats: measured.and_then(Monitor::stats),
-            is_daemon: true,
+            machine_stats: stats.clone(),
+            is_daemon,
         };
         let next = match client.workers_status_report(&report).await {
             Ok(()) => {
                 backoff.succeeded();
-                if let Some(monitor) = measured {
-                    monitor.accepted();
-                }
                 if is_due {
+                    figures.accepted(stats);
                     due = Instant::now() + every;
                 }
                 due

@@ -4,7 +4,7 @@
 //!
 //! Started as `run_daemon runner --run DIR` or `run_daemon shim --run DIR` it is the private command of that
 //! name, and as `run_daemon daemon CONFIG STATE WORKER QUEUE…` it is a daemon alone, which is how the tests
-//! get one as a process of its own.
+//! get one as a process of its own. `EXAMPLE_SERVICES=N` makes it run N tasks at the same time.
 
 use std::error::Error;
 use std::path::Path;
@@ -14,8 +14,8 @@ use clearml_agent_config::{Settings, Sources};
 use clearml_api_client::{Client, StatusChange};
 use clearml_local_server::{Server, ServerOptions};
 use clearml_task_runner::settings::client_options;
-use clearml_task_runner::{run, shim_main, umask};
-use clearml_worker::{DaemonOptions, daemon};
+use clearml_task_runner::{RunnerOptions, run, run_many, shim_main, umask};
+use clearml_worker::{DaemonOptions, ServicesMode, daemon};
 use serde_json::json;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -26,6 +26,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["shim", _, folder] => {
             umask::make_private();
             std::process::exit(shim_main(Path::new(folder)))
+        }
+        ["runner", "--services", folder] => {
+            umask::make_private();
+            let exit = runtime()?.block_on(run_many(Path::new(folder), RunnerOptions::default()))?;
+            std::process::exit(exit.code())
         }
         ["runner", _, folder] => {
             umask::make_private();
@@ -73,7 +78,11 @@ fn options(
         ..Sources::from_process()
     };
     let settings = Settings::load(&sources)?;
+    let services = std::env::var("EXAMPLE_SERVICES").ok();
     Ok(DaemonOptions {
+        services: services.map(|limit| ServicesMode {
+            limit: limit.parse().ok(),
+        }),
         queues: queues.iter().map(|name| (*name).to_owned()).collect(),
         ..DaemonOptions::new(sources, settings)
     })

@@ -318,6 +318,7 @@ async fn the_server_has_the_figures_of_worker_and_task_after_three_seconds() {
         worker: "w:0".into(),
         queues: vec![world.queue.clone()],
         tags: vec![],
+        is_daemon: true,
     };
     let reporter = Reporter::start(
         world.client.clone(),

@@ -10,4 +10,5 @@ mod faults;
 mod queues;
 mod runs;
 mod scene;
+mod services;
 mod surroundings;
