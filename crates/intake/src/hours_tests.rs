@@ -169,6 +169,7 @@ fn the_status_tells_what_is_in_force() {
         name: name.to_owned(),
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
     };
+    let now = civil::date(2026, 6, 3).at(21, 30, 0, 0).to_zoned(TimeZone::posix(BERLIN).unwrap()).unwrap();
     let queues = [queue("day", &[]), queue("night", &["gpu", TAG_ON])];
     let property = ForcedProperty {
         force: Force::Off,
@@ -179,11 +180,12 @@ fn the_status_tells_what_is_in_force() {
         queues: &queues,
     };
     assert_eq!(
-        status_lines(&up, forced),
+        status_lines(&up, forced, &now),
         [
             "Working hours uptime configurations",
             "  - 17:00-19:59 on SUN and TUE",
             "  - 20:00-23:59 and 00:00-07:59 on WED",
+            "  - By schedule ON until Thu 2026-06-04 00:00",
             "Currently forced OFF",
             "Currently forced ON",
             "  - Server runtime property 'force: off' expires at 09:05",
@@ -196,7 +198,7 @@ fn the_status_tells_what_is_in_force() {
         queues: &queues[..1],
     };
     assert_eq!(
-        status_lines(&WorkingHours::Always, quiet),
+        status_lines(&WorkingHours::Always, quiet, &now),
         [
             "No uptime/downtime configurations found",
             "  - Listening to queue 'day'"
@@ -212,6 +214,7 @@ fn the_status_tells_what_is_in_force() {
             property: None,
             queues: &hostile,
         },
+        &now,
     );
     assert_eq!(shown[1], r"  - Listening to queue 'a\n\u{1b}[2J'");
     let endless = ForcedProperty {
@@ -224,11 +227,23 @@ fn the_status_tells_what_is_in_force() {
             property: Some(endless),
             queues: &[],
         },
+        &now,
     );
     assert_eq!(
         lines[1..],
         ["Currently forced ON", "  - Server runtime property 'force: on'"]
     );
+    let no_queues = Forced {
+        property: None,
+        queues: &[],
+    };
+    for (hours, expected) in [
+        (WorkingHours::Down(schedule(&["20-24 WED"])), "  - By schedule OFF until Thu 2026-06-04 00:00"),
+        (WorkingHours::Up(schedule(&["7-8 SAT"])), "  - By schedule OFF until Sat 2026-06-06 07:00"),
+        (WorkingHours::Up(schedule(&["0-24 SUN-SAT"])), "  - By schedule always ON"),
+    ] {
+        assert_eq!(status_lines(&hours, no_queues, &now)[2], expected);
+    }
     assert_eq!(
         WorkingHours::Down(schedule(&["7 MON"])).describe(),
         ["Working hours downtime configurations", "  - 07:00-23:59 on MON"]
@@ -370,6 +385,65 @@ fn naive(entries: &Entries, time: &Zoned) -> bool {
         days.iter().any(|day| NAMES[*day] == name)
             && spans.iter().any(|(start, end)| *start <= hour && hour < *end)
     })
+}
+
+/// The minutes of ten days: hour and day as the clock on the wall shows them.
+struct Calendar {
+    start: Zoned,
+    minutes: Vec<(u8, usize)>,
+}
+
+impl Calendar {
+    fn of(zone: &str, (month, day): (i8, i8)) -> Self {
+        let start = civil::date(2026, month, day).to_zoned(TimeZone::posix(zone).unwrap()).unwrap();
+        let at = |minute| start.checked_add(SignedDuration::from_mins(minute)).unwrap();
+        let minutes = (0..10 * 24 * 60).map(at).map(|time| {
+            let name = time.strftime("%a").to_string().to_uppercase();
+            (u8::try_from(time.hour()).unwrap(), NAMES.iter().position(|day| *day == name).unwrap())
+        });
+        Self { minutes: minutes.collect(), start }
+    }
+}
+
+/// A thousand schedules, each over a shift of the clock, a week end or an ordinary week, at every minute.
+#[test]
+fn a_thousand_schedules_agree_with_a_naive_oracle_at_every_minute() {
+    let zones = [BERLIN, NEW_YORK, LORD_HOWE, KATHMANDU, HAVANA];
+    let begins = [(3, 6), (3, 27), (4, 2), (6, 1), (10, 1), (10, 30)];
+    let calendars: Vec<Calendar> = zones
+        .iter()
+        .flat_map(|zone| begins.iter().map(|begin| Calendar::of(zone, *begin)))
+        .collect();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(1000));
+    let inputs = (entries(), 0..calendars.len(), 0..10 * 24 * 60_usize);
+    let result = runner.run(&inputs, |(entries, calendar, minute)| {
+        let Calendar { start, minutes } = &calendars[calendar];
+        let schedule = Schedule::parse(&text(&entries)).unwrap().0;
+        let naive = |hour: u8, day: usize| {
+            entries.iter().any(|(spans, days)| {
+                days.contains(&day) && spans.iter().any(|(start, end)| *start <= hour && hour < *end)
+            })
+        };
+        let week: Vec<[bool; 7]> = (0..24).map(|hour| std::array::from_fn(|day| naive(hour, day))).collect();
+        let expected: Vec<bool> = minutes.iter().map(|(hour, day)| week[usize::from(*hour)][*day]).collect();
+        let (up, down) = (WorkingHours::Up(schedule.clone()), WorkingHours::Down(schedule));
+        for (&(hour, day), &inside) in minutes.iter().zip(&expected) {
+            let day = Weekday::from_sunday_zero_offset(i8::try_from(day).unwrap()).unwrap();
+            let now = LocalHour { day, hour };
+            let both = [&up, &down].map(|hours| hours.decide::<&str>(now, &[], None).active);
+            prop_assert_eq!(both, [inside, !inside]);
+        }
+        let time = |minute: usize| start.checked_add(SignedDuration::from_mins(i64::try_from(minute).unwrap())).unwrap();
+        let change = (minute..expected.len()).find(|later| expected[*later] != expected[minute]);
+        let found = up.next_change(&time(minute));
+        prop_assert_eq!(&found, &down.next_change(&time(minute)));
+        match change {
+            Some(change) => prop_assert_eq!(found, Some(time(change))),
+            None => prop_assert!(found.is_none_or(|found| found >= time(expected.len()))),
+        }
+        Ok(())
+    });
+    result.unwrap();
 }
 
 proptest! {

@@ -1,6 +1,7 @@
 //! The lines in which `daemon --status` tells about working hours.
 
 use clearml_support::text::printable_in_line;
+use jiff::Zoned;
 use jiff::civil::Time;
 
 use super::parse::day_name;
@@ -62,24 +63,34 @@ fn line(entry: &Entry) -> String {
     }
 }
 
-/// The whole status: the schedule, what overrides it, and the queues.
+/// What the schedule says now, and until when.
+fn by_schedule(hours: &WorkingHours, now: &Zoned) -> Option<String> {
+    if matches!(hours, WorkingHours::Always) {
+        return None;
+    }
+    let active = hours.decide::<&str>(LocalHour::from(now), &[], None).active;
+    let state = if active { "ON" } else { "OFF" };
+    Some(match hours.next_change(now) {
+        Some(change) => format!("  - By schedule {state} until {}", change.strftime("%a %F %H:%M")),
+        None => format!("  - By schedule always {state}"),
+    })
+}
+
+/// The whole status at one moment: the schedule, what overrides it, and the queues.
 #[must_use]
-pub fn status_lines(hours: &WorkingHours, forced: Forced<'_>) -> Vec<String> {
+pub fn status_lines(hours: &WorkingHours, forced: Forced<'_>, now: &Zoned) -> Vec<String> {
     let mut lines = hours.describe();
+    lines.extend(by_schedule(hours, now));
     let force = forced.property.map(|property| property.force);
-    // Which hour it is doesn't matter for what is forced.
-    let any_hour = LocalHour {
-        day: jiff::civil::Weekday::Sunday,
-        hour: 0,
-    };
+    let hour = LocalHour::from(now);
     let decisions = forced
         .queues
         .iter()
-        .map(|queue| hours.decide(any_hour, &queue.tags, force));
+        .map(|queue| hours.decide(hour, &queue.tags, force));
     let alone = forced
         .queues
         .is_empty()
-        .then(|| hours.decide::<&str>(any_hour, &[], force));
+        .then(|| hours.decide::<&str>(hour, &[], force));
     for decision in decisions.chain(alone) {
         let forced = matches!(decision.because, Because::QueueTag | Because::RuntimeProperty);
         let line = format!("Currently forced {}", if decision.active { "ON" } else { "OFF" });
@@ -97,7 +108,7 @@ pub fn status_lines(hours: &WorkingHours, forced: Forced<'_>) -> Vec<String> {
         ));
     }
     for queue in forced.queues {
-        let decision = hours.decide(any_hour, &queue.tags, None);
+        let decision = hours.decide(hour, &queue.tags, None);
         let tagged = match decision.because {
             Because::QueueTag if decision.active => format!(" (tagged '{}')", super::TAG_ON),
             Because::QueueTag => format!(" (tagged '{}')", super::TAG_OFF),
