@@ -205,7 +205,7 @@ pub(super) fn task(
 }
 
 /// Waits until the daemon is the agent's only process.
-fn settle(agent: &mut Agent) -> Result<()> {
+pub(super) fn settle(agent: &mut Agent) -> Result<()> {
     wait_for("the end of the agent's helpers", LIMIT, PAUSE, || {
         reap_orphans(agent.pid());
         Ok((agent.mark().processes().len() <= 1).then_some(()))
@@ -213,7 +213,7 @@ fn settle(agent: &mut Agent) -> Result<()> {
 }
 
 /// CPU seconds of the living processes of an agent and of those that they have waited for.
-fn agents_cpu(agent: &Agent) -> f64 {
+pub(super) fn agents_cpu(agent: &Agent) -> f64 {
     agent
         .mark()
         .processes()
@@ -223,7 +223,7 @@ fn agents_cpu(agent: &Agent) -> f64 {
 }
 
 /// CPU seconds of what this process has waited for. While a task runs, that is orphans of agents only.
-fn own_children_cpu() -> f64 {
+pub(super) fn own_children_cpu() -> f64 {
     ProcessStat::read("self").map_or(0.0, |stat| stat.children_cpu_seconds())
 }
 

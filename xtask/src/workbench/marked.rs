@@ -93,7 +93,7 @@ fn command_line(pid: i32) -> String {
         .to_owned()
 }
 
-fn proportional_memory(pid: i32) -> Option<u64> {
+pub(crate) fn proportional_memory(pid: i32) -> Option<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;

@@ -8,7 +8,7 @@ mod server;
 
 pub use agent::{Agent, AgentKind, AgentOptions};
 pub use api::{Api, Scalar, TaskSpec};
-pub(crate) use marked::ProcessStat;
+pub(crate) use marked::{ProcessStat, proportional_memory};
 pub use marked::{Mark, cpu_seconds};
 pub use python::PythonEnvironment;
 pub use server::LocalServer;

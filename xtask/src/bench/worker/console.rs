@@ -1,0 +1,132 @@
+//! Much output at once, and a little all the time.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::super::measure::{Contestant, agents_cpu, own_children_cpu, settle};
+use super::processes::{memory, of_kind};
+use crate::workbench::{Agent, Api, TaskSpec, wait_for};
+
+const LIMIT: Duration = Duration::from_secs(900);
+/// No line may be dated later than this after it was seen.
+const AHEAD_MS: i64 = 1000;
+
+/// What a burst has cost.
+pub(super) struct Burst {
+    /// From the first line on the server to the last one, in seconds.
+    pub(super) seconds: f64,
+    /// CPU microseconds of the agent for each line.
+    pub(super) cpu: f64,
+    /// The most memory of all the agent's processes, in MiB.
+    pub(super) memory: f64,
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The newest or the oldest event of a task's console.
+fn edge(api: &Api, task: &str, newest: bool) -> Result<Option<Value>> {
+    let body = json!({"task": task, "batch_size": 1, "navigate_earlier": newest});
+    let mut reply = api.call("events.get_task_log", body)?;
+    Ok(reply["events"].get_mut(0).map(Value::take))
+}
+
+/// A program that prints so many lines as fast as it can.
+pub(super) fn burst(contestant: &Contestant, agent: &mut Agent, api: &Api, lines: usize) -> Result<Burst> {
+    let script = format!(
+        "import time\nfor number in range({lines}):\n    print('line', number, 'x' * 60)\nprint('own cpu', time.process_time(), flush=True)\n"
+    );
+    settle(agent)?;
+    let before = agents_cpu(agent) + own_children_cpu();
+    let task = api.submit("burst", &TaskSpec::script(&script), &contestant.queue)?;
+    let (mut first, mut most) = (None, 0);
+    let last = format!("line {} ", lines - 1);
+    let begun = Instant::now();
+    let end = loop {
+        most = most.max(memory(&of_kind(contestant.kind, agent, &contestant.options)));
+        if let Some(event) = edge(api, &task, true)? {
+            let text = event["msg"].as_str().unwrap_or_default();
+            ensure!(
+                event["timestamp"].as_i64().unwrap_or(0) <= now_ms() + AHEAD_MS,
+                "an event of the future: {} at {}",
+                event["timestamp"],
+                now_ms()
+            );
+            if first.is_none() && text.contains("line ") && text.contains("xxxx") {
+                first = Some(Instant::now());
+            }
+            if text.contains(&last) || text.contains("own cpu") || text.contains("Process completed") {
+                break Instant::now();
+            }
+        }
+        if begun.elapsed() > LIMIT {
+            bail!("the lines do not come:\n{}", agent.output());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    api.wait_until_ended(&task, LIMIT)?;
+    let console = api.console(&task)?;
+    settle(agent)?;
+    let used = agents_cpu(agent) + own_children_cpu() - before;
+    let mut next = 0;
+    for line in console.lines().filter_map(|line| line.strip_prefix("line ")) {
+        let number: usize = line.split(' ').next().and_then(|text| text.parse().ok()).context(line.to_owned())?;
+        ensure!(number == next, "line {number} where line {next} should be");
+        next += 1;
+    }
+    ensure!(next == lines, "{next} of {lines} lines");
+    let own = console.lines().find_map(|line| line.split_once("own cpu "));
+    let own: f64 = own.context("the script has not said what it has used")?.1.trim().parse()?;
+    #[expect(clippy::cast_precision_loss, reason = "numbers far below 2^52")]
+    Ok(Burst {
+        seconds: (end - first.unwrap_or(end)).as_secs_f64().max(0.001),
+        cpu: (used - own) * 1e6 / lines as f64,
+        memory: most as f64 / 1024.0 / 1024.0,
+    })
+}
+
+/// Delays in seconds from the moment a line is printed to the moment it can be read, for 200 lines a second.
+pub(super) fn steady(contestant: &Contestant, agent: &mut Agent, api: &Api, length: Duration) -> Result<Vec<f64>> {
+    let script = format!(
+        "import time\nend = time.time() + {}\nnumber = 0\nwhile time.time() < end:\n    \
+         print('line', number, time.time(), flush=True)\n    number += 1\n    time.sleep(0.005)\n",
+        length.as_secs()
+    );
+    settle(agent)?;
+    let task = api.submit("steady", &TaskSpec::script(&script), &contestant.queue)?;
+    let mut delays: HashMap<u64, f64> = HashMap::new();
+    let mut after = None;
+    wait_for("the end of the steady output", LIMIT, Duration::from_millis(50), || {
+        // Asked first: nothing comes after the end.
+        let ended = api.status(&task)? != "in_progress" && api.status(&task)? != "queued";
+        let (events, last) = api.console_after(&task, after)?;
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are far below 2^52")]
+        let now = now_ms() as f64 / 1000.0;
+        for line in events.iter().filter_map(|event| event["msg"].as_str()).flat_map(str::lines) {
+            let mut words = line.split(' ');
+            if let (Some("line"), Some(number), Some(time)) = (words.next(), words.next(), words.next())
+                && let (Ok(number), Ok(time)) = (number.parse(), time.parse::<f64>())
+            {
+                delays.entry(number).or_insert(now - time);
+            }
+        }
+        after = last.map(|last| last - 1).or(after);
+        Ok(ended.then_some(()))
+    })
+    .with_context(|| agent.output())?;
+    ensure!(!delays.is_empty(), "no line came");
+    Ok(delays.into_values().collect())
+}
+
+/// The value below which so many hundredths of the values lie.
+pub(super) fn percentile(values: &[f64], hundredths: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let index = (sorted.len() * hundredths / 100).min(sorted.len().saturating_sub(1));
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}
