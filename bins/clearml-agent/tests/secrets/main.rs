@@ -63,7 +63,23 @@ fn a_daemon_and_its_tasks_keep_every_secret() {
         let install = scene.run(&TaskSpec::script("print(1)").requirements(&requirements));
         scene.assert_status(&install, "failed");
 
-        for task in [&good, &clone, &clone_with_pass, &install] {
+        // Packages that are themselves behind a login: a repository, and a file.
+        let address = |place: &str, path: &str| scene.trap.url(&scene.canaries.get(place), path);
+        let direct = [
+            format!("git+{}", address("git requirement", "package.git")),
+            address("file requirement", "clearml_canary-1.0-py3-none-any.whl"),
+        ]
+        .map(|target| {
+            let line = format!("clearml-canary @ {target}\n");
+            let task = scene.run(&TaskSpec::script("print(1)").requirements(&line));
+            scene.assert_status(&task, "failed");
+            task
+        });
+
+        for task in [&good, &clone, &clone_with_pass, &install]
+            .into_iter()
+            .chain(&direct)
+        {
             scene.check_task(task);
         }
         assert!(
@@ -80,7 +96,16 @@ fn a_daemon_and_its_tasks_keep_every_secret() {
     }
     scene.check_files();
     // Without these the places above would not have been reached.
-    for place in ["repository", "requirement", "index", "agent.git_pass"] {
+    for place in [
+        "repository",
+        "requirement",
+        "index",
+        "agent.git_pass",
+        "pip flag",
+        "pip flag with =",
+        "git requirement",
+        "file requirement",
+    ] {
         assert!(
             scene.trap.saw(&scene.canaries.get(place)),
             "the secret of {place} was never used"

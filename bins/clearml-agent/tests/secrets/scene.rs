@@ -72,7 +72,13 @@ impl Scene {
 
     /// Sections with a secret at every place that has room for one.
     fn secrets(&self) -> String {
-        let index = self.trap.url(&self.canaries.get("index"), "configured/simple");
+        let address = |place: &str, path: &str| self.trap.url(&self.canaries.get(place), path);
+        let index = address("index", "configured/simple");
+        let flags = json!([
+            "--extra-index-url",
+            address("pip flag", "flag/simple"),
+            format!("--find-links={}", address("pip flag with =", "links/")),
+        ]);
         let secret = |place: &str| format!("\"{}\"", self.canaries.get(place));
         let docker = |place: &str| {
             let canary = |name: &str| format!("{name}={}", self.canaries.get(&format!("{place} {name}")));
@@ -106,7 +112,10 @@ impl Scene {
                 secret("agent.hg_pass")
             ),
             // There is no pip to be had from an index that has nothing.
-            format!("agent.package_manager {{ pip_version: [\">=9\"], extra_index_url: [\"{index}\"] }}"),
+            format!(
+                "agent.package_manager {{ pip_version: [\">=9\"], extra_index_url: [\"{index}\"], \
+                 extra_pip_install_flags: {flags} }}"
+            ),
             format!(
                 "agent.extra_docker_arguments: {}",
                 docker("extra_docker_arguments")

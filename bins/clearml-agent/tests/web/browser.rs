@@ -61,6 +61,8 @@ impl Browser {
             "--window-size=1100,900",
             "--no-first-run",
             "--no-proxy-server",
+            // A name for a site that is not ours.
+            "--host-resolver-rules=MAP evil.example 127.0.0.1",
         ];
         if rustix::process::geteuid().is_root() {
             arguments.push("--no-sandbox");

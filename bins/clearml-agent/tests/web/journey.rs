@@ -1,10 +1,10 @@
-//! From sign-in to an aborted task, by clicking.
+//! From sign-in to an aborted task, its reset and its copy, by clicking.
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use xtask::workbench::{Agent, AgentOptions, LocalServer, TaskSpec, wait_for};
+use xtask::workbench::{Agent, AgentOptions, Api, LocalServer, TaskSpec, wait_for};
 
 use crate::browser::{Browser, PATIENCE};
 
@@ -17,9 +17,38 @@ pub(crate) fn configured(config: &Path, key: &str) -> String {
     line.split('"').rfind(|part| part.len() > 2).unwrap().to_owned()
 }
 
+/// They arrive by themselves, as text; an address that is a script is no link.
+fn hostile_artifacts_and_plots(api: &Api, browser: &Browser, task: &str) {
+    let name = "<img src=x onerror='window.untouched = false'>";
+    let script = "javascript:window.untouched=false";
+    let artifacts = json!([
+        {"key": name, "type": "file", "uri": script, "type_data": {"preview": name}},
+        {"key": "away", "type": "file", "uri": "http://files.invalid/x"},
+    ]);
+    let body = json!({"task": task, "artifacts": artifacts});
+    api.call("tasks.add_or_update_artifacts", body).unwrap();
+    let figure = r#"{"data": [{"y": [1, 2]}]}"#;
+    let plot =
+        json!({"type": "plot", "task": task, "metric": name, "variant": "v", "iter": 7, "plot_str": figure});
+    api.call("events.add", plot).unwrap();
+    browser.wait_for_text("#artifacts", name);
+    browser.wait_for_text("#artifacts", script);
+    browser.wait_for_text("#plots", name);
+    let links = browser.run(
+        "return [...document.querySelectorAll('#artifacts a')].map((link) => link.href)",
+        json!([]),
+    );
+    assert_eq!(links, json!(["http://files.invalid/x"]));
+    let read = "const request = new XMLHttpRequest();
+        request.open('GET', document.querySelector('#plots a').href, false);
+        request.send();
+        return request.responseText";
+    assert_eq!(browser.run(read, json!([])), figure);
+}
+
 #[test]
-fn a_task_is_enqueued_watched_and_aborted_by_clicking() {
-    let test = "a_task_is_enqueued_watched_and_aborted_by_clicking";
+fn a_task_is_enqueued_watched_aborted_reset_and_cloned_by_clicking() {
+    let test = "a_task_is_enqueued_watched_aborted_reset_and_cloned_by_clicking";
     let folder = tempfile::Builder::new()
         .prefix("clearml-agent-web-")
         .tempdir()
@@ -62,6 +91,7 @@ fn a_task_is_enqueued_watched_and_aborted_by_clicking() {
     scalar(1);
     scalar(2);
     browser.wait_for_text("#scalars", "train: 0.5");
+    hostile_artifacts_and_plots(&api, &browser, &task);
     assert_eq!(browser.run("return window.untouched", json!([])), true);
 
     browser.click("#abort");
@@ -78,5 +108,14 @@ fn a_task_is_enqueued_watched_and_aborted_by_clicking() {
     .unwrap();
     let ended = api.task(&task).unwrap();
     assert_eq!(ended["status"], "stopped", "{ended}");
+
+    browser.click("#reset-open");
+    browser.click("#reset");
+    browser.wait_for_text("#summary", "created");
+    assert_eq!(browser.text("#console"), "", "the console of the run before");
+    browser.click("#clone-open");
+    browser.click("#clone");
+    browser.wait_for_text("h1", "Clone of watch me");
+    browser.wait_for_text("#summary", "created");
     assert_eq!(browser.complaints(), Vec::<serde_json::Value>::new());
 }

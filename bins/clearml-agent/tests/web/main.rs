@@ -5,3 +5,4 @@
 mod browser;
 mod https;
 mod journey;
+mod strangers;
