@@ -175,7 +175,7 @@ impl Patch<'_> {
         } else if lower.contains("binary patch") {
             Some("the task holds no content of binary files; commit and push them")
         } else {
-            None
+            Some("were these changes made on top of the task's commit? If not, commit and push them")
         };
         let reason = said.lines().next().unwrap_or("git gave no reason");
         PatchError::DoesNotApply {

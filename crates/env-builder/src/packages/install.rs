@@ -10,6 +10,7 @@ use crate::code::git::with_defaults;
 use crate::error::at;
 use crate::packages::PackageError;
 use crate::packages::pip::{self, WantedPip, index_options};
+use crate::packages::reason::reason;
 use crate::packages::requirements::external::secrets;
 use crate::packages::requirements::flow::{self, Backend};
 use crate::packages::requirements::step::{Action, Call, Step, own_netrc, write_private};
@@ -265,24 +266,4 @@ pub(crate) fn quiet_tool(context: &Context<'_>, command: Command) -> Command {
     ["PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX"]
         .iter()
         .fold(command, Command::env_remove)
-}
-
-/// What the installer gives as the reason: pip has one line for it; uv names the cause after the
-/// error, and older versions draw both over several lines.
-pub(crate) fn reason(ended: &Ended) -> String {
-    let trimmed = || ended.tail.iter().map(|line| line.trim_start());
-    if let Some(cause) = trimmed().find_map(|line| line.strip_prefix("cause: ")) {
-        return cause.to_owned();
-    }
-    let words: Vec<&str> = trimmed()
-        .skip_while(|line| !line.starts_with('×'))
-        .flat_map(str::split_whitespace)
-        .filter(|word| !matches!(*word, "×" | "╰─▶" | "├─▶" | "│"))
-        .take(80)
-        .collect();
-    if words.is_empty() {
-        ended.last_line()
-    } else {
-        words.join(" ")
-    }
 }

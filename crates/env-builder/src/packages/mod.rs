@@ -37,6 +37,7 @@ mod install_tool;
 pub(crate) mod pip;
 mod pip_config;
 mod poetry;
+pub(crate) mod reason;
 pub mod requirements;
 pub(crate) mod select;
 pub(crate) mod uv;

@@ -13,9 +13,10 @@ use std::time::Duration;
 use clearml_support::command::Command;
 use pep440_rs::{Version, VersionSpecifiers};
 
-use crate::packages::install::{Place, reason, run_call};
+use crate::packages::install::{Place, run_call};
 use crate::packages::pip::{index_options, proxy, versioned};
 use crate::packages::pip_config::{self, PipConfig};
+use crate::packages::reason::reason;
 use crate::packages::requirements::step::{Call, Step};
 use crate::packages::{PackageError, install_tool};
 use crate::python::probe::Interpreter;

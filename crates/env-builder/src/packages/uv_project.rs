@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::caches;
 use crate::packages::PackageError;
-use crate::packages::install::{quiet_tool, reason};
+use crate::packages::install::quiet_tool;
+use crate::packages::reason::reason;
 use crate::packages::uv::caches as uv_caches;
 use crate::packages::uv_downloads;
 use crate::python::venv::{self, Venv};

@@ -100,7 +100,8 @@ pub(crate) fn find(context: &Context<'_>, info: &ExecutionInfo) -> Result<Interp
 /// Says that the task gets another interpreter than it asks for.
 pub(crate) fn warn_of_other(context: &Context<'_>, request: &str, found: &Interpreter) {
     context.warn(&format!(
-        "Python {request} was requested but not found; {} (version {}) is used instead",
+        "Python {request} was requested but not found; {} (version {}) is used instead; install Python {request} \
+         on this worker if the task needs it",
         found.executable.display(),
         found.full_version()
     ));

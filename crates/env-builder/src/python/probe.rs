@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clearml_support::command::CommandError;
 use clearml_support::fs::{create_private_dir, read_json, write_json_atomic};
 use serde::{Deserialize, Serialize};
 
@@ -133,16 +134,26 @@ fn ask(context: &Context<'_>, path: &Path) -> Option<Interpreter> {
         .cwd("/")
         .args(["-I", "-S", "-c", QUESTION])
         .timeout(TIMEOUT);
-    let answer = command.check().map_err(|e| e.to_string()).and_then(|output| {
+    let answer = command.check().map_err(|e| why(&e)).and_then(|output| {
         serde_json::from_slice(&output.stdout).map_err(|e| format!("its answer can't be read: {e}"))
     });
     match answer {
         Ok(interpreter) => Some(interpreter),
         Err(reason) => {
-            let reason = reason.lines().next_back().unwrap_or_default();
             context.info(&format!("interpreter {} is skipped: {reason}", path.display()));
             None
         }
+    }
+}
+
+/// In one line: a launcher says first what is wrong, and then at length what else could be done.
+fn why(error: &CommandError) -> String {
+    match error {
+        CommandError::Failed { last_lines, .. } => {
+            let first = last_lines.lines().find(|line| !line.trim().is_empty());
+            first.unwrap_or("it said nothing").trim().to_owned()
+        }
+        error => error.to_string(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::code::credentials::Access;
 use crate::code::hg;
+use crate::code::repo_url::refusal;
 use crate::packages::PackageError;
 use crate::packages::freeze::{Installed, installed_in};
 use crate::packages::requirements::external::{
@@ -63,7 +64,12 @@ pub(crate) fn install(
     flow.without_missing_files(&mut list);
     flow.list = list;
     if flow.list.entries.is_empty() && !flow.includes_remote_lists() {
-        context.info(&format!("{}: nothing to install", set.what));
+        let what = if set.restored {
+            "all of it is there"
+        } else {
+            "nothing to install"
+        };
+        context.info(&format!("{}: {what}", set.what));
         return Ok(flow.requested);
     }
     flow.all(run)?;
@@ -391,6 +397,12 @@ impl Flow<'_> {
             let git = &self.context.settings.git;
             let mut step = self.one(single.name.clone(), single, &Choice::default());
             if let Some(way) = way(&single.requirement, git) {
+                if let Some(why) = refusal(&way.url) {
+                    return Err(PackageError::Install {
+                        what: single.name.clone(),
+                        last_line: format!("the address is refused: {why}"),
+                    });
+                }
                 if let Some(changed) = &way.changed {
                     self.context.info(changed);
                 }
