@@ -1,6 +1,6 @@
 //! The order of a build: environment, code, packages, command.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clearml_support::fs::{create_private_dir, remove_tree};
@@ -11,7 +11,7 @@ use crate::code::acquire::acquire;
 use crate::code::custom::{self, Custom};
 use crate::code::info::{ExecutionInfo, Interpreter, class_of};
 use crate::code::repo_url::without_password;
-use crate::code::{notebook, source};
+use crate::code::{existing, notebook, source};
 use crate::error::{BuildError, FileError, at};
 use crate::host::{Host, Phase};
 use crate::launch::{self, Code, LaunchError, Runtime};
@@ -21,7 +21,9 @@ use crate::packages::requirements::source::TaskLists;
 use crate::packages::select::{Environment, Select};
 use crate::packages::{self, PackageError, RequirementSet, freeze};
 use crate::python::find;
+use crate::relay::Relay;
 use crate::request::{BuildRequest, PreparedEnvironment};
+use crate::side_by_side;
 use crate::tools::Context;
 
 /// Makes everything that a task needs to run, below `request.run_dir_env`.
@@ -34,9 +36,12 @@ use crate::tools::Context;
 /// [`BuildError`] says why, and [`BuildError::stage`] in which stage. What was made so far stays below
 /// `request.run_dir_env`, which the next build, or whoever removes the run, clears.
 pub fn build(request: &BuildRequest<'_>, host: &dyn Host) -> Result<PreparedEnvironment, BuildError> {
+    let limit = request.settings.time_limit;
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let limited = Relay::new(host, host.cancel().child(deadline));
     let context = Context {
         settings: request.settings,
-        host,
+        host: &limited,
         redactor: request.redactor,
     };
     let result = Build {
@@ -45,9 +50,10 @@ pub fn build(request: &BuildRequest<'_>, host: &dyn Host) -> Result<PreparedEnvi
         started: Instant::now(),
     }
     .run();
-    match result {
-        Err(_) if host.cancel().is_cancelled() => Err(BuildError::Cancelled),
-        result => result,
+    match (result, limit) {
+        (Err(_), _) if host.cancel().is_cancelled() => Err(BuildError::Cancelled),
+        (Err(_), Some(limit)) if limited.cancel().is_cancelled() => Err(BuildError::TimedOut { limit }),
+        (result, _) => result,
     }
 }
 
@@ -65,7 +71,8 @@ impl Build<'_> {
         self.announce(&info, &warnings);
         self.clear()?;
 
-        let early = match custom::configured(context) {
+        let script_may_run = context.settings.standalone.is_none();
+        let early = match custom::configured(context).filter(|_| script_may_run) {
             None => None,
             Some(_) => match self.custom(&info)? {
                 Early::Prepared(prepared) => return Ok(*prepared),
@@ -93,13 +100,19 @@ impl Build<'_> {
             }
             _ => None,
         };
-        let environment = match project {
-            None if !skip => Some(context.phase(Phase::Python, || select.environment())?),
-            project => project,
-        };
-        let (code, commit) = match early {
-            Some(early) => early,
-            None => acquire(context, self.request, &info)?,
+        let (environment, (code, commit)) = match early {
+            None if !skip && context.settings.parallel_setup => {
+                let (environment, acquired) = side_by_side::prepare(self.request, &select)?;
+                (Some(environment), acquired)
+            }
+            early => {
+                let environment = match project {
+                    None if !skip => Some(context.phase(Phase::Python, || select.environment())?),
+                    project => project,
+                };
+                let acquired = early.map_or_else(|| acquire(context, self.request, &info), Ok)?;
+                (environment, acquired)
+            }
         };
         let environment = match environment {
             Some(environment) => Some(self.packages(environment, &info, &code, commit.as_deref(), lists)?),
@@ -208,7 +221,12 @@ impl Build<'_> {
             let frozen = environment.freeze(context, &requested, origin.as_ref())?;
             let redacted = |line: &String| context.redactor.redact(line).into_owned();
             let redacted: Vec<String> = frozen.lines.iter().map(redacted).collect();
-            context.info(&format!("installed packages: {}", redacted.join(", ")));
+            let all = if redacted.is_empty() {
+                "none".to_owned()
+            } else {
+                redacted.join(", ")
+            };
+            context.info(&format!("installed packages: {all}"));
             context.host.report_packages(&redacted);
             made.packages = caches::count(&redacted);
             lines = Some(redacted);
@@ -308,7 +326,10 @@ impl Build<'_> {
         let runtime = match environment {
             Some(environment) => Runtime::Environment(environment),
             None if info.interpreter == Interpreter::Python => {
-                Runtime::System(find::find(context, &info)?.found_at)
+                Runtime::System(match self.standing_interpreter(code) {
+                    Some(python) => python,
+                    None => find::find(context, &info)?.found_at,
+                })
             }
             None => Runtime::None,
         };
@@ -332,6 +353,18 @@ impl Build<'_> {
             summary: format!("{what} with {with}"),
             ..self.launch(&info, code, &runtime)?
         })
+    }
+
+    /// Where nothing may be installed: the interpreter that was named, or that of the build that left the code.
+    fn standing_interpreter(&self, code: &Code) -> Option<PathBuf> {
+        let builds = self.context.settings.standalone.as_deref()?;
+        let named = self
+            .context
+            .var("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL")
+            .map(PathBuf::from);
+        named
+            .filter(|python| python.is_absolute() && python.is_file())
+            .or_else(|| existing::interpreter(builds, &code.root))
     }
 
     /// What a custom build script wants to be started, in the repository that the builder has fetched.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clearml_support::command::CommandError;
 
@@ -41,6 +42,16 @@ pub enum BuildError {
     /// Somebody cancelled the build.
     #[error("the build was cancelled")]
     Cancelled,
+    /// It took too long.
+    #[error(
+        "preparing the task took longer than the {} s of agent.env_build_timeout_sec; the console says what it was \
+         at",
+        limit.as_secs_f64()
+    )]
+    TimedOut {
+        /// How long it may take.
+        limit: Duration,
+    },
     /// The task says nothing about what to run.
     #[error("the task has no script section, so there is nothing to run")]
     NoScript,
@@ -89,6 +100,7 @@ impl BuildError {
             Self::Repository { .. } | Self::Patch(_) => Stage::Clone,
             Self::Launch(_) | Self::NoScript => Stage::Launch,
             Self::Cancelled
+            | Self::TimedOut { .. }
             | Self::Script(_)
             | Self::CustomScript { .. }
             | Self::CustomScriptStart(_)

@@ -60,7 +60,7 @@ pub enum PhaseEvent {
     Finished(Duration),
 }
 
-/// The builder's outside world. Calls come from the thread that builds, in order.
+/// The builder's outside world. Calls come one after the other, in order, but not all from one thread.
 pub trait Host: Send + Sync {
     /// A line for the console of the task, without line end and without secrets.
     fn line(&self, level: Level, text: &str);

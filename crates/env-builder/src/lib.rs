@@ -50,17 +50,14 @@
 //!
 //! # Limits
 //!
-//! torch is never looked for by trying addresses one after the other (`pytorch_resolve_legacy` does not
-//! exist), and wheels of torch for `pytorch_resolve: direct` come from pages only, not from addresses made
-//! up from a pattern. Packages from Mercurial, Subversion or Bazaar get no login.
+//! Wheels of torch for `pytorch_resolve: direct` come from pages only, not from addresses made up from a
+//! pattern. Packages from Subversion or Bazaar get no login of the configuration, and one in their
+//! address is an argument of those tools.
 //!
-//! There is no way back to what the Python agent does with submodules, ports of ssh and whole copies of
-//! cached clones (`git_submodules`, `translate_ssh_keep_port`, `vcs_cache.copy_mode`), and logins never go
-//! into addresses. git-lfs asks for logins like git; Mercurial's sub-repositories get none of their own.
+//! Logins never go into addresses. git-lfs asks for logins like git; Mercurial's sub-repositories get none of their own.
 //!
 //! git 2.17 or newer is needed. A cache that belongs to another user needs 2.38.
 //!
-//! Environment and code are prepared one after the other: an environment takes some twenty milliseconds.
 //! Environments of conda and Poetry are not kept for other tasks, and one whose files a task changed in
 //! place, although they are read-only, is built anew for the next one.
 //! Addresses of submodules are rewritten to the protocol of their repository only for the host of that
@@ -74,7 +71,9 @@ mod host;
 pub mod launch;
 pub mod packages;
 pub mod python;
+mod relay;
 mod request;
+mod side_by_side;
 mod tools;
 pub mod trial;
 
@@ -85,6 +84,6 @@ pub use host::{Host, Level, Phase, PhaseEvent};
 pub use packages::requirements::torch::{Templates as TorchTemplates, TorchSettings};
 pub use request::{
     BuildRequest, CondaSettings, Credential, EnvSettings, GitSettings, HgSettings, Lfs, LinkMode,
-    PackageManagerKind, PackageManagerSettings, PipBackend, PreparedEnvironment, VcsCacheSettings,
-    VenvsCacheSettings,
+    PackageManagerKind, PackageManagerSettings, PipBackend, PreparedEnvironment, Submodules,
+    VcsCacheSettings, VenvsCacheSettings,
 };

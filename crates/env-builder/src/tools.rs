@@ -37,6 +37,13 @@ impl Ended {
     }
 }
 
+impl<'a> Context<'a> {
+    /// The same for a part of the build.
+    pub(crate) fn with_host(&self, host: &'a dyn Host) -> Self {
+        Self { host, ..*self }
+    }
+}
+
 impl Context<'_> {
     pub(crate) fn info(&self, text: &str) {
         self.line(Level::Info, text);

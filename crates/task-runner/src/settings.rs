@@ -417,6 +417,24 @@ mod tests {
     }
 
     #[test]
+    fn nodes_beside_the_first_are_heard_as_wanted() {
+        let of = |rank: &str, shared: &str| {
+            voice(&inputs(&[
+                ("SLURM_PROCID", rank),
+                ("CLEARML_MULTI_NODE_SINGLE_TASK", shared),
+            ]))
+        };
+        for shared in ["", "0", "1", "2", "-1"] {
+            assert_eq!(of("0", shared), Voice::Own, "{shared:?}");
+        }
+        assert_eq!(of("3", ""), Voice::Own);
+        assert_eq!(of("3", "-1"), Voice::Silent);
+        let heading = "\u{1b}[38;5;23mRANK 3:\u{1b}[0m";
+        assert_eq!(of("3", "2"), Voice::Headed(heading.to_owned()));
+        assert!(matches!(of("215", "1"), Voice::Headed(text) if text.contains("38;5;25m")));
+    }
+
+    #[test]
     fn the_stored_configuration_gives_what_the_daemon_had() {
         let folder = tempfile::tempdir().unwrap();
         let env = [
