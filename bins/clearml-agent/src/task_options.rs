@@ -1,6 +1,5 @@
 //! The options that `daemon`, `execute` and `build` have in common, and what follows from them.
 
-use anyhow::Context;
 use clap::{ArgAction, Args, ValueEnum};
 use clearml_agent_config::{Settings, Sources};
 use clearml_intake::{GpuOptions, Identity, Visible, visible};
@@ -79,7 +78,7 @@ impl TaskArguments {
             cpu_only: settings.agent.cpu_only,
             dynamic: gpu_use.dynamic,
         };
-        let visible = visible(options, |name| sources.env.get(name).cloned()).context("--gpus")?;
+        let visible = visible(options, |name| sources.env.get(name).cloned())?;
         Ok(Prepared {
             sources,
             settings,

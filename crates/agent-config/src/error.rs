@@ -135,7 +135,7 @@ pub enum ConfigError {
     /// No server is configured.
     #[error(
         "no ClearML server is configured: set api.api_server in {location} or the environment variable \
-         CLEARML_API_HOST, for example to http://localhost:8008"
+         CLEARML_API_HOST, for example to http://localhost:8008; `clearml-agent init` makes a new configuration"
     )]
     NoServer {
         /// The file that was read, or the one that should exist.
@@ -145,7 +145,7 @@ pub enum ConfigError {
     #[error(
         "no ClearML credentials: {missing} missing; create an access key in the web page of the server and put \
          it into {location} as api.credentials.access_key and api.credentials.secret_key, or set \
-         CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY"
+         CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY; `clearml-agent init` makes a new configuration"
     )]
     NoCredentials {
         /// Which part.

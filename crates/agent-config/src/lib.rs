@@ -55,7 +55,7 @@
 //! * A file of the section `files` without a mode is private, or keeps the mode that it has; links at its
 //!   place are replaced, not followed.
 //! * Masking hides more than the Python agent does: declared secrets whatever the patterns say,
-//!   passwords in all URLs, and `--env=NAME=…` as well as `-e NAME=…`.
+//!   passwords in all URLs, `--env=NAME=…` as well as `-e NAME=…`, and variables whose names speak of secrets.
 //!
 //! # What it is not for
 //!

@@ -14,13 +14,13 @@ pub(crate) struct ServerArguments {
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// The address to listen on.
-    #[arg(long, default_value = "127.0.0.1")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     host: IpAddr,
     /// The port of the API; 0 takes any free one.
-    #[arg(long, default_value_t = 8008)]
+    #[arg(long, value_name = "PORT", default_value_t = 8008)]
     port: u16,
     /// The port of the file server; 0 takes any free one.
-    #[arg(long, default_value_t = 8081)]
+    #[arg(long, value_name = "PORT", default_value_t = 8081)]
     files_port: u16,
     /// The port of the web page; 0 takes any free one.
     #[arg(long, value_name = "PORT", default_value_t = 8080)]

@@ -218,11 +218,6 @@ fn what_is_not_there_yet_is_checked_and_refused_by_name() {
             "daemon --podman img --force-current-version --standalone-mode",
             "--podman) is not supported",
         ),
-        ("daemon --services-mode", "--services-mode) is not supported"),
-        (
-            "daemon --services-mode -1 --gpus 0",
-            "--services-mode) is not supported",
-        ),
         ("daemon --use-owner-token", "--use-owner-token) is not supported"),
         (
             "daemon --dynamic-gpus --gpus 0-3 --queue a=1 b=2-4",

@@ -16,6 +16,7 @@ mod machine;
 mod odd_arguments;
 mod scene;
 mod server_faults;
+mod services;
 mod shown;
 mod terminal;
 #[path = "../../../../crates/env-builder/tests/builds/web.rs"]

@@ -69,6 +69,8 @@ keys! { PACKAGE_MANAGER:
     "agent.package_manager.pytorch_resolve", Choice(&["pip", "direct", "none"]), Internal(r#""pip""#),
         "How builds of PyTorch for the CUDA version are found: through pip, by looking at the pages, or not at all.",
         .variables(&["CLEARML_AGENT_PACKAGE_PYTORCH_RESOLVE"]).lenient(r#""pip""#);
+    "agent.package_manager.reuse_dirty_venv", Flag, Internal("false"), "Go on with the environment of the task before.",
+        .ignored("every run has an environment of its own; agent.venvs_cache makes it quickly");
     "agent.package_manager.pytorch_resolve_legacy", Flag, Internal("false"),
         "Look for the index of PyTorch by asking for one after the other, and fail where none is found.";
     "agent.package_manager.torch_nightly", Flag, Packaged("false"), "Take nightly builds of PyTorch.";

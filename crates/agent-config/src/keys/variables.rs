@@ -84,7 +84,7 @@ variables_table! { GPU:
     ["CUDA_DEVICE_ORDER"], Text, "Numbers GPUs by their slot.", .default("PCI_BUS_ID").passed("tasks");
     ["CLEARML_DOCKER_SKIP_GPUS_FLAG", "TRAINS_DOCKER_SKIP_GPUS_FLAG"], Flag, "Do not give --gpus to docker.",
         .presence().later("containers");
-    ["ROCM_PATH"], Path, "Folder of ROCm.", .default("/opt/rocm").later("GPU detection");
+    ["ROCM_PATH"], Path, "Folder of ROCm.", .default("/opt/rocm");
     ["CUDA_PATH"], Path, "Folder of CUDA on Windows, also as CUDA_PATH_V11_8 and the like.",
         .ignored("the daemon runs on Linux only");
     ["HIP_VISIBLE_DEVICES"], Text, "GPUs of AMD that programs see.", .later("containers");
@@ -114,8 +114,8 @@ variables_table! { CONTAINERS:
     ["FORCE_CLEARML_AGENT_REPO", "CLEARML_AGENT_DOCKER_AGENT_REPO"], Text, "What is installed as agent in containers.", .later("containers");
     ["FORCE_LOCAL_CLEARML_AGENT_WHEEL"], Path, "Wheel that is installed as agent in containers.", .later("containers");
     ["CLEARML_APT_INSTALL", "TRAINS_APT_INSTALL"], Text, "In containers: more packages to install with apt.", .later("containers");
-    ["KUBERNETES_SERVICE_HOST"], Flag, "Set in pods, where GPUs are not chosen by the agent.", .presence().later("Kubernetes");
-    ["KUBERNETES_PORT"], Flag, "Set in pods as well.", .presence().later("Kubernetes");
+    ["KUBERNETES_SERVICE_HOST"], Flag, "Set in pods, where GPUs are not chosen by the agent.", .presence();
+    ["KUBERNETES_PORT"], Flag, "Set in pods as well.", .presence();
 }
 
 variables_table! { EXECUTION:
@@ -128,14 +128,14 @@ variables_table! { EXECUTION:
     ["CLEARML_CONDA_ENV_PACKAGE", "TRAINS_CONDA_ENV_PACKAGE"], Path, "A conda environment to run in, a folder or an archive.";
     ["CLEARML_AGENT_FORCE_CODE_DIR"], Path, "Run the code in this folder instead of cloning.";
     ["CLEARML_AGENT_FORCE_EXEC_SCRIPT"], Text, "Run this script instead of the task's: [folder:]script.";
-    ["CLEARML_AGENT_FORCE_TASK_INIT"], Flag, "Add Task.init to the script.", .strict().later("scripts without Task.init");
+    ["CLEARML_AGENT_FORCE_TASK_INIT"], Flag, "Add Task.init to the script.", .strict();
     ["CLEARML_AGENT_EXEC_USER", "TRAINS_AGENT_EXEC_USER"], Text, "Run the task as this user.", .later("running as another user");
     ["CLEARML_AGENT_EXTRA_PYTHON_PATH", "TRAINS_AGENT_EXTRA_PYTHON_PATH"], Text, "Added to the end of PYTHONPATH.";
     ["CLEARML_AGENT_CUSTOM_BUILD_SCRIPT"], Path, "Used where agent.custom_build_script is empty.";
     ["CLEARML_MULTI_NODE_SINGLE_TASK"], Integer(-1),
         "How several nodes report one task: -1 the first alone, 1 a graph each, 2 a series each.", .later("tasks of several nodes");
     ["RANK", "SLURM_PROCID"], Integer(0), "Number of this node among several that run one task.", .default("0");
-    ["VIRTUAL_ENV"], Path, "The virtual environment that is active.", .later("containers");
+    ["VIRTUAL_ENV"], Path, "The virtual environment that is active; in a container, packages may go into it.";
     ["CONDA_PREFIX"], Path, "The conda environment that is active.";
     ["SHELL"], Path, "Interpreter of shell tasks.", .default("/bin/bash, else /bin/sh");
     ["UV_CACHE_DIR"], Path, "Cache of uv; set for uv unless it is set already.";

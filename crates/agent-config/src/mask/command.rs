@@ -12,6 +12,8 @@ const SECRET_VARIABLES: &[&str] = &[
     "AZURE_STORAGE_KEY",
     "CLEARML_AUTH_TOKEN",
 ];
+/// Parts of the names that other secret variables have.
+const SECRET_PARTS: &[&str] = &["SECRET", "PASS", "TOKEN", "API_KEY", "ACCOUNT_KEY"];
 /// Variables whose content is a container command itself.
 const COMMAND_VARIABLES: &[&str] = &["CLEARML_DOCKER_IMAGE", "TRAINS_DOCKER_IMAGE"];
 /// How often such a command may stand inside of another.
@@ -77,6 +79,7 @@ impl CommandMask {
         masked.collect()
     }
 
+    /// What follows `-e`, with its value hidden if that is a secret.
     fn assignment(&self, word: &str, depth: u8) -> String {
         let Some(variables) = &self.variables else {
             return mask_urls(word);
@@ -85,7 +88,7 @@ impl CommandMask {
         let bare = word.trim_start_matches(['"', '\'']);
         let quote = &word[..word.len() - bare.len()];
         match bare.split_once('=') {
-            Some((name, _)) if variables.iter().any(|secret| secret == name) => {
+            Some((name, _)) if variables.iter().any(|secret| secret == name) || is_secret(name) => {
                 format!("{quote}{name}={INNER_MASK}")
             }
             Some((name, content)) if COMMAND_VARIABLES.contains(&name) && depth < MAX_DEPTH => {
@@ -95,4 +98,10 @@ impl CommandMask {
             _ => word.to_owned(),
         }
     }
+}
+
+/// By the name alone, as with keys of the configuration.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    SECRET_PARTS.iter().any(|part| name.contains(part))
 }

@@ -203,3 +203,32 @@ impl fmt::Debug for PackageManagerSettings {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{Settings, Sources};
+
+    #[test]
+    fn a_modern_pip_replaces_the_packaged_list_and_no_other() {
+        let pip = |overrides: &[(&str, serde_json::Value)]| {
+            let sources = Sources {
+                overrides: overrides
+                    .iter()
+                    .map(|(name, value)| {
+                        let key = format!("agent.package_manager.{name}");
+                        (key, value.clone(), "a test".to_owned())
+                    })
+                    .collect(),
+                ..Sources::default()
+            };
+            let settings = Settings::load(&sources).unwrap();
+            settings.agent.package_manager.pip_version
+        };
+        assert_eq!(pip(&[]).len(), 3);
+        let modern = ("pip_version_policy", json!("modern"));
+        assert_eq!(pip(std::slice::from_ref(&modern)), [">=23"]);
+        assert_eq!(pip(&[modern, ("pip_version", json!(["==22.3"]))]), ["==22.3"]);
+    }
+}

@@ -105,7 +105,7 @@ pub(super) fn slurm(scene: &Scene, section: &Section) {
         return;
     }
     if !missing.is_empty() {
-        section.problem(
+        section.warning(
             "commands",
             format!("not on PATH: {}", missing.join(", ")),
             "install the client tools of Slurm completely",
@@ -119,7 +119,7 @@ pub(super) fn slurm(scene: &Scene, section: &Section) {
             };
             section.ok("controller", format!("answers{version}"));
         }
-        Answer::Said(text) | Answer::Failed(text) => section.problem(
+        Answer::Said(text) | Answer::Failed(text) => section.warning(
             "controller",
             format!("does not answer: {}", text.lines().next().unwrap_or_default()),
             "check slurm.conf, munge, and that slurmctld runs",
