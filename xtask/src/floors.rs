@@ -18,12 +18,15 @@ const FLOORS: &[(&str, u8)] = &[
     ("clearml-container", 1),
     ("clearml-env-builder", 1),
     ("clearml-gpu-alloc", 1),
+    ("clearml-sbatch-template", 1),
     ("clearml-task-runner", 2),
     ("clearml-intake", 2),
     ("clearml-local-server", 2),
     ("clearml-commands", 3),
+    ("clearml-slurm-glue", 3),
     ("clearml-worker", 3),
     ("clearml-agent", 4),
+    ("clearml-agent-slurm", 4),
     ("xtask", 4),
 ];
 
