@@ -19,6 +19,7 @@ pub use draft::{PullPolicy, RunSpec};
 pub use fields::restart_policy;
 pub use table::{Flag, Outcome, flags};
 
+pub(crate) use devices::cdi_device;
 use draft::Draft;
 use table::Effect;
 
