@@ -468,3 +468,21 @@ fn bodies_over_the_limit_are_refused() {
     assert_eq!(codes(&asked(&server, "/debug.ping", "{}")), (200, 0));
     server.stop();
 }
+
+#[test]
+fn bodies_that_would_grow_are_refused_and_the_server_goes_on() {
+    let server = TestServer::start();
+    let bearer = server.bearer();
+    let code = |headers: &[(&str, &str)], body: &str| {
+        let url = server.server.api_url();
+        send(&url, "POST", "/tasks.get_all", headers, body.as_bytes()).json()["meta"]["result_code"].clone()
+    };
+    // A stranger is refused before anybody looks at what was sent.
+    let large = format!("{{bad{}", " ".repeat(2_000_000));
+    assert_eq!(code(&[], &large), 401);
+    assert_eq!(code(&[("Authorization", &bearer)], &large), 400);
+    let form = ("Content-Type", "application/x-www-form-urlencoded");
+    assert_eq!(code(&[form], &("a.".repeat(300_000) + "a=1")), 400);
+    assert_eq!(code(&[("Authorization", &bearer)], "{}"), 200);
+    server.stop();
+}
