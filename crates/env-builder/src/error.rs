@@ -128,7 +128,7 @@ impl BuildError {
 
 /// The file system refused something.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing} {}: {source}", path.display())]
+#[error("{doing} {}: {source}{}", path.display(), advice(source))]
 pub struct FileError {
     /// What was being done, as in `creating`.
     pub doing: &'static str,
@@ -136,6 +136,17 @@ pub struct FileError {
     pub path: PathBuf,
     /// Why it failed.
     pub source: io::Error,
+}
+
+/// What to do where the reason is not the file itself.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room, for example in agent.venvs_cache.path, agent.vcs_cache.path or \
+             agent.pip_download_cache.path"
+        }
+        _ => "",
+    }
 }
 
 /// Names the file and the action in an I/O error.

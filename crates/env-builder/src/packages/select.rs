@@ -261,7 +261,7 @@ impl Select<'_> {
     /// Gives the environment a pip: tasks call it, whatever installs their packages.
     fn seed(&self, venv: &Venv) -> Result<Option<String>, BuildError> {
         let context = self.context;
-        let there = seed::seed(context, venv)?.or_else(|| pip::version_in(venv));
+        let there = seed::seed(context, venv)?;
         Ok(match (there, uv::find(context)) {
             (None, Some(uv)) => pip::fetch_with_uv(context, venv, &uv, &self.root.with_file_name("tmp"))?,
             (there, _) => there,

@@ -17,6 +17,7 @@ use pep440_rs::Version;
 
 use crate::code::transfer::link_or_copy;
 use crate::error::{FileError, at};
+use crate::packages::pip::version_in;
 use crate::python::PythonError;
 use crate::python::venv::Venv;
 use crate::tools::Context;
@@ -28,8 +29,12 @@ compileall.compile_dir(sys.argv[2], quiet=2)";
 const WHEEL_TAGS: &str = "-py3-none-any-";
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Puts pip into the environment. Returns its version, or `None` when the interpreter brings none.
+/// Puts pip into the environment, unless whoever made it has done so. Returns its version, or `None` when the
+/// interpreter brings none.
 pub(crate) fn seed(context: &Context<'_>, venv: &Venv) -> Result<Option<String>, PythonError> {
+    if let Some(there) = version_in(venv) {
+        return Ok(Some(there));
+    }
     let Some(wheel) = &venv.interpreter.pip_wheel else {
         return Ok(None);
     };

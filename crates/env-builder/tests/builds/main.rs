@@ -12,6 +12,7 @@ mod conda;
 mod fixtures;
 mod freeze;
 mod hostile;
+mod interpreters;
 mod literal;
 mod logins;
 mod managers;
