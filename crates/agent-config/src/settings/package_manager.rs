@@ -224,7 +224,7 @@ mod tests {
                 ..Sources::default()
             };
             let settings = Settings::load(&sources).unwrap();
-            settings.agent.package_manager.pip_version
+            settings.agent.package_manager.pip_version.clone()
         };
         assert_eq!(pip(&[]).len(), 3);
         let modern = ("pip_version_policy", json!("modern"));
