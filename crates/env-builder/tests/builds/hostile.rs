@@ -107,7 +107,10 @@ fn links_of_a_repository_lead_nowhere() {
     literal["entry_point"] = "a.py".into();
     literal["working_dir"] = "link".into();
     let error = bench.build(literal.clone()).0.unwrap_err();
-    assert!(error.to_string().contains("leads out of the code folder"), "{error}");
+    assert!(
+        error.to_string().contains("leads out of the code folder"),
+        "{error}"
+    );
     literal["working_dir"] = ".".into();
     literal["entry_point"] = "link/a.py".into();
     // The name of the file alone counts, so this one is written beside the link.
