@@ -205,6 +205,17 @@ pub fn resolve(intent: &Intent, phase: Phase, seen: &Sighting, waited_out: bool)
     }
 }
 
+/// As [`resolve`], for an intent whose pop was sent not long ago: until it is `quiet`, that pop may still arrive.
+/// Somebody may put a task that is not for us into the queue again meanwhile, and then it would vanish from there
+/// with nobody knowing. So the intent is not forgotten before. A task that is gone never comes back.
+#[must_use]
+pub fn resolve_sent(intent: &Intent, phase: Phase, seen: &Sighting, waited_out: bool, quiet: bool) -> Action {
+    match resolve(intent, phase, seen, waited_out) {
+        Action::NotOurs(why) if phase == Phase::Popping && !quiet && why != Why::Gone => Action::Wait,
+        action => action,
+    }
+}
+
 /// The task is in no place of the queue, and carries our mark or none that counts.
 fn resolve_absent(
     intent: &Intent,

@@ -14,7 +14,7 @@ use clearml_support::time::now_ms;
 use clearml_task_model::{QueueId, TaskId, TaskStatus, WorkerId};
 
 use crate::owner::OwnerMark;
-use crate::pop::{Action, Before, Intent, Phase, Sighting, Why, may_start, resolve};
+use crate::pop::{Action, Before, Intent, Phase, Sighting, Why, may_start, resolve_sent};
 use crate::server::{PopAnswer, PutBack, QueueServer};
 
 /// `status_message` of a task that an agent has pulled, as the Python agent writes it.
@@ -356,7 +356,10 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
                 Err(source) => return Err(unresolved(intent, phase, source)),
             };
             let waited_out = watch.unchanged_for(&seen, self.clock.now(), self.timing.claim_within) >= self.timing.grace;
-            match resolve(&intent, phase, &seen, waited_out) {
+            let quiet = self
+                .doubted(&intent)
+                .is_none_or(|sent| self.clock.now() >= sent + self.timing.grace);
+            match resolve_sent(&intent, phase, &seen, waited_out, quiet) {
                 Action::Ours => {
                     let task = intent.task.clone();
                     let intent = self.confirm(intent, task).await?;
