@@ -100,10 +100,10 @@ pub use origin::Origin;
 pub use prepare::Prepared;
 pub use printout::{printout, properties};
 pub use settings::{
-    AgentSettings, ApiSettings, CacheSettings, ConsoleSettings, Credentials, EnvironmentOverrides,
-    GitCredential, GitSettings, HgSettings, HttpMethod, InitialConnect, OnStop, PackageManager,
-    PackageManagerSettings, PollSettings, RetryCounts, Settings, TlsVerify, TorchSettings,
-    VenvsCacheSettings,
+    AgentSettings, ApiSettings, CacheSettings, ConsoleSettings, ContainerSettings, Credentials,
+    EnvironmentOverrides, GitCredential, GitSettings, HgSettings, HttpMethod, InitialConnect, InternalMounts,
+    OnStop, PackageManager, PackageManagerSettings, PollSettings, RetryCounts, Settings, TlsVerify,
+    TorchSettings, VenvsCacheSettings,
 };
 pub use vaults::{Vault, WithVaults};
 

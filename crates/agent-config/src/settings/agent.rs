@@ -6,6 +6,7 @@ use std::time::Duration;
 use clearml_support::secret::Secret;
 use serde_json::Value;
 
+use super::containers::ContainerSettings;
 use super::package_manager::PackageManagerSettings;
 use crate::convert;
 use crate::effective::Reader;
@@ -240,6 +241,8 @@ pub struct AgentSettings {
     pub vcs_cache: CacheSettings,
     /// `agent.pip_download_cache`.
     pub pip_download_cache: CacheSettings,
+    /// What concerns containers.
+    pub containers: ContainerSettings,
     /// `agent.package_manager`.
     pub package_manager: PackageManagerSettings,
     /// Version control.
@@ -334,6 +337,7 @@ impl AgentSettings {
             },
             vcs_cache: cache("vcs_cache"),
             pip_download_cache: cache("pip_download_cache"),
+            containers: ContainerSettings::read(reader),
             package_manager: PackageManagerSettings::read(reader),
             git: GitSettings::read(reader),
             hg: HgSettings::read(reader),

@@ -2,6 +2,7 @@
 
 mod agent;
 mod api;
+mod containers;
 mod package_manager;
 mod values;
 
@@ -18,6 +19,7 @@ pub use agent::{
     HgSettings, OnStop, PollSettings, VenvsCacheSettings,
 };
 pub use api::{ApiSettings, Credentials, HttpMethod, InitialConnect, RetryCounts, TlsVerify};
+pub use containers::{ContainerSettings, InternalMounts};
 pub use package_manager::{PackageManager, PackageManagerSettings, TorchSettings};
 
 use crate::convert;
