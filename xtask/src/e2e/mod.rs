@@ -1,3 +1,4 @@
 //! `cargo xtask e2e`: whole systems of real processes, treated badly, and looked at afterwards.
 
 pub mod chaos;
+pub mod slurm;
