@@ -151,6 +151,31 @@ pub fn descendants(pid: i32) -> Vec<i32> {
     Processes::now().below(pid)
 }
 
+/// As [`descendants`], at a cost that does not grow with the number of processes of the machine. A process whose
+/// brother ends at the same moment may be missing; `None` where the kernel does not keep such lists.
+#[must_use]
+pub fn descendants_by_lists(pid: i32) -> Option<Vec<i32>> {
+    let mut found = Vec::new();
+    let mut next = vec![pid];
+    while let Some(parent) = next.pop() {
+        // One that has ended meanwhile has no children any more.
+        let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else {
+            continue;
+        };
+        for thread in threads.flatten() {
+            match fs::read_to_string(thread.path().join("children")) {
+                Ok(list) => next.extend(list.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+                Err(e) if e.kind() == io::ErrorKind::NotFound && thread.path().exists() => return None,
+                Err(_) => {}
+            }
+        }
+        if parent != pid {
+            found.push(parent);
+        }
+    }
+    Some(found)
+}
+
 /// All living processes of a session.
 #[must_use]
 pub fn session_members(session: i32) -> Vec<i32> {
@@ -240,7 +265,9 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let identity = ProcessIdentity::of(child.id().cast_signed()).unwrap().unwrap();
         assert!(identity.is_alive());
-        assert!(descendants(rustix::process::getpid().as_raw_nonzero().get()).contains(&identity.pid));
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        assert!(descendants(me).contains(&identity.pid));
+        assert!(descendants_by_lists(me).is_none_or(|found| found.contains(&identity.pid)));
         assert!(identity.signal(Signal::KILL).unwrap());
         child.wait().unwrap();
         assert!(!identity.is_alive());

@@ -70,7 +70,7 @@ impl ChannelReader {
             next: offset,
             window: VecDeque::new(),
             window_bytes: 0,
-            buffer: vec![0; READ_SIZE],
+            buffer: Vec::new(),
         }
     }
 
@@ -82,6 +82,14 @@ impl ChannelReader {
     ///
     /// When a segment can't be read or is not one.
     pub fn fill(&mut self, target: usize) -> io::Result<bool> {
+        // There only while it is used: a thousand readers may be waiting in one process.
+        self.buffer = vec![0; READ_SIZE];
+        let added = self.read_on(target);
+        self.buffer = Vec::new();
+        added
+    }
+
+    fn read_on(&mut self, target: usize) -> io::Result<bool> {
         let before = self.next;
         while self.window_bytes < target {
             if self.open.is_none() && !self.locate()? {

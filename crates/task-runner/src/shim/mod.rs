@@ -401,9 +401,7 @@ impl Supervisor {
     }
 
     fn terminate(&mut self, grace: Duration) {
-        tree::signal_descendants(self.me, Signal::TERM);
-        // A stopped process does not see SIGTERM before it goes on.
-        tree::signal_descendants(self.me, Signal::CONT);
+        tree::ask_to_end(self.me);
         self.stage = Stage::Terminating {
             until: Instant::now() + grace,
         };
@@ -422,9 +420,8 @@ impl Supervisor {
         if self.stage == Stage::Running {
             return false;
         }
-        let left = clearml_support::process::descendants(self.me).len();
-        if left == 0 {
-            self.reap();
+        self.reap();
+        if !tree::has_children() {
             return self.main_ended;
         }
         let due = self.stage.until().is_some_and(|until| Instant::now() >= until);
@@ -437,6 +434,7 @@ impl Supervisor {
                 self.kill();
             }
             Stage::Killing { .. } if due => {
+                let left = clearml_support::process::descendants(self.me).len();
                 self.verdict.survivors = u32::try_from(left).unwrap_or(u32::MAX);
                 return true;
             }
