@@ -33,6 +33,12 @@ enum Command {
         /// Fewer repetitions and a shorter idle time.
         #[arg(long)]
         quick: bool,
+        /// With `worker`: only rows whose name contains this text, such as `services` or `burst`.
+        #[arg(long)]
+        only: Option<String>,
+        /// With `worker`: this agent, which is built already.
+        #[arg(long, value_name = "PROGRAM")]
+        executable: Option<std::path::PathBuf>,
     },
     /// Run the tests that draw lots in their long form, with new seeds each time.
     Soak {
@@ -87,7 +93,27 @@ enum EndToEnd {
         /// Repeats the choices of an earlier storm.
         #[arg(long)]
         seed: Option<u64>,
+        /// The agent's executable; built when not given.
+        #[arg(long, value_name = "FILE")]
+        executable: Option<std::path::PathBuf>,
     },
+    /// The glue on a real Slurm cluster, which is started here and stopped again.
+    Slurm {
+        /// Only start the cluster (`up`), or stop one that was started so (`down`).
+        #[arg(value_enum, default_value = "run")]
+        action: SlurmAction,
+    },
+}
+
+/// What `e2e slurm` does.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum SlurmAction {
+    /// Start a cluster and leave it.
+    Up,
+    /// Start a cluster, run the glue's tests on it, stop it.
+    Run,
+    /// Stop the cluster that was left.
+    Down,
 }
 
 /// What `bench` is about.
@@ -97,6 +123,8 @@ enum Measured {
     Agents,
     /// Environments of tasks, with cold and hot caches.
     Env,
+    /// Many tasks, much output, a server in trouble, and aborts.
+    Worker,
 }
 
 fn main() -> ExitCode {
@@ -107,16 +135,40 @@ fn main() -> ExitCode {
             what: Measured::Agents,
             against_python,
             quick,
+            ..
         } => xtask::bench::run(against_python, quick),
         Command::Bench {
             what: Measured::Env,
             against_python,
             quick,
+            ..
         } => xtask::bench::env::run(against_python, quick),
+        Command::Bench {
+            what: Measured::Worker,
+            against_python,
+            quick,
+            only,
+            executable,
+        } => {
+            let choice = xtask::bench::worker::Choice { only, executable };
+            xtask::bench::worker::run(against_python, quick, choice)
+        }
         Command::Soak { minutes, name } => xtask::soak::run(minutes, name.as_deref()),
         Command::E2e {
-            what: EndToEnd::Chaos { minutes, seed },
-        } => xtask::e2e::chaos::run(minutes, seed),
+            what:
+                EndToEnd::Chaos {
+                    minutes,
+                    seed,
+                    executable,
+                },
+        } => xtask::e2e::chaos::run(minutes, seed, executable),
+        Command::E2e {
+            what: EndToEnd::Slurm { action },
+        } => xtask::e2e::slurm::run(match action {
+            SlurmAction::Up => xtask::e2e::slurm::Action::Up,
+            SlurmAction::Run => xtask::e2e::slurm::Action::Run,
+            SlurmAction::Down => xtask::e2e::slurm::Action::Down,
+        }),
         Command::Reference { check } => xtask::reference::run(check),
         Command::Floors => xtask::floors::run(),
         Command::Conformance {

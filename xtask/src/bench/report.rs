@@ -31,6 +31,11 @@ impl Figure {
         }
     }
 
+    /// Whether there is any value.
+    pub(super) fn is_measured(&self) -> bool {
+        !(self.ours.is_empty() && self.python.is_empty())
+    }
+
     pub(super) fn name(&self) -> &'static str {
         self.name
     }

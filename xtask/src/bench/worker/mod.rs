@@ -11,7 +11,7 @@ mod proxy;
 mod services;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -107,16 +107,25 @@ struct Bench {
     server: LocalServer,
     api: Api,
     figures: Vec<Figure>,
-    run: std::path::PathBuf,
+    run: PathBuf,
     only: Option<String>,
 }
 
-/// Measures and reports. `only` names the rows to take, by a part of their names.
+/// What is measured.
+#[derive(Debug, Default)]
+pub struct Choice {
+    /// Only rows with this text in their names.
+    pub only: Option<String>,
+    /// An agent that is built already; this workspace's otherwise.
+    pub executable: Option<PathBuf>,
+}
+
+/// Measures and reports.
 ///
 /// # Errors
 ///
 /// When something cannot be built, installed or started, or a task does not end as it should.
-pub fn run(against_python: bool, quick: bool, only: Option<String>) -> Result<()> {
+pub fn run(against_python: bool, quick: bool, choice: Choice) -> Result<()> {
     // Orphans of the agents come to us, so that their CPU time is counted.
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).context("becoming a subreaper")?;
     let scratch = workspace::target().join("bench");
@@ -125,8 +134,13 @@ pub fn run(against_python: bool, quick: bool, only: Option<String>) -> Result<()
         fs::remove_dir_all(&run)?;
     }
     fs::create_dir_all(&run)?;
-    step("Building the agent with optimisations");
-    let executable = workspace::build_agent(true)?;
+    let executable = match &choice.executable {
+        Some(built) => built.canonicalize().with_context(|| format!("finding {}", built.display()))?,
+        None => {
+            step("Building the agent with optimisations");
+            workspace::build_agent(true)?
+        }
+    };
     let server = LocalServer::start(&executable, &run.join("server"))?;
     let api = server.api()?;
     let mut contestants = vec![contestant(AgentKind::Ours, executable, &run, &server)];
@@ -144,12 +158,13 @@ pub fn run(against_python: bool, quick: bool, only: Option<String>) -> Result<()
         server,
         api,
         run,
-        only,
+        only: choice.only,
     };
     for contestant in &contestants {
         step(contestant.kind.name());
         bench.rows(contestant)?;
     }
+    bench.figures.retain(Figure::is_measured);
     report::print(&bench.figures);
     let file = scratch.join("worker.json");
     report::write(&bench.figures, quick, &file)?;
