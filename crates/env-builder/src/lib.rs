@@ -21,6 +21,8 @@
 //!    under a lock, with its submodules and large files. A complete commit id that is already there needs
 //!    no network. The working copy's `.git` shares its objects with the cache by hard links. After a clone
 //!    or fetch the cache is brought back within its limits, and what killed builds have left is removed.
+//!    Steps 2 and 3 go on meanwhile (`side_by_side`), unless the code decides what the environment is; the
+//!    console has the environment first.
 //! 5. `script.diff` is told apart ([`code::diff`]): changes are applied by `git apply`, all or nothing
 //!    ([`code::patch`]); a literal script is written ([`code::literal`]), never outside of the code folder.
 //!    Where the type is `uv` or `poetry` the code comes first, because a repository that is a project of one
@@ -45,6 +47,9 @@
 //!
 //! Credential helpers of the user's own configuration come first, as git has it.
 //!
+//! Logins of package indexes are in private files while an installer runs. A proxy with a password, and the
+//! indexes of projects of uv, are variables of that one program, since there is no other way.
+//!
 //! Every build owns its folder. Shared are only the caches, and those are changed under locks or by
 //! renaming whole things into place.
 //!
@@ -54,7 +59,8 @@
 //! pattern. Packages from Subversion or Bazaar get no login of the configuration, and one in their
 //! address is an argument of those tools.
 //!
-//! Logins never go into addresses. git-lfs asks for logins like git; Mercurial's sub-repositories get none of their own.
+//! Logins never go into addresses. git-lfs asks for logins like git; Mercurial's sub-repositories get none of
+//! their own.
 //!
 //! git 2.17 or newer is needed. A cache that belongs to another user needs 2.38.
 //!

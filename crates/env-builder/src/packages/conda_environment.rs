@@ -93,6 +93,7 @@ pub(crate) fn environment(
         }
     }
     let python = python_version(request);
+    context.info(&format!("conda makes an environment with Python {python}"));
     let create = command(context, &program)
         .args(["create", "--yes", "--prefix"])
         .arg(root)

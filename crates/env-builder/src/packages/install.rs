@@ -171,7 +171,14 @@ fn run_pip(
 ) -> Result<Option<String>, PackageError> {
     let settings = &context.settings.package_manager;
     let (options, flags) = index_options(&pip::flags(version, settings));
-    let call = step.for_pip(&own_netrc(context));
+    let variables = ["PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"];
+    let variables = variables.map(|name| Some((name, context.var(name)?)));
+    let variables: Vec<_> = variables.into_iter().flatten().collect();
+    for (_, value) in &variables {
+        let found = value.split_whitespace().flat_map(secrets);
+        found.for_each(|secret| context.redactor.add(&secret));
+    }
+    let call = step.for_pip(&own_netrc(context), &variables);
     let command = context.command(&place.venv.python).args(["-m", "pip"]);
     let command = match &step.action {
         Action::Install => command.arg("install").args(flags),
@@ -206,6 +213,9 @@ pub(crate) fn run_call(
     if let Some(text) = &call.netrc {
         write_private(&netrc, text)?;
         command = command.env("NETRC", &netrc);
+    }
+    for (name, value) in &call.env {
+        command = command.env(name, value);
     }
     let ended = context.stream(&step.prepare(context, command).cwd(place.folder));
     for file in [Some(&file), call.netrc.as_ref().map(|_| &netrc)]

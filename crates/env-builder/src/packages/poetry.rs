@@ -61,6 +61,7 @@ pub(crate) fn install(
             last_line: ended.last_line(),
         })
     };
+    context.info(&format!("Poetry installs the project in {}", folder.display()));
     let configure = ["config", "--local", "virtualenvs.in-project", "true"].map(str::to_owned);
     run("the configuration of Poetry", &configure)?;
     let mut arguments = vec!["install".to_owned(), "-n".to_owned()];

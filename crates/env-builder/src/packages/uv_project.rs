@@ -64,6 +64,7 @@ pub(crate) fn sync(
     let settings = &context.settings.package_manager;
     let has_lock = folder.join("uv.lock").is_file();
     let insist = has_lock && settings.uv_sync_locked_if_lock_file;
+    context.info(&format!("uv syncs the project in {}", folder.display()));
     let told = |locked| uv_downloads::tell(context, command(context, uv, folder, locked), python);
     let mut ended = context.stream(&told(insist))?;
     if !ended.status.success() && has_lock {

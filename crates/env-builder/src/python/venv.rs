@@ -116,6 +116,7 @@ pub(crate) fn by_uv(
     version: &str,
 ) -> Result<Venv, PythonError> {
     let system = context.settings.package_manager.system_site_packages;
+    context.info(&format!("uv makes an environment with Python {version}"));
     let mut command = context
         .command(uv)
         .args(["venv", "--no-project", "--python", version]);

@@ -21,6 +21,9 @@ use crate::packages::requirements::{Requested, RequirementSet, download};
 use crate::python::venv::Venv;
 use crate::tools::Context;
 
+/// How many lines of a list are shown at most.
+const MAX_SHOWN: usize = 400;
+
 /// What carries the steps out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backend {
@@ -43,8 +46,12 @@ pub(crate) fn install(
 ) -> Result<Requested, PackageError> {
     let mut list = list::read(set, &context.settings.env);
     hide(context, &list);
-    for warning in &list.warnings {
+    for warning in list.warnings.iter().take(MAX_SHOWN) {
         context.warn(warning);
+    }
+    if list.warnings.len() > MAX_SHOWN {
+        let more = list.warnings.len() - MAX_SHOWN;
+        context.warn(&format!("{}: {more} more lines like these", set.what));
     }
     let mut flow = Flow {
         context,
@@ -316,7 +323,12 @@ impl Flow<'_> {
         let step = self.step(self.set.what.clone(), lines, choice);
         run(&step).inspect_err(|_| {
             self.context.error("these requirements could not be installed:");
-            step.requirements.iter().for_each(|line| self.context.error(line));
+            let lines = step.requirements.iter();
+            lines.take(MAX_SHOWN).for_each(|line| self.context.error(line));
+            if step.requirements.len() > MAX_SHOWN {
+                let more = step.requirements.len() - MAX_SHOWN;
+                self.context.error(&format!("… and {more} more"));
+            }
         })
     }
 

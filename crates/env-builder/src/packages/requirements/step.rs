@@ -58,6 +58,8 @@ pub(crate) struct Call {
     pub(crate) flags: Vec<String>,
     /// A file with logins, for the variable `NETRC`.
     pub(crate) netrc: Option<String>,
+    /// Variables that lose their logins to that file.
+    pub(crate) env: Vec<(&'static str, String)>,
 }
 
 impl Step {
@@ -81,13 +83,15 @@ impl Step {
         text
     }
 
-    /// What pip is called with: logins of indexes go into a file, `theirs` being the one of the user.
-    pub(crate) fn for_pip(&self, theirs: &str) -> Call {
+    /// What pip is called with: logins of indexes go into a file, `theirs` being the one of the user, and
+    /// `variables` those that name more indexes.
+    pub(crate) fn for_pip(&self, theirs: &str, variables: &[(&'static str, &str)]) -> Call {
         let is_index = |option: &&GlobalOption| matches!(option.name, "--index-url" | "--find-links");
         let of_options = self.options.iter().filter(is_index);
         let urls: Vec<String> = of_options
             .filter_map(|option| option.value.clone())
             .chain(self.indexes.iter().cloned())
+            .chain(variables.iter().flat_map(|(_, value)| words(value)))
             .collect();
         let (plain, ours) = logins::to_netrc(&urls, &logins::hosts(theirs));
         if ours.is_empty() {
@@ -101,10 +105,15 @@ impl Step {
         for option in options.iter_mut().filter(|option| is_index(&&**option)) {
             option.value = plain.next();
         }
-        let indexes: Vec<String> = plain.collect();
+        let indexes: Vec<String> = plain.by_ref().take(self.indexes.len()).collect();
+        let without_login = |(name, value): &(&'static str, &str)| {
+            let plain: Vec<String> = plain.by_ref().take(words(value).count()).collect();
+            (*name, plain.join(" "))
+        };
         Call {
             text: self.text_with(&options, &indexes),
             netrc: Some(format!("{ours}\n{theirs}")),
+            env: variables.iter().map(without_login).collect(),
             flags: Vec::new(),
         }
     }
@@ -127,7 +136,7 @@ impl Step {
         Call {
             text: self.text_with(&options, &self.indexes),
             flags,
-            netrc: None,
+            ..Call::default()
         }
     }
 
@@ -180,6 +189,10 @@ impl Step {
         }
         command.env("GIT_CONFIG_COUNT", (before + settings.len()).to_string())
     }
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split_whitespace().map(str::to_owned)
 }
 
 /// Splits `section.name=value` as `git -c` does: at the first `=`.
@@ -250,7 +263,15 @@ mod tests {
             option("--no-binary", ":all:"),
         ];
         let step = step(options, &["six==1"]);
-        let pip = step.for_pip("machine mine login x password y");
+        let more = [("PIP_EXTRA_INDEX_URL", "https://w:r@d/simple https://e/simple")];
+        let pip = step.for_pip("machine mine login x password y", &more);
+        assert_eq!(
+            pip.env,
+            [(
+                "PIP_EXTRA_INDEX_URL",
+                "https://d/simple https://e/simple".to_owned()
+            )]
+        );
         assert_eq!(
             pip.text,
             "--pre\n--index-url https://c/simple\n--trusted-host h\n--no-binary :all:\n\
@@ -258,7 +279,9 @@ mod tests {
         );
         let netrc = pip.netrc.unwrap();
         assert!(
-            netrc.starts_with("machine c\nlogin v\npassword q\nmachine b\nlogin u\npassword p\n"),
+            netrc.starts_with(
+                "machine c\nlogin v\npassword q\nmachine b\nlogin u\npassword p\nmachine d\nlogin w"
+            ),
             "{netrc}"
         );
         assert!(netrc.ends_with("machine mine login x password y"), "{netrc}");
