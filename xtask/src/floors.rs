@@ -26,6 +26,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("clearml-slurm-glue", 3),
     ("clearml-worker", 3),
     ("clearml-agent", 4),
+    ("clearml-simulation", 4),
     ("clearml-agent-slurm", 4),
     ("xtask", 4),
 ];

@@ -72,7 +72,7 @@ pub fn run(minutes: u64, name: Option<&str>) -> Result<()> {
     summary(&forms, &rounds, started.elapsed())
 }
 
-/// The kill campaigns, the model of the pop protocol, and every test program that has property tests.
+/// The kill campaigns, the model of the pop protocol, the simulation of whole histories, and every test program that has property tests.
 fn forms() -> Result<Vec<Form>> {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let mut forms = vec![
@@ -93,6 +93,12 @@ fn forms() -> Result<Vec<Form>> {
             name: "pop-model".to_owned(),
             arguments: words("--package clearml-intake --test pop_model"),
             variables: vec![("POP_MODEL_SEEDS", "3000".to_owned())],
+            seed: "CLEARML_TEST_SEED",
+        },
+        Form {
+            name: "simulation".to_owned(),
+            arguments: words("--package clearml-simulation --test histories no_history_breaks_a_rule"),
+            variables: vec![("SIMULATION_HISTORIES", "1000000".to_owned())],
             seed: "CLEARML_TEST_SEED",
         },
     ];
@@ -300,6 +306,7 @@ mod tests {
         let names: Vec<String> = forms().unwrap().into_iter().map(|form| form.name).collect();
         for name in [
             "kill-campaign",
+            "simulation",
             "properties:clearml-gpu-alloc:properties",
             "properties:clearml-intake:clearml_intake",
             "properties:clearml-task-model:round_trip",

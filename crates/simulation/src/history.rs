@@ -269,7 +269,9 @@ fn started_once(world: &Shared, id: &TaskId, task: &Entry, broken: &mut Vec<Stri
 
 fn right_status(id: &TaskId, task: &Entry, runs: &[&Run], broken: &mut Vec<String>) {
     // The last one has the word; the others have put the task back.
-    let Some(last) = runs.iter().max_by_key(|run| run.record.created_ms) else {
+    let owner = task.owner.as_ref().map(|mark| mark.run.as_str());
+    let last = |run: &&&Run| (Some(run.record.run_id.as_str()) == owner, run.record.created_ms);
+    let Some(last) = runs.iter().max_by_key(last) else {
         broken.push(format!("task {id} is {} and nobody has run it", task.status));
         return;
     };
@@ -341,16 +343,20 @@ fn whole_console(id: &TaskId, task: &Entry, run: &Run, broken: &mut Vec<String>)
             broken.push(format!("the console of {name} of {id} lacks {line:?} or has it too early:\n{text}"));
         }
     }
-    let (has, should) = (text.lines().count(), line_count(run));
+    // The last line of a program may have no end, and a line that comes in pieces is more than one message.
+    let (has, should) = (ink(&text), Channel::ALL.into_iter().map(|channel| ink_of(run, channel)).sum::<usize>());
     if has != should {
-        broken.push(format!("the console of {name} of {id} has {has} lines instead of {should}:\n{text}"));
+        broken.push(format!(
+            "the console of {name} of {id} has {has} bytes instead of {should}:\n{text}"
+        ));
     }
 }
 
-fn line_count(run: &Run) -> usize {
-    let count = |channel| {
-        let bytes: Vec<u8> = run.chunks(channel).iter().flat_map(|chunk| chunk.payload.clone()).collect();
-        String::from_utf8_lossy(&bytes).lines().count()
-    };
-    count(Channel::Agent) + count(Channel::Task)
+fn ink(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte != b'\n').count()
+}
+
+fn ink_of(run: &Run, channel: Channel) -> usize {
+    let text = |payload: &[u8]| ink(&String::from_utf8_lossy(payload));
+    run.chunks(channel).iter().map(|chunk| text(&chunk.payload)).sum()
 }

@@ -146,6 +146,13 @@ impl Kernel {
         self.0.borrow().slots.get(&pid).is_some_and(|slot| !slot.killed)
     }
 
+    /// Wakes the watcher when the process ends.
+    pub(crate) fn watch(&self, pid: Pid, watcher: Pid) {
+        if let Some(slot) = self.0.borrow_mut().slots.get_mut(&pid) {
+            slot.watchers.push(watcher);
+        }
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn tell(&self, pid: Pid) {
         if let Some(slot) = self.0.borrow_mut().slots.get_mut(&pid) {
@@ -286,9 +293,7 @@ impl Env {
 
     /// Returns when that process has ended.
     pub(crate) async fn gone(&self, pid: Pid) {
-        if let Some(slot) = self.kernel.0.borrow_mut().slots.get_mut(&pid) {
-            slot.watchers.push(self.pid);
-        }
+        self.kernel.watch(pid, self.pid);
         self.until(|| !self.kernel.is_alive(pid)).await;
     }
 

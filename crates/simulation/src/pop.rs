@@ -75,9 +75,9 @@ impl QueueServer for Net {
     }
 
     async fn take_queued(&self, task: &TaskId) -> Result<bool, Trouble> {
-        let task = task.clone();
+        let (task, run) = (task.clone(), self.run.borrow().clone());
         self.world
-            .tell(&self.env, self.host, 0, move |server| server.take_queued(&task))
+            .tell(&self.env, self.host, 0, move |server| server.take_queued(&task, &run))
             .await
     }
 

@@ -9,8 +9,8 @@ use clearml_task_runner::Phase;
 use clearml_task_runner::console::Tag;
 use clearml_task_runner::decisions::{
     Answer, Becomes, Facts, Gone, Interpreter, Launching, MayStart, Meaning, Prepared, Step, Tell, Teller,
-    abort_to_note, belongs_to_others, claimed_to_end, decide, launching, leftovers_killed, may_launch,
-    may_start, next_step, shim_gone, shim_started, stopped_by,
+    abort_to_note, claimed_to_end, decide, launching, leftovers_killed, may_launch,
+    may_start_run, next_step, shim_gone, shim_started, stopped_by,
 };
 use clearml_task_runner::record::{AbortReason, Failure, Identity, RunRecord};
 
@@ -242,15 +242,9 @@ impl Runner {
     async fn started(&self) -> bool {
         let identity = self.identity();
         let task = self.look().await;
-        if task
-            .as_ref()
-            .is_some_and(|task| belongs_to_others(task, &identity, &self.name))
-        {
-            self.announce(AbortReason::StatusChanged);
-            return false;
-        }
-        let force = match may_start(task.as_ref()) {
+        let force = match may_start_run(task.as_ref(), &identity, &self.name) {
             MayStart::Yes { force } => force,
+            MayStart::AsItIs => return true,
             MayStart::No(reason) => {
                 self.announce(reason);
                 return false;

@@ -199,9 +199,12 @@ impl Server {
         editable
     }
 
-    pub(crate) fn take_queued(&mut self, id: &TaskId) -> bool {
+    pub(crate) fn take_queued(&mut self, id: &TaskId, run: &str) -> bool {
         let taken = self.status(id) == Some(TaskStatus::Queued);
         if taken {
+            // A person may have put it into the queue once more since the mark was written.
+            let life = self.tasks.get(id).map_or(0, |task| task.life);
+            self.lives.insert(run.to_owned(), (id.clone(), life));
             self.queue.retain(|entry| entry != id);
             self.set(id, TaskStatus::InProgress, "pulled by agent", "");
         }

@@ -29,11 +29,11 @@ pub(crate) fn start(world: &Shared, host: usize, name: &str) -> Pid {
 async fn supervise(world: &Shared, env: &Env, host: usize, name: &str) {
     // A machine under load may need long to start a program.
     env.sleep(env.kernel.below(40)).await;
-    if !world.peace.get() && env.kernel.percent(5) {
+    if !world.peace.get() && env.kernel.percent(10) {
         env.sleep(env.kernel.below(10_000)).await;
     }
     env.step().await;
-    if !world.peace.get() && env.kernel.percent(1) {
+    if !world.peace.get() && env.kernel.percent(3) {
         // A full disk, or no more processes.
         return;
     }
@@ -55,26 +55,27 @@ async fn supervise(world: &Shared, env: &Env, host: usize, name: &str) {
         }
     };
     let mut aborted = false;
-    loop {
+    env.kernel.watch(program, env.pid);
+    while env.kernel.is_alive(program) {
         let something = env.until(|| {
-            !pipe.lines.borrow().is_empty() || pipe.code.get().is_some() || (env.is_told() && !aborted)
+            !pipe.lines.borrow().is_empty()
+                || !env.kernel.is_alive(program)
+                || (env.is_told() && !aborted)
         });
         something.await;
         drain();
-        if pipe.code.get().is_some() {
+        if !env.kernel.is_alive(program) {
             break;
         }
         if env.is_told() && !aborted {
             aborted = true;
             env.kernel.tell(program);
-            let ended = env.until(|| pipe.code.get().is_some());
+            let ended = env.until(|| !env.kernel.is_alive(program));
             if let Either::Second(()) = either(ended, env.sleep(GRACE)).await {
                 while env.kernel.is_alive(program) {
                     kill_program(world, program);
-                    pipe.code.set(Some(-9));
                     env.sleep(100).await;
                 }
-                pipe.code.set(Some(-9));
             }
         }
         env.sleep(env.kernel.below(20)).await;
@@ -147,7 +148,6 @@ fn start_program(world: &Shared, host: usize, name: &str, pipe: &Rc<Pipe>, shim:
         };
         lives.executions.borrow_mut()[number].code = Some(code);
         pipe.code.set(Some(code));
-        env.kernel.wake(shim);
     });
     kernel.log(|| format!("starts the program of {name}, {task} life {life}"));
     for other in world.executions.borrow().iter() {

@@ -41,8 +41,9 @@
 //! # Limits
 //!
 //! A machine that loses power loses what it had not yet brought to its disk; such a run ends as an
-//! infrastructure failure. A killed shim takes the exit code with it; its leftovers are found by session
-//! and by a variable in their environment, so a process that has changed both is not found.
+//! infrastructure failure. A killed shim takes the exit code with it; its leftovers are found by control group
+//! where there may be one, by session, by a variable in their environment, and as orphans that come to the runner.
+//! Without a group, a process that has changed session and environment is not found when shim and runner both died.
 
 pub mod console;
 mod execute;
@@ -75,7 +76,7 @@ pub mod decisions {
         leftovers_killed, may_launch, next_step, no_shim, shim_gone, shim_started, stopped_by,
     };
     pub use crate::runner::outcome::{Facts, decide};
-    pub use crate::runner::setup::{MayStart, belongs_to_others, may_start};
+    pub use crate::runner::setup::{MayStart, may_start_run};
     pub use crate::runner::tell::{Answer, Tell, Teller};
     pub use crate::shipper::batch::{Batch, View, next_batch};
     pub use crate::shipper::delivery::{Delivery, Next, ReadAnswer, SendAnswer};

@@ -160,23 +160,10 @@ impl Runner {
                 }
             },
         };
-        // Whoever pulls it from there runs it. Two runs of one task at once must never be.
-        if task
-            .as_ref()
-            .is_some_and(|task| belongs_to_others(task, &self.identity, &self.run_id))
-        {
-            announce(&self.abort, AbortReason::StatusChanged);
-            return Ok(false);
-        }
-        // A task from a queue was in progress when it became ours, so it was reset since. That is believed when it
-        // lasts, and not to be overruled.
-        let is_draft = task.as_ref().and_then(|task| task.status.as_ref()) == Some(&TaskStatus::Created);
-        if is_draft && self.identity.queue.is_some() {
-            return Ok(true);
-        }
-        let change = match may_start(task.as_ref()) {
+        let change = match may_start_run(task.as_ref(), &self.identity, &self.run_id) {
             MayStart::Yes { force: true } => change.force(),
             MayStart::Yes { force: false } => change,
+            MayStart::AsItIs => return Ok(true),
             MayStart::No(reason) => {
                 announce(&self.abort, reason);
                 return Ok(false);
@@ -338,12 +325,6 @@ pub(crate) fn strings(
         .collect()
 }
 
-/// Whether the task waits for another run, or another one has taken it.
-#[must_use]
-pub fn belongs_to_others(task: &Task, identity: &Identity, run_id: &str) -> bool {
-    task.status == Some(TaskStatus::Queued) || is_anothers(task, identity, run_id)
-}
-
 /// Whether a task may be marked as started.
 #[derive(Debug, PartialEq, Eq)]
 pub enum MayStart {
@@ -352,13 +333,31 @@ pub enum MayStart {
         /// Only a task that has not started needs it; for others it would overrule the user.
         force: bool,
     },
+    /// It may go on, but nobody is to be told: what it looks like may not last.
+    AsItIs,
     /// Whoever wants it to end has the last word.
     No(AbortReason),
 }
 
+/// As [`may_start`], for a run that knows itself.
+#[must_use]
+pub fn may_start_run(task: Option<&Task>, identity: &Identity, run_id: &str) -> MayStart {
+    let status = task.and_then(|task| task.status.as_ref());
+    // Whoever pulls it from its queue runs it. Two runs of one task at once must never be.
+    if status == Some(&TaskStatus::Queued) || task.is_some_and(|task| is_anothers(task, identity, run_id)) {
+        return MayStart::No(AbortReason::StatusChanged);
+    }
+    // A task from a queue was in progress when it became ours, so it was reset since. That is believed when it
+    // lasts, and not to be overruled.
+    if status == Some(&TaskStatus::Created) && identity.queue.is_some() {
+        return MayStart::AsItIs;
+    }
+    may_start(task)
+}
+
 /// Whether a task that looks like this may be marked as started.
 #[must_use]
-pub fn may_start(task: Option<&Task>) -> MayStart {
+pub(crate) fn may_start(task: Option<&Task>) -> MayStart {
     match task.and_then(|task| task.status.as_ref()) {
         Some(TaskStatus::Created | TaskStatus::Queued) => MayStart::Yes { force: true },
         // A run of our own that was completed by its program and is started again has another id.

@@ -8,6 +8,7 @@
 mod cost;
 mod faults;
 mod queues;
+mod requeue;
 mod runs;
 mod scene;
 mod services;
