@@ -43,6 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         leftover_grace_ms: 1000,
         segment_bytes: 1 << 20,
         console_max_bytes: 1 << 30,
+        abort_command: None,
+        open_files: None,
     })?;
     spawn_shim(&std::env::current_exe()?, &run)?.wait()?;
 

@@ -117,7 +117,7 @@ async fn demonstrate() -> Result<(), Box<dyn Error>> {
     let options = RunnerOptions {
         detach: false,
         shim_program: std::env::current_exe()?,
-        reader: None,
+        ..RunnerOptions::default()
     };
     let exit = run_with(run.path(), options).await?;
 

@@ -100,3 +100,44 @@ async fn a_task_that_must_be_queued_and_is_not_is_refused() {
         "{shown}"
     );
 }
+
+/// As in a container whose outer agent looks after the task.
+#[tokio::test]
+async fn silently_a_command_for_aborts_runs_beside_the_program() {
+    let world = World::start().await;
+    let folder = world.scratch();
+    let command = format!(
+        "sh -c 'echo saving; touch {0}/saved; kill -TERM $(cat {0}/pid)'",
+        folder.display()
+    );
+    let variables = [("CLEARML_AGENT_ABORT_CALLBACK_CMD", command.as_str())];
+    let task = world.draft("echo $$ >pid; exec sleep 600").await;
+    let stop = async {
+        let pid = folder.join("pid");
+        world
+            .wait_until("the program runs", || {
+                std::fs::read(&pid).is_ok_and(|text| !text.is_empty())
+            })
+            .await;
+        let announced = world.get(&task).await.runtime;
+        assert_eq!(announced["_abort_callback_timeout"], serde_json::json!(180));
+        world
+            .client
+            .tasks_stopped(&task, &clearml_api_client::StatusChange::default().force())
+            .await
+            .unwrap();
+    };
+    let ((code, shown), ()) = tokio::join!(world.execute_among(&variables, task.as_str(), "silent"), stop);
+    // The program has ended by SIGTERM.
+    assert_eq!(code, 241, "{shown}");
+    assert!(folder.join("saved").exists(), "{shown}");
+    for text in [
+        "INFO: registering bash callback",
+        "saving\n",
+        "### Task abort callback completed in ",
+    ] {
+        assert!(shown.contains(text), "no {text:?} in {shown}");
+    }
+    let runtime = world.get(&task).await.runtime;
+    assert_eq!(runtime["_abort_callback_completed"], serde_json::json!(1));
+}

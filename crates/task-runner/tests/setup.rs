@@ -114,6 +114,7 @@ async fn a_restart_of_the_machine_is_an_infrastructure_failure() {
         schema: SCHEMA,
         shim,
         claimed_ms: now_ms(),
+        group: None,
     };
     std::fs::write(run.path().join("shim.json"), serde_json::to_vec(&claim).unwrap()).unwrap();
     run.set_phase(Phase::Running).unwrap();

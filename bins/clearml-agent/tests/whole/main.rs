@@ -9,6 +9,7 @@ mod canary;
 mod code;
 mod command_line;
 mod daemon_options;
+mod execute_ends;
 mod includes;
 mod journey;
 mod kill_campaign;

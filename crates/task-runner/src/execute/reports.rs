@@ -11,6 +11,8 @@ use clearml_task_model::{TaskId, WorkerId};
 use serde_json::Value;
 
 use super::ExecuteOptions;
+use crate::record::RunInputs;
+use crate::settings::{Voice, voice};
 
 /// From the start to the first figures.
 const FIRST: Duration = Duration::from_secs(3);
@@ -31,6 +33,8 @@ pub(super) struct Reports<'a> {
     client: &'a Client,
     options: &'a ExecuteOptions,
     worker: &'a WorkerId,
+    /// Another node reports the task alone.
+    is_silent: bool,
 }
 
 impl<'a> Reports<'a> {
@@ -39,6 +43,7 @@ impl<'a> Reports<'a> {
             client,
             options,
             worker: &options.worker,
+            is_silent: voice(&RunInputs::from_process(options.run.clone())) == Voice::Silent,
         }
     }
 
@@ -74,7 +79,7 @@ impl<'a> Reports<'a> {
         let report = StatusReport {
             worker: self.worker.clone(),
             timestamp_ms: now_ms() / 1000 * 1000,
-            task: task.cloned(),
+            task: task.filter(|_| !self.is_silent).cloned(),
             queue: None,
             queues: Vec::new(),
             tags: None,

@@ -82,12 +82,19 @@ impl Calling<'_> {
     pub(crate) async fn register(&self, command: &AbortCommand) {
         (self.say)(
             Level::Info,
-            &format!("INFO: registering bash callback, timeout {} seconds", command.limit_sec),
+            &format!(
+                "INFO: registering bash callback, timeout {} seconds",
+                command.limit_sec
+            ),
         );
         let entries = json!({TIMEOUT: command.limit_sec, FREQUENCY: SLACK});
         let entries = entries.as_object().cloned().unwrap_or_default();
         // What an earlier run of the task has said about its own callback goes.
-        if let Err(e) = self.client.tasks_edit_runtime(self.task, entries, &[COMPLETED]).await {
+        if let Err(e) = self
+            .client
+            .tasks_edit_runtime(self.task, entries, &[COMPLETED])
+            .await
+        {
             tracing::warn!("announcing the abort callback of task {}: {e}", self.task);
         }
     }
@@ -115,14 +122,16 @@ impl Calling<'_> {
             .redactor(self.redactor)
             .cancel(&cancel);
         let say = Arc::clone(&self.say);
-        let work = tokio::task::spawn_blocking(move || {
-            program.run_streamed(&mut |line| say(Level::Info, line))
-        });
+        let work =
+            tokio::task::spawn_blocking(move || program.run_streamed(&mut |line| say(Level::Info, line)));
         let result = work.await;
         let elapsed = (already + begun.elapsed()).as_secs_f64();
         let (level, text) = match result {
             Ok(Ok(status)) if status.success() => (Level::Info, format!("completed in {elapsed:.2} seconds")),
-            Ok(Ok(status)) => (Level::Warning, format!("failed ({status}) after {elapsed:.2} seconds")),
+            Ok(Ok(status)) => (
+                Level::Warning,
+                format!("failed ({status}) after {elapsed:.2} seconds"),
+            ),
             Ok(Err(CommandError::TimedOut { .. })) => (
                 Level::Warning,
                 format!("timed out [timeout: {}, elapsed: {elapsed:.2}]", limit.as_secs()),
@@ -227,7 +236,10 @@ impl Runner {
 }
 
 fn program(command: &AbortCommand, folder: &Path, environment: &[(OsText, OsText)]) -> Command {
-    let (program, arguments) = command.argv.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
+    let (program, arguments) = command
+        .argv
+        .split_first()
+        .map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
     let mut built = Command::new(program).args(arguments).cwd(folder).env_clear();
     for (name, value) in environment {
         built = built.env(&name.0, &value.0);

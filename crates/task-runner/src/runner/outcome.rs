@@ -135,6 +135,10 @@ fn conclude(facts: &Facts<'_>, task: &Task) -> Conclusion {
             };
         }
     }
+    // The wish came while the task was running for everybody but us; what it has done since does not change that.
+    if task.status == Some(TaskStatus::InProgress) && task.is_stopping() {
+        return aborted_by_user();
+    }
     if let Some(failure) = facts.failure {
         if let Some(Again { number, limit }) = facts.again {
             let reason = format!("{failure}; put back into its queue ({number} of {limit})");

@@ -2,8 +2,8 @@
 
 use clearml_support::process::{descendants, descendants_by_lists};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal, wait,
-    waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, pidfd_open, pidfd_send_signal,
+    wait, waitid,
 };
 
 /// Collects all children that have ended, our own and those we have inherited.

@@ -45,6 +45,8 @@ pub(crate) fn launch_of(script: &str) -> Launch {
         leftover_grace_ms: 300,
         segment_bytes: 1 << 20,
         console_max_bytes: 1 << 30,
+        abort_command: None,
+        open_files: None,
     }
 }
 

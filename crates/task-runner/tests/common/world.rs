@@ -31,14 +31,21 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With further configuration.
+    pub(crate) async fn start_with(configured: &[(&str, Value)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let server = start_server(&folder, 0).await;
         let fast = [
             ("agent.abort_grace_sec", json!(0.5)),
             ("agent.status_poll_interval_sec", json!(0.2)),
+            ("agent.abort_callback_max_timeout", json!(3)),
         ];
         let overrides = fast
             .into_iter()
+            .chain(configured.iter().cloned())
             .map(|(key, value)| (key.to_owned(), value, "test".to_owned()))
             .collect();
         let config_file = Some(server.config_path().to_owned());
@@ -117,6 +124,16 @@ impl World {
 
     /// Executes a task in a process of its own. Returns its exit code and what it has printed.
     pub(crate) async fn execute(&self, task: &str, mode: &str) -> (i32, String) {
+        self.execute_among(&[], task, mode).await
+    }
+
+    /// As [`World::execute`], with variables in its environment.
+    pub(crate) async fn execute_among(
+        &self,
+        variables: &[(&str, &str)],
+        task: &str,
+        mode: &str,
+    ) -> (i32, String) {
         let config = self.server.as_ref().unwrap().config_path().to_owned();
         let state = self.folder.path().join("execute");
         std::fs::create_dir_all(&state).unwrap();
@@ -128,6 +145,7 @@ impl World {
                 mode.as_ref(),
                 state.as_os_str(),
             ])
+            .envs(variables.iter().copied())
             .stdin(std::process::Stdio::null())
             .output()
             .await
@@ -140,6 +158,24 @@ impl World {
     }
 
     pub(crate) async fn task_of(&self, script: Value) -> (TaskId, RunDir) {
+        self.task_with(script, RunOptions::default()).await
+    }
+
+    /// As [`World::task`], with variables in the environment of the agent.
+    pub(crate) async fn task_among(&self, variables: &[(&str, &str)], script: &str) -> (TaskId, RunDir) {
+        let options = RunOptions {
+            variables: variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned())))
+                .collect(),
+            ..RunOptions::default()
+        };
+        let script = format!("cd {}\n{script}\n", self.scratch().display());
+        let script = json!({"binary": "/bin/sh", "entry_point": "task.sh", "diff": script});
+        self.task_with(script, options).await
+    }
+
+    async fn task_with(&self, script: Value, options: RunOptions) -> (TaskId, RunDir) {
         let task = self.draft_of(script).await;
         let change = StatusChange::default().message("pulled by agent").force();
         self.client.tasks_started(&task, &change).await.unwrap();
@@ -160,7 +196,7 @@ impl World {
             worker: WorkerId::new(WORKER),
         };
         let (run, _) = self.store.create(new).unwrap();
-        let inputs = RunInputs::from_process(RunOptions::default());
+        let inputs = RunInputs::from_process(options);
         run.write_inputs(&self.settings.effective_json(), &inputs)
             .unwrap();
         run.set_phase(Phase::Claimed).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use clearml_task_runner::{Phase, RunStore};
@@ -13,6 +14,9 @@ use crate::workbench::Api;
 
 /// How many finished runs a daemon keeps for people.
 const KEPT_RUNS: usize = 20;
+
+/// How long a run that was being made when its daemon died may be left.
+const MAKING: Duration = Duration::from_secs(240);
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -185,7 +189,11 @@ pub(super) fn folders(state: &Path, findings: &mut Findings) -> Result<()> {
         }
     }
     for entry in fs::read_dir(state.join("runs"))?.flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        // One that somebody died over goes when a run has ended after that.
+        let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+        let name = entry.file_name();
+        let dying = name.as_encoded_bytes().starts_with(b".new-") && age < MAKING;
+        if name.as_encoded_bytes().starts_with(b".") && !dying {
             findings
                 .violations
                 .push(format!("{} was left", entry.path().display()));

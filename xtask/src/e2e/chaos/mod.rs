@@ -52,9 +52,14 @@ pub struct Options {
 /// # Errors
 ///
 /// When the audit finds something, or the scene can't be set.
-pub fn run(minutes: f64, seed: Option<u64>) -> Result<()> {
-    step("Building the agent");
-    let executable = workspace::build_agent(false)?;
+pub fn run(minutes: f64, seed: Option<u64>, executable: Option<PathBuf>) -> Result<()> {
+    let executable = match executable {
+        Some(executable) => executable,
+        None => {
+            step("Building the agent");
+            workspace::build_agent(false)?
+        }
+    };
     let clock = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
     campaign(&Options {
         executable,
@@ -81,7 +86,11 @@ pub fn campaign(options: &Options) -> Result<()> {
         duration(options.storm),
         options.seed
     ));
-    let machine = Machine::start(&options.executable, &options.scratch, AGENTS, options.seed)?;
+    // The build folder may change meanwhile.
+    let executable = options.scratch.join("clearml-agent");
+    fs::copy(&options.executable, &executable)
+        .with_context(|| format!("copying {}", options.executable.display()))?;
+    let machine = Machine::start(&executable, &options.scratch, AGENTS, options.seed)?;
     if machine.disk.is_none() {
         note("no disk is filled: this user may not mount a file system");
     }

@@ -4,211 +4,26 @@
 //! One folder per run, `<state>/runs/<run id>/`, mode 0700. Files are replaced as a whole and are on
 //! the disk when a function returns. The folder appears complete or not at all.
 
+mod error;
+mod store;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clearml_support::fs::{self, JsonFileError};
+use clearml_support::fs;
 use clearml_support::lock::FileLock;
-use clearml_support::process::boot_id;
-use clearml_support::time::now_ms;
-use clearml_task_model::{QueueId, TaskId, WorkerId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::phase::Phase;
 use crate::record::{
-    AbortIntent, Identity, Launch, Mark, RunInputs, RunRecord, SCHEMA, ShimClaim, Timeline, Verdict,
-    Versioned,
+    AbortIntent, Launch, Mark, RunInputs, RunRecord, SCHEMA, ShimClaim, Timeline, Verdict, Versioned,
 };
-use crate::settings::host_name;
-
-/// A run directory could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum RunDirError {
-    /// The file system refused.
-    #[error("{action} {}: {source}", path.display())]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// With which file or folder.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// The state folder can't be used.
-    #[error("creating folder {}: {source}; set agent.state_dir to a folder that can be written", path.display())]
-    StateFolder {
-        /// The folder.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file of the run does not exist, can't be read, or is damaged.
-    #[error(transparent)]
-    File(#[from] JsonFileError),
-    /// A newer agent has written this run.
-    #[error(
-        "{} has format version {found}; this agent knows up to {SCHEMA}. \
-         Start the agent version that created the run, or remove the folder",
-        path.display()
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: u32,
-    },
-    /// A step was asked for that would lead back.
-    #[error("run {run}: phase {from:?} can't be followed by {to:?}")]
-    Phase {
-        /// The run.
-        run: String,
-        /// Its phase.
-        from: Phase,
-        /// The phase that was asked for.
-        to: Phase,
-    },
-}
-
-/// What a new run is about.
-#[derive(Debug, Clone)]
-pub struct NewRun {
-    /// The task.
-    pub task: TaskId,
-    /// The queue it is about to be pulled from.
-    pub queue: Option<QueueId>,
-    /// The worker id that the task will run under.
-    pub worker: WorkerId,
-}
-
-/// Whoever holds this looks after a run: replaces its runner, and brings its pop to an end. The hold ends
-/// with the process, so that another daemon can take the run over.
-#[derive(Debug)]
-pub struct Keeper {
-    _lock: FileLock,
-}
-
-/// All runs of this machine's agent, finished and unfinished.
-#[derive(Debug, Clone)]
-pub struct RunStore {
-    root: PathBuf,
-}
-
-impl RunStore {
-    /// Opens, and creates if missing, the folder `runs` below the agent's state folder.
-    ///
-    /// # Errors
-    ///
-    /// When the folder can't be created.
-    pub fn open(state_dir: &Path) -> Result<Self, RunDirError> {
-        let root = state_dir.join("runs");
-        fs::create_private_dir(&root).map_err(|source| RunDirError::StateFolder {
-            path: root.clone(),
-            source,
-        })?;
-        Ok(Self { root })
-    }
-
-    /// Writes down the intent to run a task. When this returns, the run is on the disk in phase
-    /// [`Phase::Popping`], and the caller is its keeper.
-    ///
-    /// # Errors
-    ///
-    /// When the file system refuses; then there is no trace of the run.
-    pub fn create(&self, new: NewRun) -> Result<(RunDir, Keeper), RunDirError> {
-        let run_id = clearml_support::id::hex32();
-        let record = RunRecord {
-            schema: SCHEMA,
-            boot_id: boot_id().map_err(io_error("reading the boot id for", &self.root))?,
-            host: host_name(),
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            identity: Identity {
-                task: new.task,
-                queue: new.queue,
-                worker: new.worker,
-                project: None,
-            },
-            phase: Phase::Popping,
-            created_ms: now_ms(),
-            runner: None,
-            failure: None,
-            outcome: None,
-            run_id: run_id.clone(),
-        };
-        // Built under a hidden name and renamed, so that a reader never meets a run without record.
-        let temp = RunDir {
-            path: self.root.join(format!(".new-{run_id}")),
-        };
-        let console = temp.console_dir();
-        fs::create_private_dir(&console).map_err(io_error("creating folder", &console))?;
-        temp.write(RUN, &record)?;
-        // Held from before the run can be seen, so that nobody takes it for one whose keeper has died.
-        let lock = temp.keeper_path();
-        let lock = FileLock::try_acquire(&lock)
-            .and_then(|held| held.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock)))
-            .map_err(io_error("locking", &lock))?;
-        let run = RunDir {
-            path: self.root.join(run_id),
-        };
-        std::fs::rename(&temp.path, &run.path).map_err(io_error("creating folder", &run.path))?;
-        fs::sync_folder(&self.root).map_err(io_error("synchronising folder", &self.root))?;
-        Ok((run, Keeper { _lock: lock }))
-    }
-
-    /// All runs, oldest first. A folder whose record can't be read is reported and skipped.
-    ///
-    /// # Errors
-    ///
-    /// When the folder of runs can't be read.
-    pub fn list(&self) -> Result<Vec<RunDir>, RunDirError> {
-        let mut runs = Vec::new();
-        for entry in std::fs::read_dir(&self.root).map_err(io_error("listing", &self.root))? {
-            let entry = entry.map_err(io_error("listing", &self.root))?;
-            if entry.file_name().as_encoded_bytes().starts_with(b".") {
-                continue;
-            }
-            let run = RunDir { path: entry.path() };
-            match run.record() {
-                Ok(record) => runs.push((record.created_ms, run)),
-                Err(e) => tracing::warn!("skipping a run that can't be read: {e}"),
-            }
-        }
-        runs.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.path.cmp(&b.1.path)));
-        Ok(runs.into_iter().map(|(_, run)| run).collect())
-    }
-
-    /// Removes the oldest finished runs, so that at most `keep` of them stay.
-    ///
-    /// # Errors
-    ///
-    /// When the runs can't be listed. A folder that can't be removed is reported and stays.
-    pub fn prune(&self, keep: usize) -> Result<(), RunDirError> {
-        let mut finished = self.list()?;
-        finished.retain(|run| run.record().is_ok_and(|record| record.phase.is_final()));
-        let surplus = finished.len().saturating_sub(keep);
-        for run in finished.drain(..surplus) {
-            if let Err(e) = run.remove() {
-                tracing::warn!("{e}");
-            }
-        }
-        self.sweep()
-    }
-
-    /// Removes folders that somebody died over while making or removing them.
-    fn sweep(&self) -> Result<(), RunDirError> {
-        for entry in std::fs::read_dir(&self.root).map_err(io_error("listing", &self.root))? {
-            let entry = entry.map_err(io_error("listing", &self.root))?;
-            let (path, name) = (entry.path(), entry.file_name());
-            let name = name.as_encoded_bytes();
-            if name.starts_with(b".old-") || (name.starts_with(b".new-") && is_abandoned(&path)) {
-                remove(&path, fs::remove_tree(&path)).unwrap_or_else(|e| tracing::warn!("{e}"));
-            }
-        }
-        Ok(())
-    }
-}
+pub use error::RunDirError;
+pub(crate) use error::io_error;
+pub use store::{Keeper, NewRun, RunStore};
 
 const RUN: &str = "run.json";
 const CONFIG: &str = "config.json";
@@ -459,7 +274,7 @@ impl RunDir {
     pub fn keep(&self) -> Result<Option<Keeper>, RunDirError> {
         let path = self.keeper_path();
         let lock = FileLock::try_acquire(&path).map_err(io_error("locking", &path))?;
-        Ok(lock.map(|lock| Keeper { _lock: lock }))
+        Ok(lock.map(Keeper::holding))
     }
 
     fn keeper_path(&self) -> PathBuf {
@@ -524,17 +339,6 @@ impl RunDir {
     }
 }
 
-/// Making a run takes milliseconds.
-const MAKING: Duration = Duration::from_secs(3600);
-
-fn is_abandoned(path: &Path) -> bool {
-    let age = path
-        .metadata()
-        .and_then(|meta| meta.modified())
-        .map(|time| time.elapsed());
-    matches!(age, Ok(Ok(age)) if age > MAKING)
-}
-
 /// A daemon that asks whether the runner lives holds the lock for an instant.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -546,11 +350,6 @@ fn optional<T>(result: Result<T, RunDirError>) -> Result<Option<T>, RunDirError>
     }
 }
 
-pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunDirError {
-    let path = path.to_owned();
-    move |source| RunDirError::Io { action, path, source }
-}
-
 fn remove(path: &Path, result: io::Result<()>) -> Result<(), RunDirError> {
     match result {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("removing", path)(e)),
@@ -559,5 +358,4 @@ fn remove(path: &Path, result: io::Result<()>) -> Result<(), RunDirError> {
 }
 
 #[cfg(test)]
-#[path = "run_dir_tests.rs"]
 mod tests;

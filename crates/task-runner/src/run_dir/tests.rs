@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use clearml_task_model::{QueueId, TaskId, WorkerId};
+
 use super::*;
 use crate::record::RunOptions;
 
@@ -42,17 +44,37 @@ fn what_somebody_died_over_is_swept_away_and_what_is_being_made_is_not() {
     let state = tempfile::tempdir().unwrap();
     let store = RunStore::open(state.path()).unwrap();
     let path = |name: &str| state.path().join("runs").join(name);
-    for name in [".old-x", ".new-old", ".new-now"] {
-        std::fs::create_dir_all(path(name).join("env/deep")).unwrap();
+    let age = |name: &str, seconds: u64| {
+        std::fs::create_dir_all(path(name).join("console/deep")).unwrap();
+        let time = std::time::SystemTime::now() - Duration::from_secs(seconds);
+        std::fs::File::open(path(name))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+    };
+    for (name, seconds) in [
+        (".old-x", 0),
+        (".new-old", 4000),
+        (".new-dead", 90),
+        (".new-now", 0),
+    ] {
+        age(name, seconds);
     }
-    let long_ago = std::time::SystemTime::now() - MAKING * 2;
-    std::fs::File::open(path(".new-old"))
+    std::fs::create_dir_all(path(".new-slow")).unwrap();
+    let _alive = FileLock::try_acquire(&path(".new-slow").join("keeper.lock"))
         .unwrap()
-        .set_modified(long_ago)
         .unwrap();
+    age(".new-slow", 90);
     store.prune(20).unwrap();
-    assert!(!path(".old-x").exists() && !path(".new-old").exists());
-    assert!(path(".new-now").exists());
+    for (name, stays) in [
+        (".old-x", false),
+        (".new-old", false),
+        (".new-dead", false),
+        (".new-now", true),
+        (".new-slow", true),
+    ] {
+        assert_eq!(path(name).exists(), stays, "{name}");
+    }
 }
 
 #[test]

@@ -1,0 +1,99 @@
+//! A program that an outer agent watches over, with a command that is run here when its task is aborted.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::Child;
+use std::time::Duration;
+
+use clearml_api_client::TasksQuery;
+use clearml_support::process::ProcessIdentity;
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::ExecuteError;
+use super::silent::Program;
+use crate::record::AbortCommand;
+use crate::runner::abort::{Interpreter, Meaning};
+use crate::runner::callback::Calling;
+
+/// How often to look for the end of the program.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Runs the program to its end. It is the outer agent that stops it after an abort, and that gives the command its
+/// time, because the command is announced in the task.
+pub(super) async fn run(
+    program: &Program,
+    calling: &Calling<'_>,
+    command: &AbortCommand,
+    poll: Duration,
+) -> Result<i32, ExecuteError> {
+    calling.register(command).await;
+    let child = program.command()?.spawn().map_err(|e| program.launch_error(e))?;
+    let mut ended = Box::pin(end_of(child));
+    let aborted = async {
+        wait_for_abort(calling, poll).await;
+        let place = (program.prepared.cwd.as_path(), program.environment.as_slice());
+        calling.call(command, place, Duration::ZERO).await;
+    };
+    let mut aborted = Box::pin(aborted);
+    let mut is_called = false;
+    let code = tokio::select! {
+        code = &mut ended => code?,
+        () = &mut aborted => {
+            is_called = true;
+            ended.await?
+        }
+    };
+    // A program may end because it is told to by the command, which then has more to do.
+    if !is_called && was_aborted(calling).await {
+        aborted.await;
+    }
+    Ok(code)
+}
+
+/// The exit code of the program, as a shell shows it. What this process is told goes on to the program.
+async fn end_of(mut child: Child) -> Result<i32, ExecuteError> {
+    let failed = |doing| move |source| ExecuteError::System { doing, source };
+    let listen = |kind| signal(kind).map_err(failed("listening for signals"));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    loop {
+        if let Some(status) = child.try_wait().map_err(failed("waiting for the program"))? {
+            let by_signal = || status.signal().map(|signal| 256 - signal);
+            return Ok(status.code().or_else(by_signal).unwrap_or(1));
+        }
+        let signal = tokio::select! {
+            () = tokio::time::sleep(POLL) => continue,
+            _ = terminate.recv() => Signal::TERM,
+            _ = interrupt.recv() => Signal::INT,
+        };
+        if let Ok(Some(process)) = ProcessIdentity::of(child.id().cast_signed())
+            && let Err(e) = process.signal(signal)
+        {
+            tracing::warn!("signalling the program: {e}");
+        }
+    }
+}
+
+async fn wait_for_abort(calling: &Calling<'_>, poll: Duration) {
+    let mut interpreter = Interpreter::default();
+    loop {
+        tokio::time::sleep(poll).await;
+        if is_abort(calling, &mut interpreter).await {
+            return;
+        }
+    }
+}
+
+async fn was_aborted(calling: &Calling<'_>) -> bool {
+    is_abort(calling, &mut Interpreter::default()).await
+}
+
+async fn is_abort(calling: &Calling<'_>, interpreter: &mut Interpreter) -> bool {
+    let query = TasksQuery::one(calling.task, ["status", "status_message"]);
+    match calling.client.tasks_get_all(&query).await {
+        Ok(tasks) => matches!(interpreter.observe(tasks.first()), Meaning::Abort(_)),
+        Err(e) => {
+            tracing::debug!("asking for the status of task {}: {e}", calling.task);
+            false
+        }
+    }
+}
