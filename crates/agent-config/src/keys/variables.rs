@@ -70,10 +70,9 @@ variables_table! { WORKER:
         .later("containers");
     ["CLEARML_AGENT_SERVICES_DOCKER_RESTART"], Text, "Restart policy of service containers, and for which tasks.",
         .later("containers");
-    ["CLEARML_AGENT_ABORT_CALLBACK_CMD"], Text, "Command that runs in the task's folder when it is aborted.",
-        .later("abort callbacks");
-    ["CLEARML_AGENT_ABORT_CALLBACK_CMD_REGISTERED"], Text, "The same command, for the task.", .later("abort callbacks");
-    ["CLEARML_AGENT_ABORT_CALLBACK_TIMEOUT"], Integer(0), "Seconds that this command may take.", .default("180").later("abort callbacks");
+    ["CLEARML_AGENT_ABORT_CALLBACK_CMD"], Text, "Command that runs in the task's folder when it is aborted.";
+    ["CLEARML_AGENT_ABORT_CALLBACK_CMD_REGISTERED"], Text, "The same command, for the task.";
+    ["CLEARML_AGENT_ABORT_CALLBACK_TIMEOUT"], Integer(0), "Seconds that this command may take.", .default("180");
     ["CLEARML_AGENT_USE_POWERSHELL"], Flag, "Use PowerShell on Windows.", .presence().ignored("the daemon runs on Linux only");
     ["TMPDIR"], Path, "Folder of temporary files.", .default("/tmp");
 }
@@ -133,7 +132,7 @@ variables_table! { EXECUTION:
     ["CLEARML_AGENT_EXTRA_PYTHON_PATH", "TRAINS_AGENT_EXTRA_PYTHON_PATH"], Text, "Added to the end of PYTHONPATH.";
     ["CLEARML_AGENT_CUSTOM_BUILD_SCRIPT"], Path, "Used where agent.custom_build_script is empty.";
     ["CLEARML_MULTI_NODE_SINGLE_TASK"], Integer(-1),
-        "How several nodes report one task: -1 the first alone, 1 a graph each, 2 a series each.", .later("tasks of several nodes");
+        "How several nodes report one task: -1 the first alone, 1 a graph each, 2 a series each.", .default("0");
     ["RANK", "SLURM_PROCID"], Integer(0), "Number of this node among several that run one task.", .default("0");
     ["VIRTUAL_ENV"], Path, "The virtual environment that is active; in a container, packages may go into it.";
     ["CONDA_PREFIX"], Path, "The conda environment that is active.";
@@ -219,10 +218,10 @@ variables_table! { CLUSTERS:
     ["WORLD_SIZE"], Integer(1), "Number of pods of one task.", .later("Kubernetes");
     ["MASTER_ADDR"], Text, "Address of the first pod.", .later("Kubernetes");
     ["MASTER_PORT"], Port, "Port of the first pod.", .default("29500").later("Kubernetes");
-    ["CLEARML_SLURM_GLUE_DEBUG"], Flag, "Show more of what the Slurm glue does.", .presence().later("Slurm");
-    ["CLEARML_PRE_SETUP"], Text, "First part of batch scripts, filled in by the Slurm glue.", .later("Slurm");
-    ["CLEARML_AGENT_EXECUTE"], Text, "Middle part of batch scripts, filled in by the Slurm glue.", .later("Slurm");
-    ["CLEARML_POST_SETUP"], Text, "Last part of batch scripts, filled in by the Slurm glue.", .later("Slurm");
+    ["CLEARML_SLURM_GLUE_DEBUG"], Flag, "Show more of what the Slurm glue does.", .presence();
+    ["CLEARML_PRE_SETUP"], Text, "First part of batch scripts, filled in by the Slurm glue.";
+    ["CLEARML_AGENT_EXECUTE"], Text, "Middle part of batch scripts, filled in by the Slurm glue.";
+    ["CLEARML_POST_SETUP"], Text, "Last part of batch scripts, filled in by the Slurm glue.";
 }
 
 variables_table! { METERING:
