@@ -16,6 +16,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -133,6 +134,18 @@ fn with_uv(uv: &Path, run: &Path) -> Result<String> {
     Ok(format!("{}:{own}", folder.display()))
 }
 
+/// The interpreter, as the SDK writes it into tasks. Where the version is missing, the official agent takes it
+/// for an old one and installs Cython first, which tasks of users don't wait for.
+fn binary() -> Result<String> {
+    let program = "import sys; print('python%d.%d' % sys.version_info[:2], end='')";
+    let output = Command::new("python3")
+        .args(["-c", program])
+        .output()
+        .context("starting python3")?;
+    ensure!(output.status.success(), "python3 ended with {}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 impl Bench<'_> {
     /// All cases with one agent, in new homes.
     fn round(
@@ -150,22 +163,30 @@ impl Bench<'_> {
             figures[figure].add(kind, seconds);
         };
 
+        let binary = binary()?;
         let literal = contestant("literal")?;
         let mut daemon = measure::daemon(&literal, &self.api)?;
         for figure in [LITERAL_COLD, LITERAL_HOT] {
-            add(figure, self.task(&literal, &mut daemon, &measure::literal())?);
+            add(
+                figure,
+                self.task(
+                    &literal,
+                    &mut daemon,
+                    &measure::literal().with("binary", &*binary),
+                )?,
+            );
         }
         daemon.stop()?;
 
         let packaged = contestant("packaged")?;
         let mut daemon = measure::daemon(&packaged, &self.api)?;
-        let small = self.repository.task();
+        let small = self.repository.task().with("binary", &*binary);
         add(SMALL_COLD, self.task(&packaged, &mut daemon, &small)?);
         forget_environments(&packaged)?;
         add(SMALL_PACKAGES, self.task(&packaged, &mut daemon, &small)?);
         add(SMALL_HOT, self.task(&packaged, &mut daemon, &small)?);
         if large {
-            let task = self.repository.with(PACKAGES);
+            let task = self.repository.with(PACKAGES).with("binary", &*binary);
             note("the packages are downloaded (not counted)");
             self.task(&packaged, &mut daemon, &task)?;
             forget_environments(&packaged)?;
@@ -219,7 +240,10 @@ impl Bench<'_> {
             .take(AT_ONCE_PACKAGES)
             .fold(String::new(), |text, line| text + line + "\n");
         // What the script imports.
-        let spec = self.repository.with(&format!("{list}idna==3.10\nsix==1.17.0\n"));
+        let spec = self
+            .repository
+            .with(&format!("{list}idna==3.10\nsix==1.17.0\n"))
+            .with("binary", binary()?);
         let mut daemons = Vec::new();
         for number in 0..AT_ONCE {
             let name = format!("{}-{number}", &packaged.queue_name["bench-".len()..]);

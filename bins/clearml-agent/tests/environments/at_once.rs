@@ -1,5 +1,6 @@
 //! Tasks that want the same new environment at the same time.
 
+use crate::case::configured;
 use crate::fixtures::make_wheel;
 use crate::scene::{LONG_LIMIT, Scene, finish};
 use xtask::workbench::TaskSpec;
@@ -15,6 +16,9 @@ fn of_four_tasks_with_the_same_new_environment_one_builds_it() {
     }
     let spec = TaskSpec::script("import alpha, beta\nprint('out:', alpha.VERSION, beta.VERSION)\n")
         .requirements("alpha\nbeta==1.0\n");
+    // The pip that the interpreter brings will do.
+    let more = "agent.package_manager.pip_version: \">=20\"";
+    let base = configured(&scene, &scene.options(), more, "at-once");
     let tasks: Vec<String> = (0..TASKS)
         .map(|number| {
             scene
@@ -25,8 +29,8 @@ fn of_four_tasks_with_the_same_new_environment_one_builds_it() {
         .collect();
     std::thread::scope(|scope| {
         for (number, task) in tasks.iter().enumerate() {
-            let options = scene
-                .options()
+            let options = base
+                .clone()
                 .variable("CLEARML_WORKER_NAME", format!("worker{number}"))
                 .variable("PIP_NO_INDEX", "1")
                 .variable("PIP_FIND_LINKS", wheels.display().to_string());

@@ -46,11 +46,9 @@ fn by_login(place: &Place) -> Case {
 
 fn by_ssh(place: &Place, server: &sshd::Server) -> Case {
     let (root, commit) = place.repository("by-ssh.git", &[("main.py", "print('out: by ssh')\n")]);
-    let whoami = Command::new("id").arg("-un").output().unwrap();
-    let user = String::from_utf8(whoami.stdout).unwrap();
     let url = format!(
         "ssh://{}@127.0.0.1:{}{}",
-        user.trim(),
+        sshd::user(),
         server.port,
         root.display()
     );

@@ -59,9 +59,14 @@ impl Place {
     /// An agent that finds the wheels, and packages nowhere else.
     pub(crate) fn options(&self) -> AgentOptions {
         // The pip that the interpreter brings will do.
-        configured(&self.scene, &self.scene.options(), "agent.package_manager.pip_version: \">=20\"", "base")
-            .variable("PIP_NO_INDEX", "1")
-            .variable("PIP_FIND_LINKS", self.path("wheels").display().to_string())
+        configured(
+            &self.scene,
+            &self.scene.options(),
+            "agent.package_manager.pip_version: \">=20\"",
+            "base",
+        )
+        .variable("PIP_NO_INDEX", "1")
+        .variable("PIP_FIND_LINKS", self.path("wheels").display().to_string())
     }
 
     /// `PATH` with uv, or with uv and Poetry, in front.

@@ -1,12 +1,10 @@
 //! Repositories over ssh, with a real server.
 
-use std::process::Command;
-
 use serde_json::json;
 
 use crate::common::Bench;
 use crate::fixtures::has;
-use crate::sshd::{SSHD, start};
+use crate::sshd::{SSHD, start, user};
 
 #[test]
 fn a_repository_over_ssh() {
@@ -19,8 +17,7 @@ fn a_repository_over_ssh() {
     };
     let (repository, first) = bench.repository(&[("main.py", "print('by ssh')")]);
     bench.env("GIT_SSH_COMMAND", &*server.command);
-    let whoami = Command::new("id").arg("-un").output().unwrap();
-    let user = String::from_utf8(whoami.stdout).unwrap().trim().to_owned();
+    let user = user();
     let path = repository.display();
     let script = |url: String| json!({"repository": url, "version_num": first, "entry_point": "main.py", "working_dir": "."});
     let direct = format!("ssh://{user}@127.0.0.1:{}{path}", server.port);

@@ -67,3 +67,9 @@ pub(crate) fn start(folder: &Path, test: &str) -> Option<Server> {
     }
     Some(server)
 }
+
+/// Who is let in: whoever runs this test.
+pub(crate) fn user() -> String {
+    let whoami = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(whoami.stdout).unwrap().trim().to_owned()
+}
