@@ -37,8 +37,8 @@ pub(crate) struct UsageError {
     pub(crate) message: String,
 }
 
-/// Prepares the arguments after the name of the program. `read` gives the content of a file, an error if it
-/// is larger than [`MAX_FILE_BYTES`].
+/// Prepares the arguments after the name of the program. `top` must have been built; `read` gives the content of
+/// a file, an error if it is larger than [`MAX_FILE_BYTES`].
 pub(crate) fn prepare(
     arguments: impl IntoIterator<Item = OsString>,
     top: &Command,
@@ -206,7 +206,9 @@ mod tests {
             let content = content.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
             Ok(content.as_bytes().to_vec())
         };
-        let prepared = prepare(words.iter().map(OsString::from), &arguments::command(), &read)?;
+        let mut top = arguments::command();
+        top.build();
+        let prepared = prepare(words.iter().map(OsString::from), &top, &read)?;
         Ok(prepared
             .arguments
             .into_iter()
@@ -225,6 +227,8 @@ mod tests {
     fn unique_beginnings_of_options_stand_for_them() {
         gives("daemon --gpu 0", "daemon|--gpus|0");
         gives("daemon --det", "daemon|--detached");
+        gives("daemon --hel", "daemon|--help");
+        gives("--he", "--help");
         gives("--conf x daemon --que a b", "--config-file|x|daemon|--queue|a|b");
         gives("--config-file daemon list", "--config-file|daemon|list");
         gives("--deb daemon --fore", "--debug|daemon|--foreground");

@@ -52,7 +52,10 @@ fn parse() -> Result<Arguments, ExitCode> {
         usage::print(error, arguments::command());
         ExitCode::from(usage::EXIT_USAGE)
     };
-    let prepared = argv::prepare(given, &arguments::command(), &read).map_err(|error| usage(&error))?;
+    let mut top = arguments::command();
+    // Or it would lack what clap adds, such as --help.
+    top.build();
+    let prepared = argv::prepare(given, &top, &read).map_err(|error| usage(&error))?;
     let program = std::iter::once("clearml-agent".into());
     Arguments::try_parse_from(program.chain(prepared.arguments)).map_err(|error| {
         match usage::from_clap(&error, prepared.command) {

@@ -258,7 +258,8 @@ fn stop(ids: &[String], identity: Identity) -> anyhow::Result<i32> {
 /// The schedules of the command line, or else those of the configuration.
 fn working_hours(options: &DaemonArguments, settings: &Settings) -> anyhow::Result<WorkingHours> {
     let read = |entries: &[String], source: &str| {
-        let (schedule, warnings) = Schedule::parse(entries).map_err(|error| anyhow::anyhow!("{source}: {error}"))?;
+        let (schedule, warnings) =
+            Schedule::parse(entries).map_err(|error| anyhow::anyhow!("{source}: {error}"))?;
         warnings
             .iter()
             .for_each(|warning| warn(&format!("{source}: {warning}")));

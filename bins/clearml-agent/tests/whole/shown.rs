@@ -38,6 +38,12 @@ fn without_times_and_ids(line: &str) -> String {
 /// A command, its exit code, and what it printed where.
 fn record(options: &AgentOptions, arguments: &[&str]) -> String {
     let (code, stdout, stderr) = finish(options.command(arguments));
+    // The log begins its lines with the time.
+    let timeless = |line: &str| match line.split_once("  WARN ") {
+        Some((_, said)) => format!("<time>  WARN {said}\n"),
+        None => format!("{line}\n"),
+    };
+    let stderr: String = stderr.lines().map(timeless).collect();
     let record = format!(
         "$ clearml-agent {}\n--- stdout\n{stdout}--- stderr\n{stderr}--- exit code {code}\n",
         arguments.join(" ")
@@ -96,10 +102,11 @@ fn the_workers() {
 #[test]
 fn failures() {
     let folder = tempfile::tempdir().unwrap();
-    let hasty =
-        |text: &str| alone(&folder, text)
+    let hasty = |text: &str| {
+        alone(&folder, text)
             .variable("CLEARML_AGENT_INITIAL_CONNECT_RETRY_OVERRIDE", "1")
-            .variable("CLEARML_WORKER_NAME", "somebody");
+            .variable("CLEARML_WORKER_NAME", "somebody")
+    };
     let empty = hasty("");
     let mut shown = String::new();
     for arguments in [
