@@ -8,6 +8,7 @@ pub mod bench;
 pub mod conformance;
 pub mod conformance_suite;
 pub mod demo;
+pub mod dist;
 pub mod e2e;
 pub mod floors;
 pub mod reference;

@@ -59,6 +59,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Make archives of the programs, for every Linux since glibc 2.17.
+    Dist {
+        /// What it shall run on.
+        #[arg(default_value = std::env::consts::ARCH, value_parser = ["x86_64", "aarch64"])]
+        architecture: String,
+    },
     /// Check the rules about who may import whom.
     Floors,
     /// Check how a ClearML-compatible server behaves, case by case over HTTP: this project's own, or any other.
@@ -72,6 +78,9 @@ enum Command {
         /// Access key; without it CLEARML_API_ACCESS_KEY.
         #[arg(long, requires = "server")]
         key: Option<String>,
+        /// Secret key. Other users of the machine can see it there; --secret-file or CLEARML_API_SECRET_KEY hide it.
+        #[arg(long, requires = "server", conflicts_with = "secret_file")]
+        secret: Option<String>,
         /// File with the secret key; without it CLEARML_API_SECRET_KEY.
         #[arg(long, value_name = "FILE", requires = "server")]
         secret_file: Option<std::path::PathBuf>,
@@ -170,17 +179,20 @@ fn main() -> ExitCode {
             SlurmAction::Down => xtask::e2e::slurm::Action::Down,
         }),
         Command::Reference { check } => xtask::reference::run(check),
+        Command::Dist { architecture } => xtask::dist::run(&architecture),
         Command::Floors => xtask::floors::run(),
         Command::Conformance {
             server,
             files,
             key,
+            secret,
             secret_file,
             filter,
         } => xtask::conformance_suite::run(&xtask::conformance_suite::Options {
             server,
             files,
             key,
+            secret,
             secret_file,
             filter,
         }),

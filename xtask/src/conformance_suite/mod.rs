@@ -66,6 +66,8 @@ pub struct Options {
     pub files: Option<String>,
     /// Access key; nothing means `CLEARML_API_ACCESS_KEY`.
     pub key: Option<String>,
+    /// Secret key; nothing means `secret_file`.
+    pub secret: Option<String>,
     /// File with the secret key; nothing means `CLEARML_API_SECRET_KEY`.
     pub secret_file: Option<PathBuf>,
     /// Only the case with this id, or cases whose words contain this text.
@@ -160,13 +162,15 @@ fn credentials(options: &Options) -> Result<(String, String)> {
         .clone()
         .or_else(|| variable("CLEARML_API_ACCESS_KEY"))
         .context("give the access key with --key or CLEARML_API_ACCESS_KEY")?;
-    let secret = match &options.secret_file {
-        Some(path) => std::fs::read_to_string(path)
+    let secret = match (&options.secret, &options.secret_file) {
+        (Some(secret), _) => secret.clone(),
+        (None, Some(path)) => std::fs::read_to_string(path)
             .with_context(|| format!("reading the secret key from {}", path.display()))?
             .trim()
             .to_owned(),
-        None => variable("CLEARML_API_SECRET_KEY")
-            .context("give the secret key in a file with --secret-file, or in CLEARML_API_SECRET_KEY")?,
+        (None, None) => variable("CLEARML_API_SECRET_KEY").context(
+            "give the secret key with --secret, in a file with --secret-file, or in CLEARML_API_SECRET_KEY",
+        )?,
     };
     Ok((key, secret))
 }
