@@ -68,7 +68,7 @@ impl Build<'_> {
         let context = self.context;
         let script = self.request.task.script.as_ref().ok_or(BuildError::NoScript)?;
         let (info, warnings) = ExecutionInfo::new(script, &self.request.settings.env);
-        self.announce(&info, &warnings);
+        warnings.iter().for_each(|warning| context.warn(warning));
         self.clear()?;
 
         let script_may_run = context.settings.standalone.is_none();
@@ -144,23 +144,6 @@ impl Build<'_> {
     fn report_commit(&self, info: &ExecutionInfo, commit: Option<&str>) {
         if let Some(commit) = commit.filter(|_| info.version.is_empty()) {
             self.context.host.report_commit(commit);
-        }
-    }
-
-    fn announce(&self, info: &ExecutionInfo, warnings: &[String]) {
-        for warning in warnings {
-            self.context.warn(warning);
-        }
-        let repository = without_password(&info.repository);
-        for (name, value) in [
-            ("repository", repository.as_str()),
-            ("branch", &info.branch),
-            ("version_num", &info.version),
-            ("tag", &info.tag),
-            ("entry_point", &info.entry_point),
-            ("working_dir", &info.working_dir),
-        ] {
-            self.context.info(&format!("{name} = {value}"));
         }
     }
 
