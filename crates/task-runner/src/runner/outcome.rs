@@ -375,6 +375,21 @@ mod tests {
     }
 
     #[test]
+    fn a_wish_to_stop_that_nobody_has_seen_before_the_end_counts_all_the_same() {
+        let mut task = task("in_progress");
+        task.status_message = Some("stopping".into());
+        for code in [0, 1] {
+            let verdict = verdict(code, false);
+            let facts = Facts {
+                verdict: Some(&verdict),
+                task: Some(&task),
+                ..Facts::default()
+            };
+            assert_eq!(decide(&facts).end, End::Stopped, "exit code {code}");
+        }
+    }
+
+    #[test]
     fn a_program_that_saved_its_work_was_aborted_and_did_not_fail() {
         let verdict = verdict(-9, false);
         let mut task = task("in_progress");
