@@ -14,7 +14,7 @@ use clearml_support::time::now_ms;
 use clearml_task_model::{QueueId, TaskId, TaskStatus, WorkerId};
 
 use crate::owner::OwnerMark;
-use crate::pop::{Action, Before, Intent, Phase, Sighting, Why, may_start, resolve_sent};
+use crate::pop::{Action, Before, Intent, Phase, Sighting, TaskSighting, Why, may_start, resolve_sent};
 use crate::server::{PopAnswer, PutBack, QueueServer};
 
 /// `status_message` of a task that an agent has pulled, as the Python agent writes it.
@@ -267,10 +267,7 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
     ///
     /// See [`PopError`].
     pub async fn give_back(&self, intent: Intent, phase: Phase) -> PopResult<S, J> {
-        if let Some(since) = self.doubted(&intent) {
-            let until = since + self.timing.grace;
-            self.clock.sleep(until.saturating_sub(self.clock.now())).await;
-        }
+        self.be_quiet(&intent).await;
         match self.return_task(&intent).await {
             Ok(None) => {
                 self.forget(&intent)?;
@@ -278,6 +275,14 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
             }
             Ok(Some(why)) => self.not_ours(intent, why),
             Err(source) => Err(unresolved(intent, phase, source)),
+        }
+    }
+
+    /// Returns when no earlier pop of this task can arrive any more: it would take out again what is put back.
+    async fn be_quiet(&self, intent: &Intent) {
+        if let Some(since) = self.doubted(intent) {
+            let until = since + self.timing.grace;
+            self.clock.sleep(until.saturating_sub(self.clock.now())).await;
         }
     }
 
@@ -329,6 +334,7 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
 
     /// The journal does not take what happened, so nothing may depend on our memory: back with the task.
     async fn rescue(&self, intent: Intent, source: J::Error) -> PopError<S::Error, J::Error> {
+        self.be_quiet(&intent).await;
         match self.return_task(&intent).await {
             Ok(_) => {
                 // What can't be written can perhaps be removed; if not, recovery finds the task in the queue.
@@ -449,6 +455,10 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
         if !self.server.take_queued(&intent.task).await? {
             match self.server.look(&intent.task).await? {
                 Some(seen) if may_start(&intent.before, &seen.status) => {}
+                // The same call of a predecessor that has died has arrived in between; or another agent was given
+                // an entry of the task as well, and leaves it to us, because our mark is the last. Starting it
+                // again could overwrite a request to stop.
+                Some(seen) if is_started_by(&seen, intent) => return Ok(None),
                 Some(seen) => return Ok(Some(Why::Status(seen.status))),
                 None => return Ok(Some(Why::Gone)),
             }
@@ -478,6 +488,10 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
             source,
         })
     }
+}
+
+fn is_started_by(seen: &TaskSighting, intent: &Intent) -> bool {
+    seen.status == TaskStatus::InProgress && seen.owner.as_ref().is_some_and(|mark| mark.run == intent.run)
 }
 
 /// How long one sighting has been the only one.

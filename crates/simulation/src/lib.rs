@@ -34,6 +34,8 @@
 //!   events, a pop or a return that the network itself delivers twice. The protocol rests on the first, HTTP over
 //!   TCP on the second.
 //! * Agents that leave no mark, several queues, working hours, many tasks at once in services mode, `execute`.
+//! * A pop that arrives late, after its sender has got the task by another attempt, and takes it out of the queue
+//!   into which a person has put it once more in those seconds.
 //! * What a person does between the look at a task and the call that follows it: the server has no conditions, so
 //!   nobody can close that window. A call that comes at most seven seconds after its look is not counted.
 

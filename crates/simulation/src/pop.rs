@@ -51,9 +51,10 @@ impl QueueServer for Net {
     async fn pop(&self, _: &QueueId, task: &TaskId) -> PopAnswer<Trouble> {
         loop {
             let wanted = task.clone();
+            let life = self.world.server.borrow().life(task);
             let popped = self
                 .world
-                .tell(&self.env, self.host, LATE_POP, move |server| server.pop(&wanted))
+                .tell(&self.env, self.host, LATE_POP, move |server| server.pop(&wanted, life))
                 .await;
             self.env.kernel.log(|| format!("pops {task}: {popped:?}"));
             match popped {

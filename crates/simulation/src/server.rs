@@ -179,8 +179,15 @@ impl Server {
 
     // ---- What agents tell.
 
-    pub(crate) fn pop(&mut self, id: &TaskId) -> Option<TaskId> {
-        if self.queue.front() == Some(id) {
+    pub(crate) fn life(&self, id: &TaskId) -> u32 {
+        self.tasks.get(id).map_or(0, |task| task.life)
+    }
+
+    /// A pop that was sent in this life of the task. One that is late, whose sender has got the task by another
+    /// attempt, and that finds the task in the queue for another life, would lose it; nobody can prevent that.
+    pub(crate) fn pop(&mut self, id: &TaskId, life: u32) -> Option<TaskId> {
+        let is_stale = self.life(id) != life && self.lives.values().any(|known| *known == (id.clone(), life));
+        if self.queue.front() == Some(id) && !is_stale {
             self.queue.pop_front()
         } else {
             None
