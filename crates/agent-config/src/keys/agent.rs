@@ -51,7 +51,6 @@ keys! { WORKER:
     "agent.apply_files", Flag, Packaged("true"), "Write the files of the top-level section files.",
         .variables(&["CLEARML_AGENT_ENABLE_FILES_CONFIG_SECTION"]);
     "agent.standalone_mode", Flag, Internal("false"), "Fetch and install nothing; use what earlier builds have left in agent.venvs_dir. --standalone-mode sets it.";
-    "agent.slurm.user_map", Map, Unset, "Which account of the cluster a ClearML user id or name stands for.", .later("Slurm");
     "agent.status_report_sec", Number(1.0), Internal("30"), "Seconds between status reports of the worker.",
         .variables(&["CLEARML_AGENT_STATUS_REPORT_FREQ_SEC"]).strict();
     "agent.status_poll_interval_sec", Number(0.1), Internal("2.0"),

@@ -13,6 +13,7 @@ mod git;
 mod kind;
 mod left_out;
 mod python;
+mod slurm;
 mod variables;
 
 pub use kind::Kind;
@@ -280,6 +281,7 @@ pub struct VariableSection {
 
 const SECTIONS: &[Section] = &[
     section("Worker", agent::WORKER),
+    section("Slurm glue", slurm::SLURM),
     section("Version control", git::KEYS),
     section("Python", python::KEYS),
     section("Package manager", python::PACKAGE_MANAGER),

@@ -26,7 +26,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// What has to be installed.
 const PROGRAMS: [&str; 10] = [
-    "slurmctld", "slurmd", "slurmdbd", "sbatch", "squeue", "sacctmgr", "munged", "mariadbd", "mariadb-install-db", "unshare",
+    "slurmctld",
+    "slurmd",
+    "slurmdbd",
+    "sbatch",
+    "squeue",
+    "sacctmgr",
+    "munged",
+    "mariadbd",
+    "mariadb-install-db",
+    "unshare",
 ];
 
 /// A running cluster. Torn down when dropped, unless it is left.
@@ -86,7 +95,10 @@ impl Cluster {
             cluster.start_node(node)?;
         }
         cluster.wait("all nodes are idle", |cluster| {
-            let output = cluster.command("sinfo").args(["-h", "-N", "-p", "debug", "-o", "%N %T"]).output()?;
+            let output = cluster
+                .command("sinfo")
+                .args(["-h", "-N", "-p", "debug", "-o", "%N %T"])
+                .output()?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             Ok(text.lines().filter(|line| line.ends_with(" idle")).count() == NODES)
         })?;
@@ -100,7 +112,8 @@ impl Cluster {
     /// When there is none.
     pub fn attach(lab: &Path) -> Result<Self> {
         let path = lab.join("cluster.json");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {}; is a cluster up?", path.display()))?;
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("reading {}; is a cluster up?", path.display()))?;
         let entries: Vec<(String, ProcessIdentity)> = serde_json::from_str(&text)?;
         let daemons = entries
             .into_iter()
@@ -138,7 +151,9 @@ impl Cluster {
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env("SLURM_CONF", self.configuration()).current_dir(self.lab.join("jobs"));
+        command
+            .env("SLURM_CONF", self.configuration())
+            .current_dir(self.lab.join("jobs"));
         command
     }
 
@@ -176,7 +191,9 @@ impl Cluster {
     /// When it does not end.
     pub fn stop(&mut self, name: &str, signal: Signal) -> Result<()> {
         let index = self.daemons.iter().position(|daemon| daemon.name == name);
-        let mut daemon = self.daemons.remove(index.with_context(|| format!("the cluster has no {name}"))?);
+        let mut daemon = self
+            .daemons
+            .remove(index.with_context(|| format!("the cluster has no {name}"))?);
         daemon.stop(signal)?;
         self.record()
     }
@@ -206,7 +223,12 @@ impl Cluster {
         command.arg("-D");
         self.start("slurmdbd", command)?;
         self.wait("the accounting daemon answers", |cluster| {
-            Ok(cluster.command("sacctmgr").args(["-n", "show", "cluster"]).output()?.status.success())
+            Ok(cluster
+                .command("sacctmgr")
+                .args(["-n", "show", "cluster"])
+                .output()?
+                .status
+                .success())
         })
     }
 
@@ -234,7 +256,11 @@ impl Cluster {
     }
 
     fn tear_down(&mut self) -> Result<()> {
-        if self.daemons.iter().any(|daemon| daemon.name == "slurmctld" && daemon.identity.is_alive()) {
+        if self
+            .daemons
+            .iter()
+            .any(|daemon| daemon.name == "slurmctld" && daemon.identity.is_alive())
+        {
             // What jobs have started would outlive the daemons.
             let _unreachable = self.command("scancel").args(["--quiet", "--user=root"]).output();
             let _unreachable = self.wait("no job runs", |cluster| {
@@ -271,7 +297,11 @@ impl Cluster {
     }
 
     fn record(&self) -> Result<()> {
-        let entries: Vec<_> = self.daemons.iter().map(|daemon| json!([daemon.name, daemon.identity])).collect();
+        let entries: Vec<_> = self
+            .daemons
+            .iter()
+            .map(|daemon| json!([daemon.name, daemon.identity]))
+            .collect();
         fs::write(self.lab.join("cluster.json"), json!(entries).to_string())?;
         Ok(())
     }
@@ -288,7 +318,10 @@ impl Cluster {
                 );
             }
             if begun.elapsed() > LIMIT {
-                bail!("waited {LIMIT:?} in vain until {what}; see {}", self.lab.join("log").display());
+                bail!(
+                    "waited {LIMIT:?} in vain until {what}; see {}",
+                    self.lab.join("log").display()
+                );
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -297,7 +330,16 @@ impl Cluster {
 
     fn prepare(&self) -> Result<()> {
         let lab = &self.lab;
-        for folder in ["etc", "run/munge", "log/munge", "spool", "state", "mysql", "dev", "jobs"] {
+        for folder in [
+            "etc",
+            "run/munge",
+            "log/munge",
+            "spool",
+            "state",
+            "mysql",
+            "dev",
+            "jobs",
+        ] {
             fs::create_dir_all(lab.join(folder))?;
         }
         for node in 1..=NODES {
@@ -306,7 +348,10 @@ impl Cluster {
         fs::set_permissions(lab.join("jobs"), fs::Permissions::from_mode(0o1777))?;
         for gpu in 0..2 {
             let path = lab.join(format!("dev/gpu{gpu}"));
-            run(Command::new("mknod").args(["-m", "666"]).arg(path).args(["c", "1", "3"]))?;
+            run(Command::new("mknod")
+                .args(["-m", "666"])
+                .arg(path)
+                .args(["c", "1", "3"]))?;
         }
         let ports = free_ports(NODES + 3)?;
         let host = host_name()?;
@@ -320,15 +365,23 @@ impl Cluster {
             })
             .collect();
         // The files of Slurm 22.05 are for the first kind of control groups.
-        let cgroups = Path::new("/sys/fs/cgroup/memory").is_dir() && Path::new("/sys/fs/cgroup/freezer").is_dir();
+        let cgroups =
+            Path::new("/sys/fs/cgroup/memory").is_dir() && Path::new("/sys/fs/cgroup/freezer").is_dir();
         let (proctrack, task_plugin) = if cgroups {
             ("proctrack/cgroup", "task/cgroup")
         } else {
             ("proctrack/linuxproc", "task/none")
         };
-        for file in ["slurm.conf", "slurmdbd.conf", "cgroup.conf", "gres.conf", "job_submit.lua"] {
+        for file in [
+            "slurm.conf",
+            "slurmdbd.conf",
+            "cgroup.conf",
+            "gres.conf",
+            "job_submit.lua",
+        ] {
             let source = workspace::root().join("fixtures/slurm/cluster").join(file);
-            let text = fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
+            let text =
+                fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
             let text = text
                 .replace("<LAB>", &lab.to_string_lossy())
                 .replace("<HOST>", &host)
@@ -343,7 +396,10 @@ impl Cluster {
         fs::set_permissions(lab.join("etc/slurmdbd.conf"), fs::Permissions::from_mode(0o600))?;
         fs::write(lab.join("etc/plugstack.conf"), "")?;
         let names: Vec<String> = (1..=NODES).map(|node| format!("c{node}")).collect();
-        fs::write(lab.join("etc/hosts"), format!("127.0.0.1 localhost {host} {}\n", names.join(" ")))?;
+        fs::write(
+            lab.join("etc/hosts"),
+            format!("127.0.0.1 localhost {host} {}\n", names.join(" ")),
+        )?;
         fs::write(lab.join("database-port"), ports[2].to_string())?;
         Ok(())
     }
@@ -357,7 +413,11 @@ impl Cluster {
         fs::set_permissions(&key, fs::Permissions::from_mode(0o400))?;
         fs::set_permissions(lab.join("log/munge"), fs::Permissions::from_mode(0o700))?;
         fs::set_permissions(lab.join("run/munge"), fs::Permissions::from_mode(0o755))?;
-        run(Command::new("chown").arg("-R").arg("munge:munge").args([key.clone(), lab.join("log/munge"), lab.join("run/munge")]))?;
+        run(Command::new("chown").arg("-R").arg("munge:munge").args([
+            key.clone(),
+            lab.join("log/munge"),
+            lab.join("run/munge"),
+        ]))?;
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid", "munge", "--regid", "munge", "--clear-groups", "munged", "--foreground", "--num-threads=4"])
@@ -371,7 +431,13 @@ impl Cluster {
         self.start("munged", command)?;
         let socket = lab.join("run/munge/munge.socket");
         self.wait("munge answers", |_| {
-            let status = Command::new("munge").arg("-n").arg("-S").arg(&socket).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+            let status = Command::new("munge")
+                .arg("-n")
+                .arg("-S")
+                .arg(&socket)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()?;
             Ok(status.success())
         })
     }
@@ -382,13 +448,27 @@ impl Cluster {
         let port = fs::read_to_string(self.lab.join("database-port"))?;
         run(Command::new("chown").arg("mysql:mysql").arg(&data))?;
         run(Command::new("mariadb-install-db")
-            .args(["--no-defaults", "--user=mysql", "--auth-root-authentication-method=socket", "--skip-test-db"])
+            .args([
+                "--no-defaults",
+                "--user=mysql",
+                "--auth-root-authentication-method=socket",
+                "--skip-test-db",
+            ])
             .arg(format!("--datadir={}", data.display()))
             .stdout(Stdio::null()))?;
         let mut command = Command::new("mariadbd");
         command
-            .args(["--no-defaults", "--user=mysql", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"])
-            .args(["--innodb-log-file-size=16M", "--innodb-lock-wait-timeout=900", "--skip-log-bin"])
+            .args([
+                "--no-defaults",
+                "--user=mysql",
+                "--bind-address=127.0.0.1",
+                "--innodb-buffer-pool-size=64M",
+            ])
+            .args([
+                "--innodb-log-file-size=16M",
+                "--innodb-lock-wait-timeout=900",
+                "--skip-log-bin",
+            ])
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--socket={}", socket.display()))
             .arg(format!("--pid-file={}", data.join("mysqld.pid").display()))
@@ -408,11 +488,27 @@ impl Cluster {
                    CREATE USER IF NOT EXISTS slurm@127.0.0.1 IDENTIFIED BY 'labpass'; \
                    CREATE USER IF NOT EXISTS slurm@localhost IDENTIFIED BY 'labpass'; \
                    GRANT ALL ON slurm_acct_db.* TO slurm@127.0.0.1; GRANT ALL ON slurm_acct_db.* TO slurm@localhost;";
-        run(Command::new("mariadb").args(["--no-defaults", "-S"]).arg(&socket).args(["-e", sql]))?;
+        run(Command::new("mariadb")
+            .args(["--no-defaults", "-S"])
+            .arg(&socket)
+            .args(["-e", sql]))?;
         self.start_accounting()?;
         self.output("sacctmgr", &["-i", "add", "cluster", "lab"])?;
-        self.output("sacctmgr", &["-i", "add", "account", "lab", "Description=lab", "Organization=lab"])?;
-        self.output("sacctmgr", &["-i", "add", "user", "root,alice,bob", "Account=lab"])?;
+        self.output(
+            "sacctmgr",
+            &[
+                "-i",
+                "add",
+                "account",
+                "lab",
+                "Description=lab",
+                "Organization=lab",
+            ],
+        )?;
+        self.output(
+            "sacctmgr",
+            &["-i", "add", "user", "root,alice,bob", "Account=lab"],
+        )?;
         Ok(())
     }
 }
@@ -450,7 +546,10 @@ impl Daemon {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("starting {command:?}"))?;
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("starting {command:?}"))?;
     ensure!(status.success(), "{command:?} failed ({status})");
     Ok(())
 }
@@ -462,6 +561,10 @@ fn host_name() -> Result<String> {
 
 /// Ports that nobody uses now. They are held together, so that they differ.
 fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
-    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+    let held = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    held.iter()
+        .map(|listener| Ok(listener.local_addr()?.port()))
+        .collect()
 }

@@ -41,7 +41,10 @@ pub fn run(action: Action) -> Result<()> {
             }
             step("Starting the cluster");
             let cluster = Cluster::up(&folder)?;
-            note(&format!("export SLURM_CONF={}", cluster.configuration().display()));
+            note(&format!(
+                "export SLURM_CONF={}",
+                cluster.configuration().display()
+            ));
             cluster.leave();
             Ok(())
         }
@@ -61,7 +64,15 @@ fn tests() -> Result<()> {
     workspace::build_agent(false)?;
     step("Running the glue on a real cluster");
     let status = workspace::cargo()
-        .args(["test", "--package", "clearml-agent-slurm", "--test", "cluster", "--", "--nocapture"])
+        .args([
+            "test",
+            "--package",
+            "clearml-agent-slurm",
+            "--test",
+            "cluster",
+            "--",
+            "--nocapture",
+        ])
         .status()?;
     if !status.success() {
         bail!("the tests of the glue failed ({status})");

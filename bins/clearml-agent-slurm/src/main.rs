@@ -1,0 +1,327 @@
+//! `clearml-agent-slurm`: arguments, output and exit codes of the Slurm glue.
+
+mod arguments;
+mod check;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use clearml_agent_config::{Settings, Sources};
+use clearml_api_client::{ApiError, Client};
+use clearml_intake::{About, Monitor, Reporter, vaults};
+use clearml_sbatch_template::Mode;
+use clearml_slurm_glue::core::limits::Limits;
+use clearml_slurm_glue::core::verdict::OnPreemption;
+use clearml_slurm_glue::glue::Run;
+use clearml_slurm_glue::journal::Journal;
+use clearml_slurm_glue::slurm::SlurmError;
+use clearml_slurm_glue::{Glue, GlueError, GlueOptions, OptionsError};
+use clearml_support::redact::Redactor;
+use clearml_task_model::{TaskId, WorkerId};
+use clearml_task_runner::settings::client_options;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::prelude::*;
+
+use arguments::{Arguments, Preemption};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // Help that nobody reads is no failure.
+            let _gone = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    clearml_task_runner::umask::make_private();
+    match start(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let text = format!("{error:#}");
+            let _gone = writeln!(
+                io::stderr(),
+                "clearml-agent-slurm: ERROR: {}",
+                redactor().redact(&text)
+            );
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// Which of the documented codes an error has.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.downcast_ref::<LoginFailed>().is_some() {
+        return 4;
+    }
+    match error.downcast_ref::<GlueError>() {
+        Some(GlueError::Running(_)) => 3,
+        Some(GlueError::Slurm(SlurmError::Missing { .. })) => 5,
+        _ => match error.downcast_ref::<SlurmError>() {
+            Some(SlurmError::Missing { .. }) => 5,
+            _ => 1,
+        },
+    }
+}
+
+/// The server does not let us in.
+#[derive(Debug)]
+struct LoginFailed(ApiError);
+
+impl std::fmt::Display for LoginFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "logging in: {}", self.0)
+    }
+}
+
+impl std::error::Error for LoginFailed {}
+
+fn start(arguments: &Arguments) -> anyhow::Result<u8> {
+    let mut sources = Sources::from_process();
+    if let Some(path) = &arguments.config_file {
+        anyhow::ensure!(
+            path.is_file(),
+            "Could not open configuration file: {}; check --config-file",
+            path.display()
+        );
+        sources.config_file = Some(path.clone());
+    }
+    sources.overrides.extend(arguments.overrides()?);
+    let settings = Settings::load(&sources)?;
+    settings.register_secrets(redactor());
+    begin_log(arguments.debug || settings.variable_flag("CLEARML_SLURM_GLUE_DEBUG") == Some(true));
+    for warning in settings.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime; is the limit of open files or processes reached?")?;
+    let outcome = runtime.block_on(Box::pin(serve(arguments, &settings, &sources)));
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The id under which the glue works.
+fn worker_id(settings: &Settings) -> WorkerId {
+    let explicit = settings.agent.worker_id.as_deref().filter(|id| !id.is_empty());
+    let name = explicit.unwrap_or(&settings.agent.worker_name);
+    WorkerId::new(format!("{name}:slurm"))
+}
+
+fn options(
+    arguments: &Arguments,
+    settings: &Settings,
+    worker: &WorkerId,
+) -> Result<GlueOptions, OptionsError> {
+    let mode = match (arguments.singularity_mode, arguments.srun_delegation) {
+        (true, _) => Mode::Singularity,
+        (_, true) => Mode::SrunDelegation,
+        _ => Mode::Native,
+    };
+    let mut options = GlueOptions::new(settings, &arguments.queue, &arguments.template_files, mode)?;
+    options.create_queue = arguments.create_queue;
+    options.order_fairness = arguments.order_fairness;
+    if let Some(name) = &arguments.parking_queue {
+        options.parking = Some(name.clone()).filter(|name| name != "none");
+    }
+    let limits: Limits = options.limits;
+    options.limits = Limits {
+        max_jobs: arguments.max_jobs.unwrap_or(limits.max_jobs),
+        max_pending: arguments.max_pending.unwrap_or(limits.max_pending),
+    };
+    if let Some(preemption) = arguments.on_preemption {
+        options.on_preemption = match preemption {
+            Preemption::Stop => OnPreemption::Stop,
+            Preemption::Fail => OnPreemption::Fail,
+            Preemption::Requeue => OnPreemption::Requeue,
+        };
+    }
+    if let Some(folder) = &arguments.state_dir {
+        options.state_dir.clone_from(folder);
+    }
+    if options.state_dir.as_os_str().is_empty() {
+        let home = std::env::var_os("HOME").unwrap_or_else(|| "/".into());
+        let name = clearml_support::fs::safe_file_name(worker.as_str());
+        options.state_dir = std::path::Path::new(&home).join(".clearml/slurm").join(name);
+    }
+    Ok(options)
+}
+
+async fn serve(arguments: &Arguments, settings: &Settings, sources: &Sources) -> anyhow::Result<u8> {
+    let worker = worker_id(settings);
+    let options = options(arguments, settings, &worker)?;
+    if arguments.status {
+        return status(&options, &worker);
+    }
+    if arguments.check {
+        return check::check(settings, options, worker).await;
+    }
+    let client = Client::new(client_options(settings)?)?;
+    client.login().await.map_err(LoginFailed)?;
+    let with_vaults = vaults::with_vaults(&client, settings).await;
+    let options = if with_vaults.settings.get("agent.slurm.user_map") == settings.get("agent.slurm.user_map")
+    {
+        options
+    } else {
+        let vault = GlueOptions::new(
+            &with_vaults.settings,
+            &arguments.queue,
+            &arguments.template_files,
+            Mode::Native,
+        )?;
+        GlueOptions {
+            user_map: vault.user_map,
+            ..options
+        }
+    };
+    let preview = arguments.render.is_some();
+    // To look at a script, the journal of the glue that may be running is not needed.
+    let scratch = preview.then(|| std::env::temp_dir().join(format!("clearml-slurm-{}", std::process::id())));
+    let options = GlueOptions {
+        state_dir: scratch.clone().unwrap_or(options.state_dir),
+        configuration: options
+            .configuration
+            .map(|text| if preview { "****".to_owned() } else { text }),
+        parking: options.parking.filter(|_| !preview),
+        ..options
+    };
+    let glue = Glue::new(client.clone(), settings.clone(), options, worker.clone()).await;
+    let outcome = match glue {
+        Ok(glue) => match &arguments.render {
+            Some(task) => render(&glue, task, arguments.queue_of_render()).await,
+            None => work(glue, arguments, client, settings, sources, worker).await,
+        },
+        Err(error) => Err(error.into()),
+    };
+    if let Some(scratch) = scratch {
+        let _already_gone = clearml_support::fs::remove_tree(&scratch);
+    }
+    outcome
+}
+
+async fn work(
+    mut glue: Glue,
+    arguments: &Arguments,
+    client: Client,
+    settings: &Settings,
+    sources: &Sources,
+    worker: WorkerId,
+) -> anyhow::Result<u8> {
+    let how = match (arguments.once, arguments.drain) {
+        (true, _) => Run::Once,
+        (_, true) => Run::Drain,
+        _ => Run::ForEver,
+    };
+    let about = About {
+        worker,
+        queues: glue.queues(),
+        tags: vec!["slurm".to_owned(), glue.cluster().to_owned()],
+        is_daemon: true,
+    };
+    let monitor = Monitor::of_worker(settings, &[], &sources.env);
+    let reporter = Reporter::start(client, about, Duration::from_secs(30), monitor);
+    let (stop, stopped) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for signals")?;
+    tracing::info!(
+        "serving {} queue(s) on cluster {}",
+        glue.queues().len(),
+        glue.cluster()
+    );
+    // Nothing in the middle of a submission may be interrupted: the loop itself hears the wish.
+    let run = glue.run(how, stopped);
+    tokio::pin!(run);
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut run => break outcome,
+            _ = terminate.recv() => drop(stop.send_replace(true)),
+            _ = interrupt.recv() => drop(stop.send_replace(true)),
+        }
+    };
+    reporter.stop(Duration::from_secs(5)).await;
+    outcome?;
+    Ok(0)
+}
+
+async fn render(glue: &Glue, task: &str, queue: Option<&str>) -> anyhow::Result<u8> {
+    let script = glue.preview(&TaskId::new(task), queue).await?;
+    let shown = redactor().redact(&script.text).into_owned();
+    io::stdout()
+        .write_all(shown.as_bytes())
+        .context("writing the script")?;
+    for warning in &script.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(0)
+}
+
+fn status(options: &GlueOptions, worker: &WorkerId) -> anyhow::Result<u8> {
+    let journal = Journal::open(&options.state_dir, worker)?;
+    let mut records = journal.all();
+    records.sort_by(|a, b| a.since.cmp(&b.since));
+    let mut out = io::stdout().lock();
+    for record in records {
+        let job = record.job().map_or_else(|| "-".to_owned(), |job| job.to_string());
+        writeln!(
+            out,
+            "{} {job} {:?}{}",
+            record.task(),
+            record.phase,
+            if record.was_active { " running" } else { "" }
+        )?;
+    }
+    Ok(0)
+}
+
+/// What the output of this process must not show.
+fn redactor() -> &'static Redactor {
+    static REDACTOR: OnceLock<Redactor> = OnceLock::new();
+    REDACTOR.get_or_init(Redactor::new)
+}
+
+fn begin_log(debug: bool) {
+    let ours = if debug {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::INFO
+    };
+    let filter = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("clearml", ours);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(Masked)
+        .with_ansi(false)
+        .with_filter(filter);
+    tracing_subscriber::registry().with(lines).init();
+}
+
+/// Standard error, secrets masked.
+struct Masked;
+
+impl<'a> MakeWriter<'a> for Masked {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        Self
+    }
+}
+
+impl Write for Masked {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        io::stderr().write_all(redactor().redact(&text).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}

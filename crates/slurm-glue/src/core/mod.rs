@@ -1,0 +1,9 @@
+//! The decisions: functions of what is known, without I/O, clock or randomness.
+
+pub mod decide;
+pub mod jobs;
+pub mod limits;
+pub mod refusal;
+pub mod states;
+pub mod users;
+pub mod verdict;

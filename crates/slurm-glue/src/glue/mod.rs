@@ -1,0 +1,351 @@
+//! The loop: look at jobs, look at tasks, decide, act; take new tasks where there is room.
+
+mod follow;
+mod pull;
+mod recover;
+mod submit;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clearml_agent_config::Settings;
+use clearml_api_client::{ApiError, Client};
+use clearml_intake::order::QueueOrder;
+use clearml_intake::popper::{Popper, Timing};
+use clearml_intake::queues::{QueueError, ServedQueue, resolve_queues};
+use clearml_support::lock::FileLock;
+use clearml_task_model::{QueueId, WorkerId};
+use tokio::sync::watch as signal;
+use tokio::time::Instant;
+
+use crate::core::limits::{Count, Limits};
+use crate::journal::{Journal, JournalError, Phase, Record, Shared};
+use crate::options::{GlueOptions, QueueSetup};
+use crate::parking::ParkingServer;
+use crate::slurm::{Slurm, SlurmError};
+use crate::tell::Teller;
+use crate::templates::{LoadError, Loaded};
+use watch::Watch;
+
+/// The glue could not be started, or goes on no more.
+#[derive(Debug, thiserror::Error)]
+pub enum GlueError {
+    /// A template.
+    #[error(transparent)]
+    Template(#[from] LoadError),
+    /// A queue.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The server.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// Slurm.
+    #[error(transparent)]
+    Slurm(#[from] SlurmError),
+    /// Another glue works with this journal.
+    #[error("another glue works in {0}; stop it, or choose another folder with --state-dir")]
+    Running(std::path::PathBuf),
+    /// The state folder.
+    #[error("{}: {source}; choose another folder with --state-dir", path.display())]
+    State {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Nothing to say about a task.
+    #[error("{0}")]
+    Task(String),
+}
+
+/// A queue that is served.
+#[derive(Debug)]
+struct Served {
+    queue: ServedQueue,
+    setup: QueueSetup,
+    template: Loaded,
+    /// The cluster takes no more of its jobs until then.
+    paused: Option<Instant>,
+    refusals: u32,
+}
+
+/// One glue.
+#[derive(Debug)]
+pub struct Glue {
+    client: Client,
+    settings: Settings,
+    options: GlueOptions,
+    worker: WorkerId,
+    served: Vec<Served>,
+    order: QueueOrder,
+    parking: Option<QueueId>,
+    server: ParkingServer,
+    popper: Popper<ParkingServer, Shared>,
+    journal: Arc<Journal>,
+    slurm: Slurm,
+    cluster: String,
+    tell: Teller,
+    watches: HashMap<String, Watch>,
+    /// Since when Slurm can't be reached.
+    outage: Option<Instant>,
+    outage_told: Option<Instant>,
+    /// The last complete listing.
+    listed: Option<Instant>,
+    /// sacct is of no use until then; `None`: it is.
+    no_accounting: Option<Instant>,
+    recovered: bool,
+    _lock: FileLock,
+}
+
+/// How a run is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// Until told to stop.
+    ForEver,
+    /// One look at everything.
+    Once,
+    /// Until nothing is tracked, without taking anything.
+    Drain,
+}
+
+impl Glue {
+    /// Prepares everything: templates, queues, journal, the name of the cluster. Takes nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// When anything of it can't be used.
+    pub async fn new(
+        client: Client,
+        settings: Settings,
+        options: GlueOptions,
+        worker: WorkerId,
+    ) -> Result<Self, GlueError> {
+        let (lock, journal) = open_journal(&options, &worker)?;
+        let served = served(&client, &options).await?;
+        let parking = match &options.parking {
+            Some(name) => {
+                let queues = resolve_queues(&client, std::slice::from_ref(name), true).await?;
+                queues.into_iter().next().map(|queue| queue.id)
+            }
+            None => None,
+        };
+        let slurm = slurm(&options);
+        let cluster = cluster_name(&slurm).await;
+        let server = ParkingServer::new(client.clone(), parking.clone());
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Ok(Self {
+            tell: Teller::new(client.clone(), worker.clone()),
+            popper: Popper::new(
+                server.clone(),
+                Shared(Arc::clone(&journal)),
+                worker.clone(),
+                host,
+                Timing::default(),
+            ),
+            order: QueueOrder::new(options.order_fairness),
+            client,
+            settings,
+            options,
+            worker,
+            served,
+            parking,
+            server,
+            journal,
+            slurm,
+            cluster,
+            watches: HashMap::new(),
+            outage: None,
+            outage_told: None,
+            listed: None,
+            no_accounting: None,
+            recovered: false,
+            _lock: lock,
+        })
+    }
+
+    /// The queues that are served.
+    #[must_use]
+    pub fn queues(&self) -> Vec<QueueId> {
+        self.served.iter().map(|served| served.queue.id.clone()).collect()
+    }
+
+    /// The name of the cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// Everything that is tracked.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        self.journal.all()
+    }
+
+    /// Serves the queues. A change of `stop` ends it; jobs go on.
+    ///
+    /// # Errors
+    ///
+    /// When the journal can't be written any more.
+    pub async fn run(&mut self, how: Run, mut stop: signal::Receiver<bool>) -> Result<(), GlueError> {
+        let mut next_look = Instant::now();
+        loop {
+            let begun = Instant::now();
+            if begun >= next_look {
+                self.look().await?;
+                next_look = begun + self.interval(begun.elapsed());
+            }
+            let may_pull = self.outage.is_none() && self.recovered && how != Run::Drain;
+            if may_pull {
+                self.pull(how == Run::Once, &stop).await?;
+            }
+            match how {
+                Run::Once => return self.look().await,
+                Run::Drain if self.journal.all().is_empty() => return Ok(()),
+                _ => {}
+            }
+            if *stop.borrow() {
+                return Ok(());
+            }
+            let wait = (begun + self.options.queue_poll).min(next_look.max(begun));
+            let wait = wait.max(begun + Duration::from_millis(50));
+            tokio::select! {
+                () = tokio::time::sleep_until(wait) => {}
+                _ = stop.changed() => return Ok(()),
+            }
+        }
+    }
+
+    /// Slow controllers are asked less often.
+    fn interval(&self, took: Duration) -> Duration {
+        let usual = self.options.poll;
+        if self.outage.is_some() || took > Duration::from_secs(1).max(usual / 4) {
+            (usual * 2).min(Duration::from_secs(120).max(usual))
+        } else {
+            usual
+        }
+    }
+
+    fn served_of(&self, queue: &QueueId) -> Option<usize> {
+        self.served.iter().position(|served| served.queue.id == *queue)
+    }
+
+    /// Whether another task of this queue may become a job.
+    fn has_room(&self, index: usize) -> bool {
+        let mut all = Count::default();
+        let mut own = Count::default();
+        for record in self.journal.all() {
+            if matches!(record.phase, Phase::Popping | Phase::Popped) {
+                continue;
+            }
+            let pending = usize::from(!record.was_active);
+            let counts = if record.intent.queue == self.served[index].queue.id {
+                vec![&mut all, &mut own]
+            } else {
+                vec![&mut all]
+            };
+            for count in counts {
+                count.jobs += 1;
+                count.pending += pending;
+            }
+        }
+        let limits: Limits = self.served[index].setup.limits;
+        let paused = self.served[index]
+            .paused
+            .is_some_and(|until| Instant::now() < until);
+        !paused && self.options.limits.has_room(all) && limits.has_room(own)
+    }
+
+    /// Notes that Slurm can't be reached: once, and then every five minutes.
+    fn outage(&mut self, why: &str) {
+        let now = Instant::now();
+        self.outage.get_or_insert(now);
+        let due = self
+            .outage_told
+            .is_none_or(|told| now.duration_since(told) > Duration::from_secs(300));
+        if due {
+            self.outage_told = Some(now);
+            tracing::warn!(
+                "Slurm can't be reached: {why}; nothing is taken from the queues until it is back"
+            );
+        }
+    }
+
+    fn outage_over(&mut self) {
+        let Some(since) = self.outage.take() else { return };
+        self.outage_told = None;
+        tracing::info!("Slurm can be reached again");
+        if since.elapsed() > Duration::from_secs(120) {
+            // What was not seen meanwhile may still come back.
+            for watch in self.watches.values_mut() {
+                watch.forget_absence();
+            }
+        }
+    }
+}
+
+fn open_journal(options: &GlueOptions, worker: &WorkerId) -> Result<(FileLock, Arc<Journal>), GlueError> {
+    let state = |source| GlueError::State {
+        path: options.state_dir.clone(),
+        source,
+    };
+    clearml_support::fs::create_private_dir(&options.state_dir).map_err(state)?;
+    let lock = FileLock::try_acquire(&options.state_dir.join("lock"))
+        .map_err(state)?
+        .ok_or_else(|| GlueError::Running(options.state_dir.clone()))?;
+    let journal = Journal::open(&options.state_dir, worker)?;
+    Ok((lock, Arc::new(journal)))
+}
+
+async fn served(client: &Client, options: &GlueOptions) -> Result<Vec<Served>, GlueError> {
+    let templates = options
+        .queues
+        .iter()
+        .map(|setup| {
+            let loaded = Loaded::read(setup.template.clone(), options.template_options(setup))?;
+            for warning in loaded.template.warnings() {
+                tracing::warn!("{}:{warning}", setup.template.display());
+            }
+            Ok(loaded)
+        })
+        .collect::<Result<Vec<_>, LoadError>>()?;
+    let mut served = Vec::new();
+    for (setup, template) in options.queues.iter().zip(templates) {
+        let queues = resolve_queues(client, std::slice::from_ref(&setup.queue), options.create_queue).await?;
+        for queue in queues {
+            served.push(Served {
+                queue,
+                setup: setup.clone(),
+                template,
+                paused: None,
+                refusals: 0,
+            });
+            break;
+        }
+    }
+    Ok(served)
+}
+
+/// The commands of Slurm as these options want them.
+#[must_use]
+pub fn slurm(options: &GlueOptions) -> Slurm {
+    Slurm {
+        bin_dir: options.bin_dir.clone(),
+        environment: Slurm::environment(|name| std::env::var(name).ok(), &options.pass_env),
+        timeout: options.command_timeout,
+    }
+}
+
+async fn cluster_name(slurm: &Slurm) -> String {
+    match slurm.cluster().await {
+        Ok(name) => name,
+        Err(error) => {
+            tracing::warn!("the name of the cluster: {error}");
+            "slurm".to_owned()
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! ClearML queues on a Slurm cluster: every task becomes one batch job.
+//!
+//! # What it is for
+//!
+//! [`Glue`] runs on a machine that can call `sbatch`. It takes tasks from queues ([`clearml_intake`]), fills in the
+//! queue's template ([`clearml_sbatch_template`]), submits the job, and follows it until job and task are over. Nothing
+//! is installed on compute nodes for it. It is not for running tasks: that is the agent's work inside of the job.
+//!
+//! # How it works
+//!
+//! * [`core`] decides: states, ends of jobs, refusals, users, limits, what to do next, what became of a submission whose
+//!   answer got lost. Functions without I/O, clock or randomness, tested with tables.
+//! * [`journal`] remembers: one file for each task, written before the pop, before sbatch, and after it.
+//! * [`slurm`] calls Slurm's commands, [`tell`] the server; [`glue`] brings them together.
+//!
+//! A task whose job waits stands in the parking queue ([`parking`]): people see it as queued, an abort takes effect at
+//! once, and the agent in the job takes it from there.
+//!
+//! # One job for each task
+//!
+//! Before sbatch the journal says `Submitting`, with a new nonce that goes into the job's comment. If the answer gets
+//! lost, or the glue dies, listings of Slurm tell whether the job exists: with the nonce it is adopted; if two complete
+//! listings, half a minute apart, do not have it, nor accounting, the task is submitted again under a new nonce. The
+//! agent in the job takes the task from the parking queue, which a second job could not.
+//!
+//! # Decisions
+//!
+//! * Scripts are handed to sbatch on standard input: a file would have to be readable by whoever submits.
+//! * All jobs are listed by one `squeue` a period, and all ends are looked up by one `sacct`.
+//! * sbatch's environment is constructed: its own would go into the job, and `SBATCH_…` would override the template.
+//! * A job is ours by name and nonce, never by its number: numbers are given out again after a crash of the controller.
+//! * A task that is parked keeps the queue it came from in `execution.queue`; that is how a task is recognised that a
+//!   person has moved.
+
+pub mod core;
+pub mod glue;
+pub mod journal;
+pub mod options;
+pub mod parking;
+pub mod slurm;
+pub mod tell;
+pub mod templates;
+
+pub use glue::{Glue, GlueError};
+pub use options::{GlueOptions, OptionsError, QueueSetup};

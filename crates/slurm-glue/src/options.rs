@@ -1,0 +1,374 @@
+//! What a glue is told: by the command line, and by `agent.slurm` of the configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clearml_agent_config::Settings;
+use clearml_sbatch_template::{Mode, Options as TemplateOptions, Separator};
+use serde_json::Value;
+
+use crate::core::decide::Graces;
+use crate::core::limits::Limits;
+use crate::core::users::{Rules, UserMap};
+use crate::core::verdict::OnPreemption;
+
+/// One queue and what becomes of its tasks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSetup {
+    /// The queue, by name or id.
+    pub queue: String,
+    /// Its template.
+    pub template: PathBuf,
+    /// How the agent is started in the job.
+    pub mode: Mode,
+    /// Its own limits.
+    pub limits: Limits,
+    /// Working folder of its jobs.
+    pub work_dir: Option<PathBuf>,
+    /// Further arguments for sbatch.
+    pub extra_args: Vec<String>,
+}
+
+/// The options do not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsError {
+    /// Queues and templates can't be paired.
+    #[error(
+        "{queues} queues and {templates} templates can't be paired: give one template, or one for each queue"
+    )]
+    Pairing {
+        /// How many queues.
+        queues: usize,
+        /// How many templates.
+        templates: usize,
+    },
+    /// A queue is named twice.
+    #[error("queue {0:?} is named twice")]
+    Twice(String),
+    /// Nothing to do.
+    #[error("no queue is named; use --queue and --template-files, or agent.slurm.queues")]
+    NoQueue,
+    /// A value of the configuration.
+    #[error("agent.slurm.{key} {problem}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// Everything.
+#[derive(Debug, Clone)]
+pub struct GlueOptions {
+    /// The queues, the most important one first.
+    pub queues: Vec<QueueSetup>,
+    /// Create queues that do not exist.
+    pub create_queue: bool,
+    /// Serve queues in turn.
+    pub order_fairness: bool,
+    /// Name of the parking queue.
+    pub parking: Option<String>,
+    /// Limits over all queues.
+    pub limits: Limits,
+    /// Between looks at jobs.
+    pub poll: Duration,
+    /// Between looks at queues.
+    pub queue_poll: Duration,
+    /// What preemption does.
+    pub on_preemption: OnPreemption,
+    /// Where the journal is.
+    pub state_dir: PathBuf,
+    /// How templates are read.
+    pub separator: Separator,
+    /// Options of sbatch that values may go into.
+    pub allow_user_options: Vec<String>,
+    /// Options of sbatch that values may consist of.
+    pub allowed_sbatch_options: Vec<String>,
+    /// How long to wait for others.
+    pub graces: Graces,
+    /// After so many seconds a hopeless job fails its task; 0: never.
+    pub pending_deadline: u64,
+    /// Reasons for waiting that fail the task.
+    pub fail_on_pending: Vec<String>,
+    /// Write user properties.
+    pub report_properties: bool,
+    /// Lines of the job's own output to show.
+    pub log_tail_lines: usize,
+    /// Default working folder of jobs.
+    pub work_dir: Option<PathBuf>,
+    /// A folder that all nodes see.
+    pub shared_dir: Option<PathBuf>,
+    /// The agent on compute nodes.
+    pub agent_binary: Option<PathBuf>,
+    /// The configuration for jobs, if scripts are to carry one.
+    pub configuration: Option<String>,
+    /// Linux users by ClearML users.
+    pub user_map: UserMap,
+    /// Which Linux users are allowed.
+    pub user_rules: Rules,
+    /// Where Slurm's commands are.
+    pub bin_dir: Option<PathBuf>,
+    /// How long a command may take.
+    pub command_timeout: Duration,
+    /// Variables for Slurm's commands.
+    pub pass_env: Vec<String>,
+    /// How often preemption may send a task back.
+    pub max_requeue: u32,
+    /// `agent.default_docker.image`.
+    pub default_image: Option<String>,
+}
+
+impl GlueOptions {
+    /// The options of a configuration, with the queues that were named on the command line, if any.
+    ///
+    /// # Errors
+    ///
+    /// When they do not fit together.
+    pub fn new(
+        settings: &Settings,
+        queues: &[String],
+        templates: &[String],
+        mode: Mode,
+    ) -> Result<Self, OptionsError> {
+        let seconds = |key: &str| Duration::from_secs_f64(settings.number(key).clamp(0.0, 1e9));
+        let whole = |key: &str| settings.number(key).clamp(0.0, 1e9).round() as u64;
+        let count = |key: &str| usize::try_from(settings.integer(key).unwrap_or(0)).unwrap_or(0);
+        let poll = seconds("agent.slurm.poll_interval");
+        let parking = settings
+            .text("agent.slurm.parking_queue")
+            .filter(|name| name != "none");
+        let separator = settings
+            .text("agent.slurm.default_separator")
+            .unwrap_or_else(|| ":".to_owned());
+        let options = Self {
+            queues: if queues.is_empty() && templates.is_empty() {
+                configured(settings.get("agent.slurm.queues"), mode)?
+            } else {
+                pair(&split(queues), &split(templates), mode)?
+            },
+            create_queue: false,
+            order_fairness: false,
+            parking,
+            limits: Limits {
+                max_jobs: count("agent.slurm.max_jobs"),
+                max_pending: count("agent.slurm.max_pending"),
+            },
+            poll,
+            queue_poll: seconds("agent.slurm.queue_poll_interval"),
+            on_preemption: match settings.text("agent.slurm.on_preemption").as_deref() {
+                Some("fail") => OnPreemption::Fail,
+                Some("requeue") => OnPreemption::Requeue,
+                _ => OnPreemption::Stop,
+            },
+            state_dir: settings.path("agent.slurm.state_dir").unwrap_or_default(),
+            separator: Separator::new(&separator).map_err(|text| OptionsError::Value {
+                key: "default_separator".to_owned(),
+                problem: format!(
+                    "can't be {text:?}: one to three characters that mean nothing else in a placeholder"
+                ),
+            })?,
+            allow_user_options: settings.list("agent.slurm.allow_user_options"),
+            allowed_sbatch_options: settings.list("agent.slurm.allowed_sbatch_options"),
+            graces: Graces {
+                end: whole("agent.slurm.end_grace"),
+                abort: whole("agent.slurm.abort_grace"),
+                lost: whole("agent.slurm.lost_job_grace"),
+                pass: poll.as_secs().max(1),
+                begin: 1800,
+            },
+            pending_deadline: whole("agent.slurm.pending_deadline"),
+            fail_on_pending: settings.list("agent.slurm.fail_on_pending_reasons"),
+            report_properties: settings.flag("agent.slurm.report_properties"),
+            log_tail_lines: count("agent.slurm.log_tail_lines"),
+            work_dir: settings.path("agent.slurm.work_dir"),
+            shared_dir: settings.path("agent.slurm.shared_dir"),
+            agent_binary: settings.path("agent.slurm.agent_binary"),
+            configuration: match settings.text("agent.slurm.credentials").as_deref() {
+                Some("inline") => Some(job_configuration(settings)?),
+                _ => None,
+            },
+            user_map: user_map(settings.get("agent.slurm.user_map")),
+            user_rules: Rules {
+                allowed: settings.list("agent.slurm.allowed_users"),
+                min_uid: u32::try_from(settings.integer("agent.slurm.min_uid").unwrap_or(1000))
+                    .unwrap_or(1000),
+            },
+            bin_dir: settings.path("agent.slurm.bin_dir"),
+            command_timeout: seconds("agent.slurm.command_timeout"),
+            pass_env: settings.list("agent.slurm.pass_env"),
+            max_requeue: u32::try_from(count("agent.slurm.max_requeue")).unwrap_or(u32::MAX),
+            default_image: settings.text("agent.default_docker.image"),
+        };
+        Ok(options)
+    }
+
+    /// How the template of a queue is to be read.
+    #[must_use]
+    pub fn template_options(&self, queue: &QueueSetup) -> TemplateOptions {
+        TemplateOptions {
+            mode: queue.mode,
+            separator: self.separator.clone(),
+            allow_user_options: self.allow_user_options.clone(),
+            allowed_sbatch_options: self.allowed_sbatch_options.clone(),
+        }
+    }
+}
+
+fn split(texts: &[String]) -> Vec<String> {
+    texts
+        .iter()
+        .flat_map(|text| text.split(','))
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Pairs queues with templates: the first with the first, or one template for all.
+///
+/// # Errors
+///
+/// When their numbers do not fit, or a queue is named twice.
+pub fn pair(queues: &[String], templates: &[String], mode: Mode) -> Result<Vec<QueueSetup>, OptionsError> {
+    if queues.is_empty() {
+        return Err(OptionsError::NoQueue);
+    }
+    if templates.is_empty() || (templates.len() != 1 && templates.len() != queues.len()) {
+        return Err(OptionsError::Pairing {
+            queues: queues.len(),
+            templates: templates.len(),
+        });
+    }
+    for (index, queue) in queues.iter().enumerate() {
+        if queues[..index].contains(queue) {
+            return Err(OptionsError::Twice(queue.clone()));
+        }
+    }
+    let setup = |(index, queue): (usize, &String)| QueueSetup {
+        queue: queue.clone(),
+        template: PathBuf::from(templates.get(index).unwrap_or(&templates[0])),
+        mode,
+        limits: Limits::default(),
+        work_dir: None,
+        extra_args: Vec::new(),
+    };
+    Ok(queues.iter().enumerate().map(setup).collect())
+}
+
+fn configured(value: Option<&Value>, mode: Mode) -> Result<Vec<QueueSetup>, OptionsError> {
+    let wrong = |problem: &str| OptionsError::Value {
+        key: "queues".to_owned(),
+        problem: problem.to_owned(),
+    };
+    let mut found: Vec<QueueSetup> = Vec::new();
+    for entry in value.and_then(Value::as_array).into_iter().flatten() {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+        let count = |key: &str| {
+            entry
+                .get(key)
+                .and_then(Value::as_u64)
+                .map_or(0, |n| usize::try_from(n).unwrap_or(0))
+        };
+        let setup = QueueSetup {
+            queue: text("queue").ok_or_else(|| wrong("has an entry without a queue"))?,
+            template: text("template")
+                .ok_or_else(|| wrong("has an entry without a template"))?
+                .into(),
+            mode: match text("mode").as_deref() {
+                None => mode,
+                Some("native") => Mode::Native,
+                Some("singularity") => Mode::Singularity,
+                Some("srun-delegation") => Mode::SrunDelegation,
+                Some(_) => return Err(wrong("knows the modes native, singularity and srun-delegation")),
+            },
+            limits: Limits {
+                max_jobs: count("max_jobs"),
+                max_pending: count("max_pending"),
+            },
+            work_dir: text("work_dir").map(PathBuf::from),
+            extra_args: entry
+                .get("extra_sbatch_args")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
+        };
+        if found.iter().any(|other| other.queue == setup.queue) {
+            return Err(OptionsError::Twice(setup.queue));
+        }
+        found.push(setup);
+    }
+    if found.is_empty() {
+        return Err(OptionsError::NoQueue);
+    }
+    Ok(found)
+}
+
+fn user_map(value: Option<&Value>) -> UserMap {
+    let entries = value.and_then(Value::as_object).into_iter().flatten();
+    entries
+        .filter_map(|(name, user)| Some((name.clone(), user.as_str()?.to_owned())))
+        .collect::<BTreeMap<_, _>>()
+}
+
+/// The server and the keys, as a job needs them. JSON is a part of the configuration's language.
+fn job_configuration(settings: &Settings) -> Result<String, OptionsError> {
+    let wrong = |problem: String| OptionsError::Value {
+        key: "credentials".to_owned(),
+        problem: format!("can't be inline: {problem}"),
+    };
+    let server = settings.api.require_server().map_err(|e| wrong(e.to_string()))?;
+    let credentials = settings
+        .api
+        .require_credentials()
+        .map_err(|e| wrong(e.to_string()))?;
+    let clearml_agent_config::Credentials::Keys {
+        access_key,
+        secret_key,
+    } = credentials
+    else {
+        return Err(wrong("the glue itself uses a token".to_owned()));
+    };
+    let mut api = serde_json::json!({
+        "api_server": server,
+        "credentials": {"access_key": access_key.expose(), "secret_key": secret_key.expose()},
+    });
+    for key in ["web_server", "files_server", "verify_certificate"] {
+        if let Some(value) = settings
+            .get(&format!("api.{key}"))
+            .filter(|value| !value.is_null())
+        {
+            api[key] = value.clone();
+        }
+    }
+    Ok(serde_json::json!({ "api": api }).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_and_templates_are_paired_or_refused() {
+        let texts = |list: &[&str]| split(&list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        let paired =
+            |queues: &[&str], templates: &[&str]| pair(&texts(queues), &texts(templates), Mode::Native);
+        let two = paired(&["a,b"], &["x", "y"]).unwrap();
+        assert_eq!(
+            (two[1].queue.as_str(), two[1].template.to_str()),
+            ("b", Some("y"))
+        );
+        let three = paired(&["a", "b", "c"], &["x"]).unwrap();
+        assert!(three.iter().all(|setup| setup.template.to_str() == Some("x")));
+        let error = paired(&["a", "b", "c"], &["x", "y"]).unwrap_err().to_string();
+        assert!(
+            error.contains("3 queues") && error.contains("2 templates"),
+            "{error}"
+        );
+        assert_eq!(paired(&["a", "a"], &["x"]), Err(OptionsError::Twice("a".into())));
+        assert!(paired(&[], &["x"]).is_err() && paired(&["a"], &[]).is_err());
+    }
+}

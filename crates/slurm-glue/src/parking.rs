@@ -1,0 +1,140 @@
+//! The server as the pop protocol sees it from here: a task that is ours does not begin, it is parked.
+//!
+//! A task whose job waits stands in the parking queue: people see it as queued, an abort takes effect at once,
+//! and the agent in the job takes it from there. So where a daemon turns `queued` into `in_progress`, the glue
+//! moves the task to the parking queue without touching the queue that the task itself names.
+
+use clearml_api_client::{ApiError, Client, EnqueueTo, StatusChange};
+use clearml_intake::owner::OwnerMark;
+use clearml_intake::pop::{Place, TaskSighting};
+use clearml_intake::server::{ApiQueueServer, PopAnswer, PutBack, QueueServer};
+use clearml_task_model::{QueueId, TaskId, TaskStatus, WorkerId};
+
+/// The reason that a parked task shows.
+const REASON: &str = "slurm pending scheduler";
+
+/// The server, with a parking queue.
+#[derive(Clone)]
+pub struct ParkingServer {
+    inner: ApiQueueServer,
+    client: Client,
+    parking: Option<QueueId>,
+}
+
+impl std::fmt::Debug for ParkingServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ParkingServer")
+            .field("parking", &self.parking)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ParkingServer {
+    /// The server behind this client. Without a parking queue tasks stay queued in no queue.
+    #[must_use]
+    pub fn new(client: Client, parking: Option<QueueId>) -> Self {
+        Self {
+            inner: ApiQueueServer::new(client.clone()),
+            client,
+            parking,
+        }
+    }
+
+    /// Puts a task into the parking queue, whatever its status is now.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses or can't answer.
+    pub async fn park_again(&self, task: &TaskId, message: &str) -> Result<(), ApiError> {
+        let Some(parking) = &self.parking else {
+            return Ok(());
+        };
+        let change = StatusChange::reason(REASON).message(message).force();
+        self.client.tasks_enqueue(task, parking, &change).await.map(drop)
+    }
+
+    /// Takes a task out of the parking queue, without touching the task.
+    ///
+    /// # Errors
+    ///
+    /// When the server can't answer.
+    pub async fn unpark(&self, task: &TaskId) -> Result<(), ApiError> {
+        let Some(parking) = &self.parking else {
+            return Ok(());
+        };
+        match self.client.queues_remove_task(parking, task).await {
+            Err(error) if !declined(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn park(&self, task: &TaskId, status: &TaskStatus) -> Result<bool, ApiError> {
+        let Some(parking) = &self.parking else {
+            return Ok(*status == TaskStatus::Queued);
+        };
+        let change = StatusChange::reason(REASON);
+        let to = EnqueueTo {
+            queue: Some(parking.clone()),
+            // Only a queued task has a queue to keep; that is also what makes an abort win that came first.
+            update_execution_queue: (*status == TaskStatus::Queued).then_some(false),
+            ..EnqueueTo::default()
+        };
+        match self.client.tasks_enqueue_to(task, &to, &change).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_code(400, 706) => Ok(true),
+            Err(error) if declined(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn declined(error: &ApiError) -> bool {
+    matches!(error.code(), Some((400, _)))
+}
+
+impl QueueServer for ParkingServer {
+    type Error = ApiError;
+
+    async fn look(&self, task: &TaskId) -> Result<Option<TaskSighting>, ApiError> {
+        self.inner.look(task).await
+    }
+
+    async fn place(&self, queue: &QueueId, task: &TaskId) -> Result<Place, ApiError> {
+        self.inner.place(queue, task).await
+    }
+
+    async fn competitors(&self, queue: &QueueId, me: &WorkerId) -> Result<bool, ApiError> {
+        self.inner.competitors(queue, me).await
+    }
+
+    async fn pop(&self, queue: &QueueId, task: &TaskId) -> PopAnswer<ApiError> {
+        self.inner.pop(queue, task).await
+    }
+
+    async fn mark(&self, task: &TaskId, mark: &OwnerMark) -> Result<bool, ApiError> {
+        self.inner.mark(task, mark).await
+    }
+
+    async fn take_queued(&self, task: &TaskId) -> Result<bool, ApiError> {
+        match self.inner.look(task).await? {
+            Some(seen) if seen.status == TaskStatus::Queued || seen.status == TaskStatus::Created => {
+                self.park(task, &seen.status).await
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn started(&self, task: &TaskId, _message: &str) -> Result<bool, ApiError> {
+        let seen = self.inner.look(task).await?;
+        Ok(seen.is_some_and(|seen| seen.status == TaskStatus::Queued))
+    }
+
+    async fn put_back(&self, queue: &QueueId, task: &TaskId, started: bool) -> Result<PutBack, ApiError> {
+        self.unpark(task).await?;
+        self.inner.put_back(queue, task, started).await
+    }
+
+    async fn stop(&self, task: &TaskId, reason: &str) -> Result<(), ApiError> {
+        self.inner.stop(task, reason).await
+    }
+}
