@@ -341,12 +341,16 @@ async fn a_completed_task_is_not_aborted_any_more_and_its_program_comes_to_its_e
 async fn an_abort_around_the_natural_end_gives_one_of_both_ends() {
     let world = World::start().await;
     let mut ends = std::collections::BTreeMap::new();
-    for step in 0..8_u64 {
-        let name = format!("ended-{step}");
-        let (task, run) = world.task(&format!("echo ready; sleep 1; touch {name}")).await;
+    for step in 0..6_u64 {
+        let (begun, ended) = (format!("begun-{step}"), format!("ended-{step}"));
+        let (task, run) = world.task(&format!("touch {begun}; sleep 1; touch {ended}")).await;
+        let (begun, ended) = (world.scratch().join(begun), world.scratch().join(ended));
         let mut runner = world.spawn(&run);
-        world.wait_for_output(&task, "ready").await;
+        world.wait_until("the program runs", || begun.exists()).await;
         tokio::time::sleep(Duration::from_millis(180 * step)).await;
+        if step == 5 {
+            world.wait_until("the program has ended", || ended.exists()).await;
+        }
         // After the end it is refused or without effect.
         let _refused = world.client.tasks_stop(&task, &StatusChange::default()).await;
         assert_eq!(world.end_of(&mut runner, &run).await, 0);
@@ -354,10 +358,7 @@ async fn an_abort_around_the_natural_end_gives_one_of_both_ends() {
         match status.as_str() {
             "completed" => {
                 assert_eq!(reason, "worker execution done");
-                assert!(
-                    world.scratch().join(&name).exists(),
-                    "step {step}: completed before its end"
-                );
+                assert!(ended.exists(), "step {step}: completed before its end");
             }
             _ => assert_eq!(
                 (status.as_str(), reason.as_str()),
@@ -367,5 +368,5 @@ async fn an_abort_around_the_natural_end_gives_one_of_both_ends() {
         }
         *ends.entry(status).or_insert(0) += 1;
     }
-    assert_eq!(ends.len(), 2, "the moments were badly chosen: {ends:?}");
+    assert!(ends.contains_key("stopped"), "the first wishes came early enough: {ends:?}");
 }

@@ -121,11 +121,9 @@ async fn silently_a_command_for_aborts_runs_beside_the_program() {
             .await;
         let announced = world.get(&task).await.runtime;
         assert_eq!(announced["_abort_callback_timeout"], serde_json::json!(180));
-        world
-            .client
-            .tasks_stopped(&task, &clearml_api_client::StatusChange::default().force())
-            .await
-            .unwrap();
+        world.report_worker(&task).await;
+        let stop = clearml_api_client::StatusChange::default();
+        world.client.tasks_stop(&task, &stop).await.unwrap();
     };
     let ((code, shown), ()) = tokio::join!(world.execute_among(&variables, task.as_str(), "silent"), stop);
     // The program has ended by SIGTERM.

@@ -175,10 +175,8 @@ impl World {
         self.task_with(script, options).await
     }
 
-    async fn task_with(&self, script: Value, options: RunOptions) -> (TaskId, RunDir) {
-        let task = self.draft_of(script).await;
-        let change = StatusChange::default().message("pulled by agent").force();
-        self.client.tasks_started(&task, &change).await.unwrap();
+    /// Says that a worker has the task in hand, so that an abort is left to it.
+    pub(crate) async fn report_worker(&self, task: &TaskId) {
         let report = StatusReport {
             worker: WorkerId::new(WORKER),
             timestamp_ms: now_ms() / 1000 * 1000,
@@ -190,6 +188,13 @@ impl World {
             is_daemon: true,
         };
         self.client.workers_status_report(&report).await.unwrap();
+    }
+
+    async fn task_with(&self, script: Value, options: RunOptions) -> (TaskId, RunDir) {
+        let task = self.draft_of(script).await;
+        let change = StatusChange::default().message("pulled by agent").force();
+        self.client.tasks_started(&task, &change).await.unwrap();
+        self.report_worker(&task).await;
         let new = NewRun {
             task: task.clone(),
             queue: None,
