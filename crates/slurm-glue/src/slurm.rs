@@ -67,8 +67,8 @@ pub struct Job {
     pub name: String,
     /// Its comment, unless the template sets one.
     pub comment: Option<String>,
-    /// Its working folder.
-    pub work_dir: String,
+    /// Its working folder, unless the template sets one.
+    pub work_dir: Option<String>,
     /// Further arguments of the operator.
     pub extra: Vec<String>,
     /// The Linux user to submit as, and that user's home.
@@ -239,7 +239,10 @@ impl Slurm {
         if test_only {
             command = command.arg("--test-only");
         }
-        command = command.args(["--chdir", &job.work_dir, "--job-name", &job.name]);
+        command = command.args(["--job-name", &job.name]);
+        if let Some(folder) = &job.work_dir {
+            command = command.args(["--chdir", folder]);
+        }
         if let Some(comment) = &job.comment {
             command = command.args(["--comment", comment]);
         }

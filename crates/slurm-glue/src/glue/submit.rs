@@ -274,7 +274,7 @@ impl Glue {
             script: script.text.clone(),
             name: format!("{NAME_PREFIX}{task}"),
             comment,
-            work_dir,
+            work_dir: script.option("chdir", 'D').is_none().then_some(work_dir),
             extra: setup.extra_args.clone(),
             user,
         }

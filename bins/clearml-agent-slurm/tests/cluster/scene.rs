@@ -1,0 +1,276 @@
+//! A cluster, a server, and the glue between them.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use xtask::e2e::slurm::cluster::{Cluster, missing};
+use xtask::workbench::{Api, LocalServer, TaskSpec};
+use xtask::workspace;
+
+/// One cluster at a time: each has eight daemons.
+static TURN: Mutex<()> = Mutex::new(());
+
+const HEAD: &str = "#!/bin/bash
+#SBATCH --job-name=clearml_task_${CLEARML_TASK.id}
+#SBATCH --open-mode=append
+#SBATCH --ntasks-per-node=1
+#SBATCH --mem=200
+#SBATCH --nodes=${CLEARML_TASK.hyperparams.properties.num_nodes.value:1}
+#SBATCH --begin=${CLEARML_TASK.hyperparams.properties.begin.value:}
+#SBATCH --constraint=${CLEARML_TASK.hyperparams.properties.constraint.value:}
+#SBATCH --partition=${CLEARML_TASK.hyperparams.properties.partition.value:}
+";
+
+/// A template whose body has these lines between the parts.
+pub(crate) fn template(directives: &str, before: &str) -> String {
+    format!(
+        "{HEAD}{directives}\n${{CLEARML_PRE_SETUP}}\nexport CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL=1\n{before}\n\
+         ${{CLEARML_AGENT_EXECUTE}}\n${{CLEARML_POST_SETUP}}\n"
+    )
+}
+
+pub(crate) struct Scene {
+    glue: Option<Child>,
+    pub(crate) cluster: Cluster,
+    pub(crate) api: Api,
+    _server: LocalServer,
+    queues: Vec<String>,
+    ids: Vec<String>,
+    agent: PathBuf,
+    pub(crate) folder: TempDir,
+    pub(crate) options: Vec<String>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Scene {
+    /// A cluster and a server with these queues and templates; no glue yet. `None`, said loudly, where there
+    /// can be no cluster.
+    pub(crate) fn new(test: &str, queues: &[(&str, String)]) -> Option<Self> {
+        if let Some(reason) = missing() {
+            eprintln!("SKIPPED {test}: {reason}");
+            return None;
+        }
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let agent = workspace::target().join("debug/clearml-agent");
+        let agent = if agent.is_file() {
+            agent
+        } else {
+            workspace::build_agent(false).unwrap()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = Cluster::up(&folder.path().join("cluster")).unwrap();
+        let server = LocalServer::start(&agent, &folder.path().join("server")).unwrap();
+        let api = server.api().unwrap();
+        let mut ids = Vec::new();
+        for (name, text) in queues {
+            ids.push(api.create_queue(name).unwrap());
+            let output = format!("#SBATCH --output={}/%j.log\n", folder.path().display());
+            let text = text.replacen("#SBATCH --open-mode", &format!("{output}#SBATCH --open-mode"), 1);
+            fs::write(folder.path().join(format!("{name}.sh")), text).unwrap();
+        }
+        fs::create_dir(folder.path().join("shared")).unwrap();
+        Some(Self {
+            glue: None,
+            cluster,
+            api,
+            _server: server,
+            queues: queues.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            ids,
+            agent,
+            folder,
+            options: Vec::new(),
+            _turn: turn,
+        })
+    }
+
+    /// The glue with these further arguments.
+    pub(crate) fn glue_command(&self, arguments: &[&str]) -> Command {
+        let folder = self.folder.path();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clearml-agent-slurm"));
+        command.arg("--queue").args(&self.queues).arg("--template-files");
+        command.args(self.queues.iter().map(|name| folder.join(format!("{name}.sh"))));
+        let set = [
+            "credentials=inline".to_owned(),
+            format!("agent_binary={}", self.agent.display()),
+            format!("shared_dir={}", folder.join("shared").display()),
+            "poll_interval=1".to_owned(),
+            "queue_poll_interval=0.2".to_owned(),
+            "end_grace=2".to_owned(),
+            "abort_grace=20".to_owned(),
+            "lost_job_grace=15".to_owned(),
+        ];
+        for value in set.iter().chain(&self.options) {
+            command.args(["--set", &format!("agent.slurm.{value}")]);
+        }
+        command
+            .arg("--state-dir")
+            .arg(folder.join("state"))
+            .args(arguments)
+            .env("SLURM_CONF", self.cluster.configuration())
+            .env("CLEARML_CONFIG_FILE", folder.join("server/clearml.conf"))
+            .env("CLEARML_WORKER_NAME", "login")
+            .env("HOME", folder)
+            // What must not reach jobs, and what must not reach sbatch.
+            .env("SECRET_OF_THE_GLUE", "do-not-tell")
+            .env("SBATCH_PARTITION", "nowhere")
+            .env("SLURM_MEM_PER_NODE", "1")
+            .current_dir(folder)
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn start(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .unwrap();
+        let mut command = self.glue_command(&["--debug"]);
+        self.glue = Some(
+            command
+                .stdout(log.try_clone().unwrap())
+                .stderr(log)
+                .spawn()
+                .unwrap(),
+        );
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("glue.log")
+    }
+
+    pub(crate) fn glue_log(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    pub(crate) fn kill_glue(&mut self) {
+        if let Some(mut glue) = self.glue.take() {
+            let _gone = glue.kill();
+            let _status = glue.wait();
+        }
+    }
+
+    /// Stops the glue as a service manager does; it must obey.
+    pub(crate) fn stop_glue(&mut self) {
+        let Some(mut glue) = self.glue.take() else { return };
+        let pid = rustix::process::Pid::from_raw(i32::try_from(glue.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = glue.wait().unwrap();
+        assert!(status.success(), "{status}: {}", self.glue_log());
+    }
+
+    /// A task in a queue, with user properties.
+    pub(crate) fn submit(&self, queue: &str, code: &str, properties: &[(&str, &str)]) -> String {
+        let items: serde_json::Map<String, Value> = properties
+            .iter()
+            .map(|(name, value)| {
+                let item = json!({"section": "properties", "name": name, "value": value});
+                ((*name).to_owned(), item)
+            })
+            .collect();
+        let spec = TaskSpec {
+            hyperparams: Some(json!({"properties": items})),
+            ..TaskSpec::script(code)
+        };
+        let index = self.queues.iter().position(|name| name == queue).unwrap();
+        self.api
+            .submit("a task for slurm", &spec, &self.ids[index])
+            .unwrap()
+    }
+
+    pub(crate) fn task(&self, task: &str) -> Value {
+        self.api.task(task).unwrap()
+    }
+
+    /// Waits until the task has one of these statuses; gives its reason.
+    pub(crate) fn until(&self, task: &str, status: &str, limit_sec: u64) -> String {
+        self.wait(&format!("task {task} is {status}"), limit_sec, || {
+            let now = self.task(task);
+            (now["status"] == status).then(|| now["status_reason"].as_str().unwrap_or_default().to_owned())
+        })
+    }
+
+    pub(crate) fn until_message(&self, task: &str, part: &str, limit_sec: u64) {
+        self.wait(&format!("task {task} says {part}"), limit_sec, || {
+            let message = self.task(task)["status_message"].clone();
+            message
+                .as_str()
+                .is_some_and(|text| text.contains(part))
+                .then_some(())
+        });
+    }
+
+    pub(crate) fn wait<T>(&self, what: &str, limit_sec: u64, mut ready: impl FnMut() -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(value) = ready() {
+                return value;
+            }
+            if begun.elapsed() > Duration::from_secs(limit_sec) {
+                let jobs = self
+                    .cluster
+                    .output("squeue", &["-a", "-t", "all"])
+                    .unwrap_or_default();
+                panic!(
+                    "waited {limit_sec} s in vain until {what}\n{jobs}\n{}",
+                    self.glue_log()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The job of a task.
+    pub(crate) fn job(&self, task: &str) -> String {
+        self.wait(&format!("task {task} has a job"), 20, || {
+            let noted = self.task(task)["runtime"]["_slurm_job"]
+                .as_str()
+                .map(str::to_owned)?;
+            noted.split_once('/').map(|(_, id)| id.to_owned())
+        })
+    }
+
+    /// The state of a job as squeue shows it; empty when it is not there any more.
+    pub(crate) fn state(&self, job: &str) -> String {
+        let output = self
+            .cluster
+            .command("squeue")
+            .args(["-h", "-t", "all", "-o", "%T", "-j", job])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    pub(crate) fn until_state(&self, job: &str, wanted: &str, limit_sec: u64) {
+        self.wait(&format!("job {job} is {wanted}"), limit_sec, || {
+            (self.state(job) == wanted).then_some(())
+        });
+    }
+
+    /// How many jobs of a task Slurm has ever seen.
+    pub(crate) fn jobs_of(&self, task: &str) -> usize {
+        let name = format!("clearml_task_{task}");
+        let text = self
+            .cluster
+            .output(
+                "sacct",
+                &["-n", "-X", "-P", "-D", "--name", &name, "-o", "JobIDRaw"],
+            )
+            .unwrap();
+        text.lines().filter(|line| !line.trim().is_empty()).count()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.glue_log());
+        }
+        self.kill_glue();
+    }
+}
