@@ -10,6 +10,7 @@ pub mod conformance_suite;
 pub mod demo;
 pub mod dist;
 pub mod e2e;
+pub mod engine;
 pub mod floors;
 pub mod reference;
 pub mod soak;

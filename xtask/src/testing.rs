@@ -11,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::{MetadataCommand, TargetKind};
 
+use crate::engine::Engine;
 use crate::{terminal, workspace};
 
 /// What became of the tests so far.
@@ -73,8 +74,16 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     let log_path = workspace::target().join("xtask-test.log");
     let mut log = File::create(&log_path).with_context(|| format!("creating {}", log_path.display()))?;
 
+    let engine = match Engine::start_if_needed() {
+        Ok(engine) => engine,
+        Err(e) => {
+            println!("Tests with containers are skipped: {e:#}");
+            None
+        }
+    };
     terminal::step("Running the tests of the workspace");
-    let built = run_tests(filter, &mut tally, &mut log)?;
+    let built = run_tests(filter, engine.as_ref(), &mut tally, &mut log)?;
+    drop(engine);
     if filter.is_none() && built {
         terminal::step("Running the examples");
         run_examples(&mut tally)?;
@@ -107,8 +116,16 @@ pub fn run(filter: Option<&str>) -> Result<()> {
 }
 
 /// True when cargo is content. A build error has no failed test to show, but makes cargo discontent.
-fn run_tests(filter: Option<&str>, tally: &mut Tally, log: &mut File) -> Result<bool> {
+fn run_tests(
+    filter: Option<&str>,
+    engine: Option<&Engine>,
+    tally: &mut Tally,
+    log: &mut File,
+) -> Result<bool> {
     let mut command = workspace::cargo();
+    if let Some(engine) = engine {
+        command.env("DOCKER_HOST", engine.address());
+    }
     command.args(["test", "--workspace", "--no-fail-fast"]);
     command.args(filter).args(["--", "--show-output"]);
     let mut child = command

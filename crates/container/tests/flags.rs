@@ -218,6 +218,13 @@ async fn inspected(docker: &Docker, id: &str) -> Value {
         config["Hostname"] = json!("");
     }
     let mut host = serde_json::to_value(&container.host_config).unwrap();
+    // Older versions of the program leave names of capabilities as they are written.
+    for list in ["CapAdd", "CapDrop"] {
+        for name in host[list].as_array_mut().into_iter().flatten() {
+            let text = name.as_str().unwrap_or_default().to_owned();
+            *name = json!(format!("CAP_{}", text.trim_start_matches("CAP_")));
+        }
+    }
     if let Some(binds) = host["Binds"].as_array_mut() {
         binds.sort_by_key(ToString::to_string);
     }

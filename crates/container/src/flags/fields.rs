@@ -74,8 +74,6 @@ text! {
 
 list! {
     add_host_line: host.extra_hosts;
-    cap_add: host.cap_add;
-    cap_drop: host.cap_drop;
     device_cgroup_rule: host.device_cgroup_rules;
     dns_option: host.dns_options;
     dns_search: host.dns_search;
@@ -145,6 +143,32 @@ pub(super) fn add_host(draft: &mut Draft<'_>, value: &str) -> Set {
         _ => return Err("HOST:ADDRESS is expected".to_owned()),
     };
     add_host_line(draft, &line)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "one of many setters")]
+pub(super) fn cap_add(draft: &mut Draft<'_>, value: &str) -> Set {
+    draft.host.cap_add.get_or_insert_default().push(capability(value));
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "one of many setters")]
+pub(super) fn cap_drop(draft: &mut Draft<'_>, value: &str) -> Set {
+    draft
+        .host
+        .cap_drop
+        .get_or_insert_default()
+        .push(capability(value));
+    Ok(())
+}
+
+/// The name as the kernel has it; newer versions of the docker program write it that way, too.
+fn capability(value: &str) -> String {
+    let name = value.trim().to_ascii_uppercase();
+    if name == "ALL" || name.starts_with("CAP_") {
+        name
+    } else {
+        format!("CAP_{name}")
+    }
 }
 
 pub(super) fn annotation(draft: &mut Draft<'_>, value: &str) -> Set {
