@@ -11,7 +11,8 @@
 //! One pass over the queues is one request, however many queues there are (`pull`). The loop never ends
 //! because of an error: what fails is reported once, left alone for a while, and tried again (`serve`).
 //!
-//! In services mode it has many tasks in hand at the same time, looked after by one runner (`services`).
+//! In services mode it has many tasks in hand at the same time, looked after by one runner (`concurrent`,
+//! `services`).
 //!
 //! Around the loop: what is checked at the start (`startup`), which queues rest at the moment (`active`), the
 //! log file and `--detached` (`background`), and `--stop` (`terminate`). What people and their programs see of
@@ -23,6 +24,7 @@
 mod active;
 mod adopt;
 mod background;
+mod concurrent;
 mod daemon;
 mod decide;
 mod journal;

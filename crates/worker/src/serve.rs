@@ -7,10 +7,10 @@ use std::time::Duration;
 use clearml_agent_config::{OnStop, Settings};
 use clearml_api_client::Client;
 use clearml_intake::schedule::Backoff;
-use clearml_intake::{About, Activity, Intent, Outcome, Phase as PopPhase, PopError, Reporter};
+use clearml_intake::{Activity, Intent, Outcome, Phase as PopPhase, PopError, Reporter};
 use clearml_support::redact::Redactor;
 use clearml_task_model::{TaskId, WorkerId};
-use clearml_task_runner::{RunDir, RunDirError, RunInputs, RunOptions, RunRecord, RunStore, service_worker};
+use clearml_task_runner::{RunDir, RunDirError, RunInputs, RunOptions, RunStore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Level;
 
@@ -32,8 +32,6 @@ pub const ANNOUNCEMENTS: &str = "announcement";
 
 /// How many finished runs are kept for people to look at.
 const KEEP_FINISHED: usize = 20;
-/// How long an absent server may hold up the start of services mode.
-const FORGET_LIMIT: Duration = Duration::from_secs(5);
 /// How often finished runs are looked for where many run.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// How long a pop that is under way may take when the daemon has to end.
@@ -85,13 +83,7 @@ impl Server {
     /// Serves until told to end. Errors of single steps are reported and the loop goes on.
     pub(crate) async fn serve(&mut self) {
         self.finish_earlier_runs().await;
-        if let Some(services) = &self.services {
-            let forgetting = timeout(FORGET_LIMIT, services.forget_ended(&self.worker));
-            tokio::select! {
-                _in_time = forgetting => {}
-                () = self.stop.wait() => {}
-            }
-        }
+        self.forget_ended_services().await;
         while !self.stop.requested() {
             self.let_go();
             self.adopt_orphans().await;
@@ -112,52 +104,6 @@ impl Server {
             }
         }
         self.end_services().await;
-    }
-
-    /// Leaves runs that are not in hand to whoever wants to look after them.
-    fn let_go(&self) {
-        match &self.services {
-            Some(services) => self.journal().let_go_except(&services.in_hand()),
-            None => self.journal().let_go(),
-        }
-    }
-
-    /// Whether one more task may run; if not, some time has passed.
-    async fn has_room(&mut self) -> bool {
-        let Some(services) = &self.services else {
-            return true;
-        };
-        if services.has_room() {
-            return true;
-        }
-        let (mut reloads, mut woken) = (self.stop.clone(), false);
-        tokio::select! {
-            () = services.one_ended() => {}
-            () = sleep(self.poll) => {}
-            () = self.stop.wait() => {}
-            () = reloads.wait_for_reload() => woken = true,
-        }
-        if woken {
-            self.stop = reloads;
-            self.reload_on_demand();
-        }
-        false
-    }
-
-    /// The daemon has to end while services run.
-    async fn end_services(&mut self) {
-        let Some(services) = self.services.take() else {
-            return;
-        };
-        if self.settings.agent.on_stop == OnStop::Detach {
-            return services.leave();
-        }
-        if services.count() > 0 {
-            say(&format!("Stopping {} services", services.count()));
-        }
-        services
-            .stop(self.end_patience(), self.stop.wait_for_hurry())
-            .await;
     }
 
     /// The tasks at the heads of the queues that are served at this hour. May be dropped at any moment.
@@ -368,7 +314,7 @@ impl Server {
         self.prune();
     }
 
-    fn journal(&self) -> &RunJournal {
+    pub(crate) fn journal(&self) -> &RunJournal {
         self.popper.journal()
     }
 
@@ -491,24 +437,9 @@ impl Server {
     }
 
     /// How long tasks may take to end with the daemon.
-    fn end_patience(&self) -> Duration {
+    pub(crate) fn end_patience(&self) -> Duration {
         let grace = Duration::try_from_secs_f64(self.settings.agent.abort_grace_sec);
         grace.unwrap_or_default() + REPORT_PATIENCE
-    }
-
-    /// Makes a service known to the server, as a worker of its own.
-    fn service_reporter(&self, record: &RunRecord) -> Reporter {
-        let about = About {
-            worker: service_worker(&record.identity.worker, &record.identity.task),
-            queues: Vec::new(),
-            tags: self.options.worker_tags.clone(),
-            is_daemon: false,
-        };
-        let activity = Activity {
-            task: Some(record.identity.task.clone()),
-            queue: record.identity.queue.clone(),
-        };
-        self.reporter.child(about, self.report_every, activity)
     }
 
     fn write_inputs(&self, run: &RunDir) -> Result<(), RunDirError> {

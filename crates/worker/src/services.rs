@@ -23,18 +23,15 @@ use clearml_intake::Reporter;
 use clearml_support::fs::{create_private_dir, safe_file_name};
 use clearml_support::lock::FileLock;
 use clearml_task_model::{TaskId, WorkerId};
-use clearml_task_runner::{
-    RunDir, RunRecord, lock_of_many, raise_open_files, service_worker, spawn_runner_of_many,
-};
+use clearml_task_runner::{RunDir, RunRecord, lock_of_many, service_worker, spawn_runner_of_many};
 use rustix::process::Signal;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::daemon::ServicesMode;
 use crate::journal::RunJournal;
 use crate::observe::Observer;
-use crate::serve::{Server, announce_end, say};
+use crate::serve::announce_end;
 use crate::watch::{Watch, WatchEnd};
 
 /// How often to look which runs have ended.
@@ -51,25 +48,6 @@ const UNREGISTER_LIMIT: Duration = Duration::from_secs(3);
 const UNREGISTER_AT_ONCE: usize = 8;
 /// How often the runner is told that the daemon has to end.
 const TELL_EVERY: Duration = Duration::from_secs(1);
-
-impl Server {
-    /// From now on a task is in hand while the next one is looked for.
-    pub(crate) fn start_services(&mut self, mode: ServicesMode) -> io::Result<()> {
-        // Each task in hand is one open file here, and several in the runner.
-        self.options.open_files = raise_open_files();
-        let tools = Tools {
-            client: self.client.clone(),
-            observer: self.observer.clone(),
-            journal: self.popper.journal().clone(),
-            program: self.program.clone(),
-            requeue_limit: self.settings.agent.requeue_on_infrastructure_failure,
-        };
-        let state_dir = &self.settings.agent.state_dir;
-        self.services = Some(Services::start(tools, state_dir, &self.worker, mode.limit)?);
-        say("ClearML-Agent running in services mode");
-        Ok(())
-    }
-}
 
 /// See the module's text.
 #[derive(Debug)]
@@ -211,7 +189,10 @@ impl Services {
         };
         let known: HashSet<WorkerId> = {
             let hands = self.inner.hands();
-            hands.values().map(|hand| service_worker(worker, &hand.task)).collect()
+            hands
+                .values()
+                .map(|hand| service_worker(worker, &hand.task))
+                .collect()
         };
         for entry in listed.iter().filter(|entry| !known.contains(&entry.id)) {
             if let Err(e) = client.workers_unregister(&entry.id).await {
@@ -286,8 +267,8 @@ impl Inner {
 
     fn isolate(&self, hand: &mut Hand) {
         tracing::warn!("task {} gets a runner of its own", hand.task);
-        let mut watch = Watch::new(hand.run.clone(), self.tools.program.clone())
-            .requeue_limit(self.tools.requeue_limit);
+        let mut watch =
+            Watch::new(hand.run.clone(), self.tools.program.clone()).requeue_limit(self.tools.requeue_limit);
         let (client, stopping) = (self.tools.client.clone(), Arc::clone(&self.stopping));
         hand.alone = Some(tokio::spawn(async move {
             let stopping = || stopping.load(Ordering::SeqCst);

@@ -1,0 +1,107 @@
+//! The loop of a daemon whose tasks do not wait for each other's end; their table is in `services`.
+
+use std::io;
+use std::time::Duration;
+
+use clearml_agent_config::OnStop;
+use clearml_intake::{About, Activity, Reporter};
+use clearml_task_runner::{RunRecord, raise_open_files, service_worker};
+use tokio::time::{sleep, timeout};
+
+use crate::daemon::ServicesMode;
+use crate::serve::{Server, say};
+use crate::services::{Services, Tools};
+
+/// How long an absent server may hold up the start of services mode.
+const FORGET_LIMIT: Duration = Duration::from_secs(5);
+
+impl Server {
+    /// From now on a task is in hand while the next one is looked for.
+    pub(crate) fn start_services(&mut self, mode: ServicesMode) -> io::Result<()> {
+        // Each task in hand is one open file here, and several in the runner.
+        self.options.open_files = raise_open_files();
+        let tools = Tools {
+            client: self.client.clone(),
+            observer: self.observer.clone(),
+            journal: self.popper.journal().clone(),
+            program: self.program.clone(),
+            requeue_limit: self.settings.agent.requeue_on_infrastructure_failure,
+        };
+        let state_dir = &self.settings.agent.state_dir;
+        self.services = Some(Services::start(tools, state_dir, &self.worker, mode.limit)?);
+        say("ClearML-Agent running in services mode");
+        Ok(())
+    }
+
+    /// Takes workers off the server's list whose tasks have ended since an earlier daemon.
+    pub(crate) async fn forget_ended_services(&self) {
+        if let Some(services) = &self.services {
+            let forgetting = timeout(FORGET_LIMIT, services.forget_ended(&self.worker));
+            tokio::select! {
+                _in_time = forgetting => {}
+                () = self.stop.wait() => {}
+            }
+        }
+    }
+
+    /// Leaves runs that are not in hand to whoever wants to look after them.
+    pub(crate) fn let_go(&self) {
+        match &self.services {
+            Some(services) => self.journal().let_go_except(&services.in_hand()),
+            None => self.journal().let_go(),
+        }
+    }
+
+    /// Whether one more task may run; if not, some time has passed.
+    pub(crate) async fn has_room(&mut self) -> bool {
+        let Some(services) = &self.services else {
+            return true;
+        };
+        if services.has_room() {
+            return true;
+        }
+        let (mut reloads, mut woken) = (self.stop.clone(), false);
+        tokio::select! {
+            () = services.one_ended() => {}
+            () = sleep(self.poll) => {}
+            () = self.stop.wait() => {}
+            () = reloads.wait_for_reload() => woken = true,
+        }
+        if woken {
+            self.stop = reloads;
+            self.reload_on_demand();
+        }
+        false
+    }
+
+    /// The daemon has to end while services run.
+    pub(crate) async fn end_services(&mut self) {
+        let Some(services) = self.services.take() else {
+            return;
+        };
+        if self.settings.agent.on_stop == OnStop::Detach {
+            return services.leave();
+        }
+        if services.count() > 0 {
+            say(&format!("Stopping {} services", services.count()));
+        }
+        services
+            .stop(self.end_patience(), self.stop.wait_for_hurry())
+            .await;
+    }
+
+    /// Makes a service known to the server, as a worker of its own.
+    pub(crate) fn service_reporter(&self, record: &RunRecord) -> Reporter {
+        let about = About {
+            worker: service_worker(&record.identity.worker, &record.identity.task),
+            queues: Vec::new(),
+            tags: self.options.worker_tags.clone(),
+            is_daemon: false,
+        };
+        let activity = Activity {
+            task: Some(record.identity.task.clone()),
+            queue: record.identity.queue.clone(),
+        };
+        self.reporter.child(about, self.report_every, activity)
+    }
+}
