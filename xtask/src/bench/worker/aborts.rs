@@ -28,12 +28,20 @@ struct Victim {
 }
 
 fn clock() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
 }
 
 /// Aborts so many tasks around preparation and natural end. Returns the number that ended with a status that the
 /// order of events does not permit.
-pub(super) fn campaign(contestant: &Contestant, api: &Api, (count, seed): (usize, u64), run: &Path) -> Result<usize> {
+pub(super) fn campaign(
+    contestant: &Contestant,
+    api: &Api,
+    (count, seed): (usize, u64),
+    run: &Path,
+) -> Result<usize> {
     let folder = run.join("witnesses");
     fs::create_dir_all(&folder)?;
     let mut daemons = Vec::new();
@@ -57,7 +65,9 @@ pub(super) fn campaign(contestant: &Contestant, api: &Api, (count, seed): (usize
         let mut victims = Vec::new();
         let begun = Instant::now();
         for queue in queues.iter().take(count - done) {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let due = Duration::from_millis((random >> 33) % LATEST_MS);
             let witness = folder.join(format!("{done}"));
             let script = format!(
@@ -65,7 +75,12 @@ pub(super) fn campaign(contestant: &Contestant, api: &Api, (count, seed): (usize
                 witness.display().to_string()
             );
             let task = api.submit("victim", &TaskSpec::script(&script), queue)?;
-            victims.push(Victim { task, witness, due, accepted: None });
+            victims.push(Victim {
+                task,
+                witness,
+                due,
+                accepted: None,
+            });
             done += 1;
         }
         victims.sort_by_key(|victim| victim.due);
@@ -80,10 +95,15 @@ pub(super) fn campaign(contestant: &Contestant, api: &Api, (count, seed): (usize
         for victim in victims {
             let ended = api.wait_until_ended(&victim.task, LIMIT)?;
             let verdict = judge(&victim, &ended);
-            *ends.entry(verdict.clone().unwrap_or_else(|wrong| wrong)).or_default() += 1;
+            *ends
+                .entry(verdict.clone().unwrap_or_else(|wrong| wrong))
+                .or_default() += 1;
             if verdict.is_err() {
                 wrong += 1;
-                note(&format!("task {} {}: {}", victim.task, ended["status"], ended["status_reason"]));
+                note(&format!(
+                    "task {} {}: {}",
+                    victim.task, ended["status"], ended["status_reason"]
+                ));
             }
         }
     }
@@ -96,7 +116,9 @@ pub(super) fn campaign(contestant: &Contestant, api: &Api, (count, seed): (usize
 
 fn judge(victim: &Victim, ended: &Value) -> Result<String, String> {
     let status = ended["status"].as_str().unwrap_or_default();
-    let finished: Option<f64> = fs::read_to_string(&victim.witness).ok().and_then(|text| text.parse().ok());
+    let finished: Option<f64> = fs::read_to_string(&victim.witness)
+        .ok()
+        .and_then(|text| text.parse().ok());
     let (case, permitted): (&str, &[&str]) = match (victim.accepted, finished) {
         (None, Some(_)) => ("refused after the end", &["completed"]),
         (None, None) => ("refused although the program has not finished", &[]),
@@ -106,7 +128,11 @@ fn judge(victim: &Victim, ended: &Value) -> Result<String, String> {
         (Some(_), Some(_)) => ("between the end and its report", &["stopped", "completed"]),
     };
     let text = format!("{case}: {status}");
-    if permitted.contains(&status) { Ok(text) } else { Err(format!("WRONG {text}")) }
+    if permitted.contains(&status) {
+        Ok(text)
+    } else {
+        Err(format!("WRONG {text}"))
+    }
 }
 
 /// A program that does not want to end, with a child that has left it.
@@ -119,23 +145,38 @@ const STUBBORN: &str = "import os, signal, time\n\
 pub(super) fn last_process(contestant: &Contestant, agent: &mut Agent, api: &Api) -> Result<f64> {
     settle(agent)?;
     let task = api.submit("stubborn", &TaskSpec::script(STUBBORN), &contestant.queue)?;
-    wait_for("the stubborn program", Duration::from_secs(300), Duration::from_millis(50), || {
-        Ok(api.console(&task)?.lines().any(|line| line == "stubborn").then_some(()))
-    })
+    wait_for(
+        "the stubborn program",
+        Duration::from_secs(300),
+        Duration::from_millis(50),
+        || {
+            Ok(api
+                .console(&task)?
+                .lines()
+                .any(|line| line == "stubborn")
+                .then_some(()))
+        },
+    )
     .with_context(|| agent.output())?;
     let own = |pid: i32| {
         fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == contestant.options.executable)
     };
     let programs = |agent: &Agent| {
         let processes = agent.mark().processes();
-        processes.iter().filter(|(pid, command)| !own(*pid) && command.contains("script.py")).count()
+        processes
+            .iter()
+            .filter(|(pid, command)| !own(*pid) && command.contains("script.py"))
+            .count()
     };
     anyhow::ensure!(programs(agent) >= 2, "its child does not run");
     let begun = Instant::now();
     api.call("tasks.stop", json!({"task": task}))?;
-    wait_for("the end of the last process", LIMIT, Duration::from_millis(10), || {
-        Ok((programs(agent) == 0).then_some(()))
-    })?;
+    wait_for(
+        "the end of the last process",
+        LIMIT,
+        Duration::from_millis(10),
+        || Ok((programs(agent) == 0).then_some(())),
+    )?;
     let seconds = begun.elapsed().as_secs_f64();
     api.wait_until_ended(&task, LIMIT)?;
     Ok(seconds)

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::measure::{Contestant, agents_cpu, own_children_cpu, settle};
 use super::processes::{memory, of_kind};
-use crate::workbench::{Agent, Api, TaskSpec, wait_for};
+use crate::workbench::{Agent, AgentKind, Api, TaskSpec, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(900);
 /// No line may be dated later than this after it was seen.
@@ -51,8 +51,10 @@ pub(super) fn burst(contestant: &Contestant, agent: &mut Agent, api: &Api, lines
         most = most.max(memory(&of_kind(contestant.kind, agent, &contestant.options)));
         if let Some(event) = edge(api, &task, true)? {
             let text = event["msg"].as_str().unwrap_or_default();
+            // The official agent counts lines as milliseconds, so that its bursts come from the future.
             ensure!(
-                event["timestamp"].as_i64().unwrap_or(0) <= now_ms() + AHEAD_MS,
+                contestant.kind == AgentKind::Python
+                    || event["timestamp"].as_i64().unwrap_or(0) <= now_ms() + AHEAD_MS,
                 "an event of the future: {} at {}",
                 event["timestamp"],
                 now_ms()
@@ -75,13 +77,21 @@ pub(super) fn burst(contestant: &Contestant, agent: &mut Agent, api: &Api, lines
     let used = agents_cpu(agent) + own_children_cpu() - before;
     let mut next = 0;
     for line in console.lines().filter_map(|line| line.strip_prefix("line ")) {
-        let number: usize = line.split(' ').next().and_then(|text| text.parse().ok()).context(line.to_owned())?;
+        let number: usize = line
+            .split(' ')
+            .next()
+            .and_then(|text| text.parse().ok())
+            .context(line.to_owned())?;
         ensure!(number == next, "line {number} where line {next} should be");
         next += 1;
     }
     ensure!(next == lines, "{next} of {lines} lines");
     let own = console.lines().find_map(|line| line.split_once("own cpu "));
-    let own: f64 = own.context("the script has not said what it has used")?.1.trim().parse()?;
+    let own: f64 = own
+        .context("the script has not said what it has used")?
+        .1
+        .trim()
+        .parse()?;
     #[expect(clippy::cast_precision_loss, reason = "numbers far below 2^52")]
     Ok(Burst {
         seconds: (end - first.unwrap_or(end)).as_secs_f64().max(0.001),
@@ -91,7 +101,12 @@ pub(super) fn burst(contestant: &Contestant, agent: &mut Agent, api: &Api, lines
 }
 
 /// Delays in seconds from the moment a line is printed to the moment it can be read, for 200 lines a second.
-pub(super) fn steady(contestant: &Contestant, agent: &mut Agent, api: &Api, length: Duration) -> Result<Vec<f64>> {
+pub(super) fn steady(
+    contestant: &Contestant,
+    agent: &mut Agent,
+    api: &Api,
+    length: Duration,
+) -> Result<Vec<f64>> {
     let script = format!(
         "import time\nend = time.time() + {}\nnumber = 0\nwhile time.time() < end:\n    \
          print('line', number, time.time(), flush=True)\n    number += 1\n    time.sleep(0.005)\n",
@@ -101,23 +116,35 @@ pub(super) fn steady(contestant: &Contestant, agent: &mut Agent, api: &Api, leng
     let task = api.submit("steady", &TaskSpec::script(&script), &contestant.queue)?;
     let mut delays: HashMap<u64, f64> = HashMap::new();
     let mut after = None;
-    wait_for("the end of the steady output", LIMIT, Duration::from_millis(50), || {
-        // Asked first: nothing comes after the end.
-        let ended = api.status(&task)? != "in_progress" && api.status(&task)? != "queued";
-        let (events, last) = api.console_after(&task, after)?;
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are far below 2^52")]
-        let now = now_ms() as f64 / 1000.0;
-        for line in events.iter().filter_map(|event| event["msg"].as_str()).flat_map(str::lines) {
-            let mut words = line.split(' ');
-            if let (Some("line"), Some(number), Some(time)) = (words.next(), words.next(), words.next())
-                && let (Ok(number), Ok(time)) = (number.parse(), time.parse::<f64>())
+    wait_for(
+        "the end of the steady output",
+        LIMIT,
+        Duration::from_millis(50),
+        || {
+            // Asked first: nothing comes after the end.
+            let ended = api.status(&task)? != "in_progress" && api.status(&task)? != "queued";
+            let (events, last) = api.console_after(&task, after)?;
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "milliseconds since 1970 are far below 2^52"
+            )]
+            let now = now_ms() as f64 / 1000.0;
+            for line in events
+                .iter()
+                .filter_map(|event| event["msg"].as_str())
+                .flat_map(str::lines)
             {
-                delays.entry(number).or_insert(now - time);
+                let mut words = line.split(' ');
+                if let (Some("line"), Some(number), Some(time)) = (words.next(), words.next(), words.next())
+                    && let (Ok(number), Ok(time)) = (number.parse(), time.parse::<f64>())
+                {
+                    delays.entry(number).or_insert(now - time);
+                }
             }
-        }
-        after = last.map(|last| last - 1).or(after);
-        Ok(ended.then_some(()))
-    })
+            after = last.map(|last| last - 1).or(after);
+            Ok(ended.then_some(()))
+        },
+    )
     .with_context(|| agent.output())?;
     ensure!(!delays.is_empty(), "no line came");
     Ok(delays.into_values().collect())

@@ -86,7 +86,11 @@ fn figures(effort: &Effort) -> Vec<Figure> {
     };
     vec![
         Figure::new("trivial tasks in a row, total", "s", 1.0 / 10.0, None),
-        most("services, memory (PSS)", "MiB", parts(effort.services, FULL.services, 1024.0)),
+        most(
+            "services, memory (PSS)",
+            "MiB",
+            parts(effort.services, FULL.services, 1024.0),
+        ),
         most("services, looks later than 1 s", "%", 1.0),
         most("services, CPU time per minute", "s", 60.0),
         Figure::new("burst of lines, first to last", "s", 1.0 / 4.0, None),
@@ -94,7 +98,11 @@ fn figures(effort: &Effort) -> Vec<Figure> {
         most("burst of lines, memory (PSS)", "MiB", 64.0),
         most("200 lines/s, delay, median", "s", 1.0),
         most("200 lines/s, delay, 95 %", "s", 1.5),
-        most("503 for a while, requests", "", parts(effort.outage.as_secs() as usize, 60, 60.0)),
+        most(
+            "503 for a while, requests",
+            "",
+            parts(effort.outage.as_secs() as usize, 60, 60.0),
+        ),
         most("503 for a while, CPU time", "s", 0.2),
         most("aborts that ended wrongly", "", 0.0),
         most("abort to last process gone", "s", LONGEST_ABORT),
@@ -127,7 +135,8 @@ pub struct Choice {
 /// When something cannot be built, installed or started, or a task does not end as it should.
 pub fn run(against_python: bool, quick: bool, choice: Choice) -> Result<()> {
     // Orphans of the agents come to us, so that their CPU time is counted.
-    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).context("becoming a subreaper")?;
+    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
+        .context("becoming a subreaper")?;
     let scratch = workspace::target().join("bench");
     let run = scratch.join("worker");
     if run.exists() {
@@ -135,7 +144,9 @@ pub fn run(against_python: bool, quick: bool, choice: Choice) -> Result<()> {
     }
     fs::create_dir_all(&run)?;
     let executable = match &choice.executable {
-        Some(built) => built.canonicalize().with_context(|| format!("finding {}", built.display()))?,
+        Some(built) => built
+            .canonicalize()
+            .with_context(|| format!("finding {}", built.display()))?,
         None => {
             step("Building the agent with optimisations");
             workspace::build_agent(true)?
@@ -146,7 +157,12 @@ pub fn run(against_python: bool, quick: bool, choice: Choice) -> Result<()> {
     let mut contestants = vec![contestant(AgentKind::Ours, executable, &run, &server)];
     if against_python {
         let python = PythonEnvironment::get("agent", PYTHON_AGENT)?;
-        contestants.push(contestant(AgentKind::Python, python.program("clearml-agent"), &run, &server));
+        contestants.push(contestant(
+            AgentKind::Python,
+            python.program("clearml-agent"),
+            &run,
+            &server,
+        ));
     }
     for contestant in &mut contestants {
         contestant.queue = api.create_queue(&contestant.queue_name)?;
@@ -247,7 +263,12 @@ impl Bench {
         }
         if self.wants(SERVICES_MEMORY) {
             let extent = (self.effort.services, self.effort.watched);
-            let services = services::measure(contestant, &self.api, self.api_address(contestant)?.as_str(), extent)?;
+            let services = services::measure(
+                contestant,
+                &self.api,
+                self.api_address(contestant)?.as_str(),
+                extent,
+            )?;
             self.add(SERVICES_MEMORY, kind, services.memory);
             self.add(SERVICES_LATE, kind, 100.0 - services.punctual);
             self.add(SERVICES_CPU, kind, services.cpu);
@@ -260,7 +281,10 @@ impl Bench {
             config_file: Some(contestant.options.config.clone()),
             ..clearml_agent_config::Sources::default()
         };
-        Ok(clearml_agent_config::Settings::load(&sources)?.api.require_server()?.to_owned())
+        Ok(clearml_agent_config::Settings::load(&sources)?
+            .api
+            .require_server()?
+            .to_owned())
     }
 }
 

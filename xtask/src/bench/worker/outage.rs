@@ -30,9 +30,12 @@ pub(super) fn unavailable(
         2 * (length.as_secs() + 10)
     );
     let task = api.submit("outage", &TaskSpec::script(&script), &contestant.queue)?;
-    crate::workbench::wait_for("the first lines", Duration::from_secs(300), Duration::from_millis(200), || {
-        Ok(api.console(&task)?.contains("tick 3").then_some(()))
-    })
+    crate::workbench::wait_for(
+        "the first lines",
+        Duration::from_secs(300),
+        Duration::from_millis(200),
+        || Ok(api.console(&task)?.contains("tick 3").then_some(())),
+    )
     .with_context(|| agent.output())?;
     let processes = of_kind(contestant.kind, agent, &contestant.options);
     let (before, used) = (calls(server)?, cpu(&processes));
@@ -48,8 +51,17 @@ pub(super) fn unavailable(
 }
 
 /// Requests in a minute without work, for ten queues.
-pub(super) fn idle(contestant: &Contestant, api: &Api, server: &LocalServer, length: Duration) -> Result<f64> {
-    let mut arguments = vec!["daemon".to_owned(), "--foreground".to_owned(), "--queue".to_owned()];
+pub(super) fn idle(
+    contestant: &Contestant,
+    api: &Api,
+    server: &LocalServer,
+    length: Duration,
+) -> Result<f64> {
+    let mut arguments = vec![
+        "daemon".to_owned(),
+        "--foreground".to_owned(),
+        "--queue".to_owned(),
+    ];
     for number in 0..10 {
         let name = format!("{}-idle-{number}", contestant.queue_name);
         api.create_queue(&name)?;
@@ -58,7 +70,11 @@ pub(super) fn idle(contestant: &Contestant, api: &Api, server: &LocalServer, len
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mut agent = Agent::start(&contestant.options, &arguments)?;
     std::thread::sleep(Duration::from_secs(15));
-    ensure!(agent.ended()?.is_none(), "the daemon has ended:\n{}", agent.output());
+    ensure!(
+        agent.ended()?.is_none(),
+        "the daemon has ended:\n{}",
+        agent.output()
+    );
     let before = calls(server)?;
     std::thread::sleep(length);
     let requests = calls(server)? - before;

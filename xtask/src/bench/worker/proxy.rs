@@ -98,7 +98,12 @@ fn note(body: &[u8], looks: &Mutex<Looks>) {
         return;
     }
     let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
-    for task in body["id"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for task in body["id"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         looks.entry(task.to_owned()).or_default().push(now);
     }
 }

@@ -33,9 +33,14 @@ pub(super) fn measure(
     server: &str,
     (count, watched): (usize, Duration),
 ) -> Result<Services> {
-    let address = server.trim_start_matches("http://").parse().context("the server's address")?;
+    let address = server
+        .trim_start_matches("http://")
+        .parse()
+        .context("the server's address")?;
     let proxy = Proxy::start(address)?;
-    let spec = TaskSpec::script(SLEEP).with("binary", "/bin/sh").with("entry_point", "service.sh");
+    let spec = TaskSpec::script(SLEEP)
+        .with("binary", "/bin/sh")
+        .with("entry_point", "service.sh");
     for number in 0..count {
         api.submit(&format!("service {number}"), &spec, &contestant.queue)?;
     }
@@ -43,7 +48,13 @@ pub(super) fn measure(
         .options
         .clone()
         .variable("CLEARML_API_HOST", format!("http://{}", proxy.address));
-    let arguments = ["daemon", "--queue", &contestant.queue_name, "--foreground", "--services-mode"];
+    let arguments = [
+        "daemon",
+        "--queue",
+        &contestant.queue_name,
+        "--foreground",
+        "--services-mode",
+    ];
     let mut agent = Agent::start(&options, &arguments)?;
     let begun = std::time::Instant::now();
     wait_for("all services to run", LIMIT, Duration::from_secs(1), || {
@@ -53,13 +64,22 @@ pub(super) fn measure(
         Ok((sleeping(&agent) >= count).then_some(()))
     })
     .with_context(|| agent.output())?;
-    note(&format!("{count} services run after {:.0} s", begun.elapsed().as_secs_f64()));
+    note(&format!(
+        "{count} services run after {:.0} s",
+        begun.elapsed().as_secs_f64()
+    ));
     std::thread::sleep(Duration::from_secs(10));
     proxy.take();
     let processes = of_agent(&agent, &contestant.options);
-    let before: f64 = processes.iter().filter_map(|pid| crate::workbench::cpu_seconds(*pid)).sum();
+    let before: f64 = processes
+        .iter()
+        .filter_map(|pid| crate::workbench::cpu_seconds(*pid))
+        .sum();
     std::thread::sleep(watched);
-    let after: f64 = processes.iter().filter_map(|pid| crate::workbench::cpu_seconds(*pid)).sum();
+    let after: f64 = processes
+        .iter()
+        .filter_map(|pid| crate::workbench::cpu_seconds(*pid))
+        .sum();
     let (mut looks, mut late) = (0_u32, 0_u32);
     let seen = proxy.take();
     for times in seen.values() {
@@ -70,7 +90,11 @@ pub(super) fn measure(
     }
     #[expect(clippy::cast_precision_loss, reason = "bytes and counts far below 2^52")]
     let memory = memory(&processes) as f64 / 1024.0 / 1024.0;
-    note(&format!("{} processes, {looks} looks at {} tasks, {late} late", processes.len(), seen.len()));
+    note(&format!(
+        "{} processes, {looks} looks at {} tasks, {late} late",
+        processes.len(),
+        seen.len()
+    ));
     if seen.len() < count {
         bail!("only {} of {count} tasks were looked at", seen.len());
     }
@@ -84,7 +108,10 @@ pub(super) fn measure(
 
 fn sleeping(agent: &Agent) -> usize {
     let processes = agent.mark().processes();
-    processes.iter().filter(|(_, command)| command.contains("sleep 86397")).count()
+    processes
+        .iter()
+        .filter(|(_, command)| command.contains("sleep 86397"))
+        .count()
 }
 
 fn end(agent: &mut Agent, api: &Api, home: &Path) -> Result<()> {
