@@ -293,7 +293,7 @@ impl Glue {
             }
         }
         let deadline = self.options.pending_deadline;
-        let listed = self.options.fail_on_pending.iter().any(|reason| *reason == kind);
+        let listed = self.options.fail_on_pending.contains(&kind);
         if listed || (hopeless && deadline > 0 && since.as_secs() >= deadline) {
             self.cancel(record, job.id, false, false).await?;
             let reason = format!("Slurm job {} can't begin: {}", job.id, job.reason);

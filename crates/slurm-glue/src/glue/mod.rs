@@ -316,16 +316,13 @@ async fn served(client: &Client, options: &GlueOptions) -> Result<Vec<Served>, G
     let mut served = Vec::new();
     for (setup, template) in options.queues.iter().zip(templates) {
         let queues = resolve_queues(client, std::slice::from_ref(&setup.queue), options.create_queue).await?;
-        for queue in queues {
-            served.push(Served {
-                queue,
-                setup: setup.clone(),
-                template,
-                paused: None,
-                refusals: 0,
-            });
-            break;
-        }
+        served.extend(queues.into_iter().next().map(|queue| Served {
+            queue,
+            setup: setup.clone(),
+            template,
+            paused: None,
+            refusals: 0,
+        }));
     }
     Ok(served)
 }
