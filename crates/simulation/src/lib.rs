@@ -36,6 +36,9 @@
 //! * Agents that leave no mark, several queues, working hours, many tasks at once in services mode, `execute`.
 //! * A pop that arrives late, after its sender has got the task by another attempt, and takes it out of the queue
 //!   into which a person has put it once more in those seconds.
+//! * It is modelled, but counted and not held against the agent: a person resets a task and puts it into the queue
+//!   again in the instant between the mark and the start of a worker, which dies in the next instant. Nothing in
+//!   the task tells then whose it is, and it stays in progress.
 //! * What a person does between the look at a task and the call that follows it: the server has no conditions, so
 //!   nobody can close that window. A call that comes at most seven seconds after its look is not counted.
 
@@ -89,6 +92,8 @@ pub struct Told {
     pub programs: usize,
     /// Tasks that went back to the queue because their run had died.
     pub put_back: u32,
+    /// Tasks that were left in progress with nobody, by the one known way: see "What is not modelled".
+    pub gaps: usize,
 }
 
 /// Plays the history of this seed; with `tracing` it is told on standard output.

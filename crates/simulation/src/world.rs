@@ -87,7 +87,7 @@ impl Run {
             ms: i64::try_from(now).unwrap_or(0),
             kind,
             tag,
-            level: Level::Debug,
+            level: if kind == Kind::Output { Level::Debug } else { Level::Info },
             payload: text.as_bytes().to_vec(),
         });
     }

@@ -24,6 +24,7 @@ fn no_history_breaks_a_rule() {
                 sum.virtual_ms += told.virtual_ms;
                 sum.programs += told.programs;
                 sum.put_back += told.put_back;
+                sum.gaps += told.gaps;
             }
             Err(broken) => {
                 failed += 1;

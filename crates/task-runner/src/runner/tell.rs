@@ -12,7 +12,7 @@ use clearml_task_model::{Task, TaskStatus};
 use crate::record::{End, Identity, Outcome};
 use crate::requeue::{Requeues, is_anothers, status_changed};
 
-/// How long a call that puts a task back may be under way after its caller has given up or died.
+/// How long a call that moves a task in or out of its queue may be under way after its caller has given up or died.
 const PUT_BACK_GRACE: Duration = Duration::from_secs(20);
 
 /// What to do next.
@@ -52,9 +52,8 @@ pub struct Teller<'a> {
     identity: &'a Identity,
     run_id: &'a str,
     finished: Option<String>,
-    /// This teller has counted, so no earlier one has tried to put the task back.
-    counted: bool,
-    /// A call that puts it back may still be under way.
+    /// A call that puts it back may still be under way; or a pop whose answer was lost, which would take it out of
+    /// the queue again.
     doubt: bool,
     refused: bool,
 }
@@ -68,7 +67,6 @@ impl<'a> Teller<'a> {
             identity,
             run_id,
             finished: None,
-            counted: false,
             doubt: true,
             refused: false,
         }
@@ -109,10 +107,6 @@ impl<'a> Teller<'a> {
     pub fn answered(&mut self, call: &Tell, answer: Answer) {
         match (call, answer) {
             (Tell::Wait(_), _) => self.doubt = false,
-            (Tell::Count(_), Answer::Done) => {
-                self.counted = true;
-                self.doubt = false;
-            }
             (Tell::PutBack(_), Answer::Unclear) => self.doubt = true,
             (Tell::Count(_) | Tell::PutBack(_), Answer::Refused) => self.refused = true,
             (Tell::End(..) | Tell::ToFront, Answer::Done | Answer::Refused) => {
@@ -216,6 +210,10 @@ mod tests {
         };
         assert_eq!(requeues.count, 2);
         let counted = task("in_progress", "me", "1", json!(requeues));
+        assert!(
+            matches!(say(&counted, Answer::Done), Tell::Wait(_)),
+            "an earlier pop may still arrive"
+        );
         assert!(matches!(say(&counted, Answer::Unclear), Tell::PutBack(_)));
         assert!(
             matches!(say(&counted, Answer::Done), Tell::Wait(_)),
