@@ -9,6 +9,7 @@
 //! * [`flags`]: arguments as people write them for `docker run` become fields of the Engine API. Every option of
 //!   that program is in a table with what becomes of it, so that none is dropped in silence.
 //!
+//! * [`request`]: those fields together with what the agent needs in every container.
 //! * [`engine`]: the Docker Engine: images and containers.
 //!
 //! # What it is not for
@@ -21,5 +22,6 @@ pub mod flags;
 pub mod gpus;
 pub mod name;
 pub mod ports;
+pub mod request;
 pub mod template;
 pub mod words;

@@ -45,6 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         console_max_bytes: 1 << 30,
         abort_command: None,
         open_files: None,
+        contained: false,
     })?;
     spawn_shim(&std::env::current_exe()?, &run)?.wait()?;
 

@@ -14,7 +14,7 @@ use clearml_agent_config::Settings;
 use clearml_support::redact::Redactor;
 
 use crate::console::Channel;
-use crate::console::segment::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, list, read_base};
+use crate::console::segment::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, list, open_to_read, read_base};
 use crate::record::RunRecord;
 use crate::run_dir::{RunDir, RunDirError};
 use crate::settings::sources;
@@ -96,13 +96,16 @@ impl ConsoleGlance {
     ///
     /// When the console or the shipper's position can't be read.
     pub fn of(run: &RunDir, masks: Option<&Redactor>) -> io::Result<Self> {
-        let folder = run.console_dir();
         let cursor = Cursor::load(&run.cursor_path()).map_err(io::Error::other)?;
         let mut glance = Self {
             taken_ms: modified_ms(&run.cursor_path()),
             ..Self::default()
         };
         for channel in Channel::ALL {
+            let folder = match channel {
+                Channel::Agent => run.console_dir(),
+                Channel::Task => run.task_console_dir(),
+            };
             let Some(end) = End::of(&folder, channel)? else {
                 continue;
             };
@@ -156,7 +159,7 @@ impl End {
             Err(e) => return Err(e),
         };
         while let Some((_, path)) = segments.pop() {
-            let file = match File::open(path) {
+            let file = match open_to_read(&path) {
                 Ok(file) => file,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(e),

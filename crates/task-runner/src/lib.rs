@@ -10,8 +10,7 @@
 //!
 //! # What it is not for
 //!
-//! Queues, the decision which task to run, and the daemon's own status reports are not its business;
-//! nor are containers.
+//! Queues, the decision which task to run, and the daemon's own status reports are not its business.
 //!
 //! # How it works
 //!
@@ -48,6 +47,7 @@
 pub mod console;
 mod execute;
 pub mod glance;
+mod inside;
 pub mod phase;
 pub mod record;
 pub mod requeue;
@@ -61,8 +61,9 @@ pub mod umask;
 
 pub use clearml_env_builder::askpass;
 pub use execute::{ExecuteError, ExecuteOptions, MachineFigures, execute};
+pub use inside::inside;
 pub use phase::Phase;
-pub use record::{RunInputs, RunOptions, RunRecord, Timeline, service_worker};
+pub use record::{ContainerOptions, RunInputs, RunOptions, RunRecord, Timeline, service_worker};
 pub use run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};
 pub use runner::many::{lock_of_many, raise_open_files, run_many};
 pub use runner::report::{observe, tell};

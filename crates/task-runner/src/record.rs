@@ -32,7 +32,8 @@ versioned!(
     Verdict,
     AbortIntent,
     Timeline,
-    ShimClaim
+    ShimClaim,
+    ContainerRecord
 );
 
 /// What a run is about: fixed when the run is created.
@@ -198,6 +199,16 @@ pub struct RunOptions {
     pub service: bool,
     /// The limit of open files that the task gets back, where the agent has raised its own.
     pub open_files: Option<u64>,
+    /// The task runs in a container.
+    pub container: Option<ContainerOptions>,
+}
+
+/// What `--docker` or `--podman` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerOptions {
+    /// Image and arguments; the configured ones where there are none.
+    pub words: Vec<String>,
 }
 
 /// The worker that a service is, on a daemon with this id.
@@ -248,6 +259,10 @@ pub struct Launch {
     /// The limit of open files that the user's process gets; that of the shim when `None`.
     #[serde(default)]
     pub open_files: Option<u64>,
+    /// The shim is the first process of a container. The program inherits its variables, and without `cwd` its
+    /// folder; what it writes is for a user outside to read.
+    #[serde(default)]
+    pub contained: bool,
 }
 
 /// A command that saves the work of a task that is aborted.
@@ -280,6 +295,17 @@ pub struct ShimClaim {
     /// The control group of everything below it, where it could have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<PathBuf>,
+}
+
+/// `container.json`: the container of the run. Written before it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// File format.
+    pub schema: u32,
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
 }
 
 /// `verdict.json`: how the user's code ended. Written by the shim, once.

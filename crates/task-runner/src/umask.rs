@@ -1,6 +1,7 @@
 //! The file mode mask: the agent works with 077, the user's code gets back what it would have had.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::Mode;
 
@@ -27,4 +28,19 @@ fn present() -> Option<u32> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
     u32::from_str_radix(line.trim(), 8).ok()
+}
+
+const READABLE: Mode = Mode::WGRP.union(Mode::WOTH);
+static SHARED: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process writes files of runs so that other users can read them: in a container, where the
+/// agent outside is another user, and nobody else can get at the folder.
+pub(crate) fn share() {
+    rustix::process::umask(READABLE);
+    SHARED.store(true, Ordering::Relaxed);
+}
+
+/// The mode of files of runs.
+pub(crate) fn file_mode() -> u32 {
+    if SHARED.load(Ordering::Relaxed) { 0o644 } else { 0o600 }
 }

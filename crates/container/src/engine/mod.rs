@@ -251,6 +251,16 @@ impl Engine {
         started.map_err(|e| self.error("starting the container", e))
     }
 
+    /// Returns when a container is not running any more, or at least `limit` later, or when the engine goes away:
+    /// [`Engine::find`] says what is the case.
+    pub async fn wait(&self, id: &str, limit: Duration) {
+        use futures::StreamExt as _;
+        let patient = self.docker.clone().with_timeout(limit.saturating_add(CALL));
+        let mut ends = Box::pin(patient.wait_container(id, None::<query::WaitContainerOptions>));
+        // Whatever comes is a reason to look; an exit code that is not zero is an error here.
+        let _any = tokio::time::timeout(limit, ends.next()).await;
+    }
+
     /// Stops a container: its stop signal, `grace` later SIGKILL. One that does not run is left alone.
     ///
     /// # Errors

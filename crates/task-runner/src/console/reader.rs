@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::segment::{Kind, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, list, read_base};
+use super::segment::{Kind, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, list, open_to_read, read_base};
 use super::{Channel, Level};
 
 /// How much is read from a file at once.
@@ -113,7 +113,7 @@ impl ChannelReader {
     fn locate(&mut self) -> io::Result<bool> {
         let mut best = None;
         for (sequence, path) in list(&self.folder, self.channel)? {
-            let file = File::open(path)?;
+            let file = open_to_read(&path)?;
             let Some(base) = read_base(&file)? else { continue };
             if best.is_some() && base > self.next {
                 break;
@@ -134,7 +134,7 @@ impl ChannelReader {
             return Ok(None);
         };
         let path = self.folder.join(self.channel.file_name(current.sequence + 1));
-        let file = match File::open(path) {
+        let file = match open_to_read(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
@@ -228,7 +228,7 @@ impl ChannelReader {
     pub fn delete_before(&self, offset: u64) -> io::Result<()> {
         let segments = list(&self.folder, self.channel)?;
         for pair in segments.windows(2) {
-            match read_base(&File::open(&pair[1].1)?)? {
+            match read_base(&open_to_read(&pair[1].1)?)? {
                 Some(base) if base <= offset => std::fs::remove_file(&pair[0].1)?,
                 _ => break,
             }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clearml_support::time::now_ms;
+use rustix::fs::OFlags;
 
 use super::{Channel, Level};
 
@@ -21,6 +22,10 @@ pub(crate) const SEGMENT_HEADER: usize = 32;
 pub const RECORD_HEADER: usize = 16;
 /// Longer payloads are a sign of damage.
 pub(super) const MAX_PAYLOAD: usize = 16 << 20;
+/// No console is that long.
+const MAX_POSITION: u64 = 1 << 60;
+/// No time is that late.
+const MAX_MS: i64 = 1 << 50;
 /// When output is being dropped, how often the folder is asked whether there is room again.
 const RESCAN: Duration = Duration::from_millis(200);
 
@@ -72,7 +77,7 @@ impl RecordHeader {
             kind,
             tag: *bytes.get(5)?,
             level: Level::from_byte(*bytes.get(6)?),
-            ms: i64::from_le_bytes(bytes.get(8..16)?.try_into().ok()?),
+            ms: i64::from_le_bytes(bytes.get(8..16)?.try_into().ok()?).clamp(0, MAX_MS),
         })
     }
 }
@@ -95,9 +100,27 @@ pub(crate) fn read_base(file: &File) -> io::Result<Option<u64>> {
             "not a console segment",
         ));
     }
-    Ok(Some(u64::from_le_bytes(
-        header[16..24].try_into().unwrap_or_default(),
-    )))
+    let base = u64::from_le_bytes(header[16..24].try_into().unwrap_or_default());
+    // The number of a container may be any.
+    if base > MAX_POSITION {
+        let text = "a console segment begins where none can";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(Some(base))
+}
+
+/// Opens a segment for reading. In a container it may have become a link, or something that is no file.
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        let text = "not a file";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(file)
 }
 
 /// The segments of a channel, in order.
@@ -303,7 +326,7 @@ impl SegmentWriter {
             .read(true)
             .write(true)
             .create_new(true)
-            .mode(0o600)
+            .mode(crate::umask::file_mode())
             .open(&path)?;
         let mut header = [0; SEGMENT_HEADER];
         header[..8].copy_from_slice(&MAGIC);

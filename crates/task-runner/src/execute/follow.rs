@@ -24,6 +24,7 @@ pub(super) struct Follower {
     agent: ChannelReader,
     task: ChannelReader,
     watch: FolderWatch,
+    task_watch: FolderWatch,
     render: RenderOptions,
     secrets: Vec<Secret>,
     /// The task's own output goes here as well.
@@ -33,7 +34,7 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(
-        folder: &Path,
+        (folder, task_folder): (&Path, &Path),
         render: RenderOptions,
         secrets: Vec<Secret>,
         log: Option<File>,
@@ -41,8 +42,9 @@ impl Follower {
     ) -> Self {
         Self {
             agent: ChannelReader::new(folder, Channel::Agent, 0),
-            task: ChannelReader::new(folder, Channel::Task, 0),
+            task: ChannelReader::new(task_folder, Channel::Task, 0),
             watch: FolderWatch::new(folder),
+            task_watch: FolderWatch::new(task_folder),
             render,
             secrets,
             log,
@@ -61,6 +63,7 @@ impl Follower {
             }
             tokio::select! {
                 () = self.watch.changed(TICK) => {}
+                () = self.task_watch.changed(TICK) => {}
                 // An error means that the run is over, too.
                 result = done.changed() => if result.is_err() { return Ok(()) },
             }

@@ -7,7 +7,7 @@
 mod attended;
 mod follow;
 mod reports;
-mod silent;
+pub(crate) mod silent;
 
 use std::fmt::Display;
 use std::fs::File;
@@ -410,7 +410,13 @@ async fn run_and_show(run: &RunDir, options: &ExecuteOptions) -> Result<RunnerEx
         suppress_carriage_return: agent.suppress_carriage_return,
     };
     let secrets = options.settings.secrets();
-    let follower = Follower::new(&run.console_dir(), render, secrets, log, Arc::clone(&position));
+    let follower = Follower::new(
+        (&run.console_dir(), &run.task_console_dir()),
+        render,
+        secrets,
+        log,
+        Arc::clone(&position),
+    );
     let (done, is_done) = watch::channel(false);
     let running = async {
         let runner = RunnerOptions {
@@ -437,7 +443,7 @@ async fn run_and_show(run: &RunDir, options: &ExecuteOptions) -> Result<RunnerEx
     Ok(exit)
 }
 
-/// Direct: the program's own code. Full: 0, unless the code is to be passed on.
+/// Direct: the program's own code. Full, and in a container: 0, unless the code is to be passed on.
 fn exit_code(exit: RunnerExit, options: &ExecuteOptions) -> i32 {
     let passed_on = || {
         let value = std::env::var("CLEARML_AGENT_PROPAGATE_EXITCODE").unwrap_or_default();
@@ -446,8 +452,9 @@ fn exit_code(exit: RunnerExit, options: &ExecuteOptions) -> i32 {
             "1" | "true" | "yes" | "on" | "y" | "t"
         )
     };
+    let as_daemon = options.full_monitoring || options.run.container.is_some();
     match exit {
-        RunnerExit::Finished { .. } if options.full_monitoring && !passed_on() => 0,
+        RunnerExit::Finished { .. } if as_daemon && !passed_on() => 0,
         RunnerExit::Finished {
             exit_code: Some(code),
         } if code < 0 => 256 + code,

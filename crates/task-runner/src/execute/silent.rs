@@ -30,7 +30,7 @@ use crate::runner::setup::{MayStart, may_start, strings, with_causes};
 use crate::settings::RunSettings;
 
 /// Exit code of a process that was told to end while it was preparing.
-const TOLD_TO_END: i32 = 254;
+pub(crate) const TOLD_TO_END: i32 = 254;
 
 /// Returns only when the user's program was not started.
 pub(super) async fn run(
@@ -117,7 +117,7 @@ pub(super) async fn run(
 }
 
 /// Builds, unless a signal ends that: then everything that was started for it is stopped first.
-async fn build(
+pub(crate) async fn build(
     task: &Task,
     settings: env_builder::EnvSettings,
     run_dir_env: PathBuf,
@@ -190,10 +190,10 @@ async fn started(client: &Client, id: &TaskId, worker: &WorkerId, reason: &str, 
 }
 
 /// What the task comes to.
-pub(super) struct Program {
-    pub(super) prepared: PreparedEnvironment,
-    pub(super) environment: Vec<(OsText, OsText)>,
-    umask: u32,
+pub(crate) struct Program {
+    pub(crate) prepared: PreparedEnvironment,
+    pub(crate) environment: Vec<(OsText, OsText)>,
+    pub(crate) umask: u32,
 }
 
 impl Program {
@@ -221,7 +221,7 @@ impl Program {
     }
 
     /// What comes back is why that did not work.
-    fn replaces_this_process(&self) -> ExecuteError {
+    pub(crate) fn replaces_this_process(&self) -> ExecuteError {
         match self.command() {
             Ok(mut command) => self.launch_error(command.exec()),
             Err(e) => e,
@@ -229,7 +229,7 @@ impl Program {
     }
 }
 
-fn say(redactor: &Redactor, text: &str) {
+pub(crate) fn say(redactor: &Redactor, text: &str) {
     let mut out = io::stdout().lock();
     // A reader that has gone away must not keep the task from running.
     let _gone = writeln!(out, "{}", redactor.redact(text.trim_end_matches('\n'))).and_then(|()| out.flush());

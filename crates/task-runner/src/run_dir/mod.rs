@@ -4,6 +4,7 @@
 //! One folder per run, `<state>/runs/<run id>/`, mode 0700. Files are replaced as a whole and are on
 //! the disk when a function returns. The folder appears complete or not at all.
 
+mod contained;
 mod error;
 mod store;
 
@@ -143,6 +144,9 @@ impl RunDir {
     ///
     /// When the file system refuses.
     pub fn write_inputs(&self, config: &Value, inputs: &RunInputs) -> Result<(), RunDirError> {
+        if inputs.options.container.is_some() {
+            self.make_box()?;
+        }
         self.write(CONFIG, config)?;
         self.write(INPUTS, inputs)
     }
@@ -306,7 +310,8 @@ impl RunDir {
             let path = self.path.join(name);
             remove(&path, std::fs::remove_file(&path))?;
         }
-        for folder in [self.environment_dir(), self.console_dir()] {
+        let of_container = contained::FOLDERS.map(|name| self.path.join(name));
+        for folder in [self.environment_dir(), self.console_dir()].into_iter().chain(of_container) {
             remove(&folder, fs::remove_tree(&folder))?;
         }
         Ok(())
@@ -335,7 +340,11 @@ impl RunDir {
     }
 
     fn write<T: Serialize + ?Sized>(&self, name: &str, value: &T) -> Result<(), RunDirError> {
-        Ok(fs::write_json_atomic(&self.path.join(name), value, 0o600)?)
+        Ok(fs::write_json_atomic(
+            &self.path.join(name),
+            value,
+            crate::umask::file_mode(),
+        )?)
     }
 }
 

@@ -34,14 +34,14 @@ struct RemoteFiles {
 }
 
 /// The list of conda, and its own description of the environment.
-type Conda = (Vec<String>, Option<Value>);
+pub(crate) type Conda = (Vec<String>, Option<Value>);
 
 /// What the builder has told besides lines.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reported {
-    packages: Option<Vec<String>>,
-    conda: Option<Conda>,
-    commit: Option<String>,
+    pub(crate) packages: Option<Vec<String>>,
+    pub(crate) conda: Option<Conda>,
+    pub(crate) commit: Option<String>,
     /// Begin and duration of what people want to know the duration of.
     pub(crate) stations: BTreeMap<&'static str, (i64, Duration)>,
 }

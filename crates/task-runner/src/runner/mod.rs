@@ -9,6 +9,7 @@ pub(crate) mod abort;
 mod board;
 pub(crate) mod build_host;
 pub(crate) mod callback;
+mod contained;
 pub(crate) mod decide;
 pub(crate) mod describe;
 pub(crate) mod environment;
@@ -296,7 +297,9 @@ impl Runner {
                     }
                     self.becomes(&prepared.becomes()).await?
                 }
+                Step::Launch if self.is_contained() => self.launch_container().await?,
                 Step::Launch => self.launch().await?,
+                Step::Supervise if self.is_contained() => self.supervise_container().await?,
                 Step::Supervise => self.supervise().await?,
                 Step::Conclude | Step::Report => {
                     let waits = async {

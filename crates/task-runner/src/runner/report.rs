@@ -86,6 +86,9 @@ impl Runner {
 
     /// Removes what only a living run needs.
     pub(super) async fn finish(&self) -> Result<RunRecord, RunnerError> {
+        if self.is_contained() {
+            self.remove_container().await;
+        }
         self.note(&[Mark {
             name: "end".into(),
             ms: now_ms(),

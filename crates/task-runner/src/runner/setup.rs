@@ -89,6 +89,9 @@ impl Runner {
             return Ok(Prepared::Aborted);
         }
         self.console.line(Level::Info, &described(id, &task));
+        if let Some(wanted) = &self.inputs.options.container {
+            return Ok(self.prepare_container(&task, wanted).await);
+        }
 
         let started_ms = now_ms();
         let built = self.build(&task, cancel).await;
@@ -160,6 +163,9 @@ impl Runner {
                 }
             },
         };
+        if self.was_reset(task.as_ref()).await {
+            return Ok(false);
+        }
         let change = match may_start_run(task.as_ref(), &self.identity, &self.run_id) {
             MayStart::Yes { force: true } => change.force(),
             MayStart::Yes { force: false } => change,
@@ -174,7 +180,35 @@ impl Runner {
             // The task is in progress already, or the next observation will say what has become of it.
             tracing::warn!("marking task {id} as started: {e}");
         }
+        // The earlier calls are looked at by the next one.
+        if self.identity.queue.is_some() && self.run.record()?.phase == Phase::Launching {
+            let after = patiently("reading the status", async || {
+                self.client.tasks_get_all(&query).await
+            });
+            let task = after.await.ok().and_then(|tasks| tasks.into_iter().next());
+            return Ok(!self.was_reset(task.as_ref()).await);
+        }
         Ok(true)
+    }
+
+    /// Whether the task was reset between the last look at it and a call of ours, which has then turned the draft
+    /// into a running task: before there is user code, nothing but a reset takes our mark away. The call is undone.
+    async fn was_reset(&self, task: Option<&Task>) -> bool {
+        let is_it = |task: &Task| {
+            self.identity.queue.is_some()
+                && task.status == Some(TaskStatus::InProgress)
+                && task.owner_run().is_none()
+        };
+        if !task.is_some_and(is_it) {
+            return false;
+        }
+        let id = &self.identity.task;
+        let undo = async || self.client.tasks_reset(id, true).await;
+        if let Err(e) = patiently("leaving a task that was reset as a draft", undo).await {
+            tracing::warn!("leaving task {id}, which was reset, as a draft: {e}");
+        }
+        announce(&self.abort, AbortReason::Reset);
+        true
     }
 
     async fn build(&self, task: &Task, cancel: &CancelToken) -> Result<PreparedEnvironment, Failure> {
@@ -263,6 +297,7 @@ impl Runner {
                 .options
                 .open_files
                 .or_else(|| self.shared.as_ref()?.open_files()),
+            contained: false,
         };
         self.run.write_launch(&launch)?;
         Ok(launch.abort_command)
@@ -282,13 +317,13 @@ impl Runner {
 }
 
 /// Processes that outlive the main one of a task get less time than the task itself.
-const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
+pub(super) const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn failure(stage: &str, text: &str) -> Failure {
+pub(super) fn failure(stage: &str, text: &str) -> Failure {
     Failure {
         stage: stage.to_owned(),
         text: text.to_owned(),

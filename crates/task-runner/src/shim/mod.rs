@@ -14,6 +14,8 @@ mod tree;
 
 use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -73,10 +75,17 @@ fn supervise(run_dir: &Path) -> io::Result<i32> {
     close_fds::set_fds_cloexec(3, &[]);
     // Fails only for the leader of a process group, which a terminal can't reach by accident either.
     let _group_leader = detach_session();
+    let folder = std::env::current_dir();
     std::env::set_current_dir("/")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
 
-    let launch = run.launch().map_err(io::Error::other)?;
+    let mut launch = run.launch().map_err(io::Error::other)?;
+    if launch.contained {
+        crate::umask::share();
+        if launch.cwd.as_os_str().is_empty() {
+            launch.cwd = folder.unwrap_or_else(|_| "/".into());
+        }
+    }
     let signals = Signals::register()?;
     let name = run.path().file_name().unwrap_or_default().to_string_lossy();
     let group = RunGroup::create(&name);
@@ -169,6 +178,7 @@ pub(crate) fn claim(run: &RunDir, group: Option<&RunGroup>) -> io::Result<bool> 
     let path = run.claim_path();
     let aside = path.with_file_name(format!(".claim-{}-{}", claim.shim.pid, claim.shim.start_ticks));
     let mut file = fs::create_private_file(&aside)?;
+    file.set_permissions(Permissions::from_mode(crate::umask::file_mode()))?;
     file.write_all(&serde_json::to_vec(&claim)?)?;
     file.sync_all()?;
     let linked = std::fs::hard_link(&aside, &path);
@@ -209,9 +219,11 @@ fn start(launch: &Launch) -> io::Result<(Pid, PipeReader)> {
     rustix::fs::fcntl_setfl(&reader, flags | rustix::fs::OFlags::NONBLOCK)?;
 
     let mut command = Command::new(&program.0);
+    if !launch.contained {
+        command.env_clear();
+    }
     command
         .args(arguments.iter().map(|argument| &argument.0))
-        .env_clear()
         .envs(launch.env.iter().map(|(name, value)| (&name.0, &value.0)))
         .current_dir(&launch.cwd)
         .stdin(Stdio::null())

@@ -116,6 +116,8 @@ pub(crate) struct Shipper {
     output: ChannelReader,
     closed: channel::Receiver<Closed>,
     watch: FolderWatch,
+    /// Where the task's channel has a folder of its own.
+    output_watch: Option<FolderWatch>,
     pace: Pace,
     agent_held: Held,
     output_held: Held,
@@ -178,11 +180,12 @@ impl Shipper {
         closed: channel::Receiver<Closed>,
     ) -> Result<Self, ShipError> {
         let cursor = Cursor::load(&run.cursor_path())?;
-        let folder = run.console_dir();
+        let (folder, output) = (run.console_dir(), run.task_console_dir());
         Ok(Self {
             agent: ChannelReader::new(&folder, Channel::Agent, cursor.agent),
-            output: ChannelReader::new(&folder, Channel::Task, cursor.task),
+            output: ChannelReader::new(&output, Channel::Task, cursor.task),
             watch: FolderWatch::new(&folder),
+            output_watch: (output != folder).then(|| FolderWatch::new(&output)),
             client,
             task,
             worker,
@@ -277,8 +280,15 @@ impl Shipper {
         } else {
             Duration::from_secs(30)
         };
+        let output = async {
+            match &mut self.output_watch {
+                Some(watch) => watch.changed(limit).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.watch.changed(limit) => {}
+            () = output => {}
             _ = self.closed.changed() => {}
         }
     }
@@ -308,7 +318,10 @@ impl Shipper {
 
     /// Makes the events of a batch that an earlier runner was about to send.
     fn replay(&self, pending: &Pending) -> Result<Batch, ShipError> {
-        let folder = self.run.console_dir();
+        let folder = match pending.channel {
+            Channel::Agent => self.run.console_dir(),
+            Channel::Task => self.run.task_console_dir(),
+        };
         let mut reader = ChannelReader::new(&folder, pending.channel, pending.start);
         // One unit more than the batch, so that its last unit is decided as it was then.
         let wanted = usize::try_from(pending.end - pending.start).unwrap_or(WINDOW) + WINDOW;

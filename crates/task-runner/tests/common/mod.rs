@@ -47,6 +47,7 @@ pub(crate) fn launch_of(script: &str) -> Launch {
         console_max_bytes: 1 << 30,
         abort_command: None,
         open_files: None,
+        contained: false,
     }
 }
 

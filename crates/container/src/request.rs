@@ -1,0 +1,225 @@
+//! The complete request for the container of a task: what options ask for, and what the agent adds. Pure, but for
+//! the question which ports of this machine are in use.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use bollard::models::{
+    ContainerCreateBody, HostConfig, Mount, MountType, RestartPolicy, RestartPolicyNameEnum,
+};
+
+use crate::engine::ImageFacts;
+use crate::flags::RunSpec;
+use crate::gpus::{Gpus, Vendor, add_gpus};
+use crate::ports::{Mapped, remap};
+
+/// Images that limit the memory of a GPU; what limits it has to see the processes of the machine.
+const FRACTIONAL: &str = "clearml/fractional-gpu";
+
+/// A file or folder of this machine in a container. It must exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// Where it is here.
+    pub source: PathBuf,
+    /// Where it is there.
+    pub target: String,
+    /// Nobody can change it there.
+    pub read_only: bool,
+    /// It is left out where the options put something else at its place.
+    pub optional: bool,
+}
+
+/// What the agent adds.
+#[derive(Debug, Clone, Default)]
+pub struct Additions {
+    /// The image.
+    pub image: String,
+    /// The first process.
+    pub command: Vec<String>,
+    /// `NAME=VALUE`; they win over those of options.
+    pub env: Vec<String>,
+    /// Names and values; they win over those of options.
+    pub labels: Vec<(String, String)>,
+    /// Files and folders.
+    pub binds: Vec<Bind>,
+    /// GPUs and how this machine hands them out.
+    pub gpus: Option<(Vendor, Gpus)>,
+}
+
+/// What the image or the options would start: the beginning of every command.
+#[must_use]
+pub fn entry_point(spec: &RunSpec, image: &ImageFacts) -> Vec<String> {
+    spec.body
+        .entrypoint
+        .clone()
+        .unwrap_or_else(|| image.entrypoint.clone())
+}
+
+/// Moves published ports that are in use here, or not allowed. `None` where nothing is published, or the container
+/// uses the network of this machine.
+#[must_use]
+pub fn publish(spec: &mut RunSpec, allowed: Option<RangeInclusive<u16>>) -> Option<Mapped> {
+    let host = spec.body.host_config.as_mut()?;
+    if host.network_mode.as_deref() == Some("host") {
+        return None;
+    }
+    let ports = host.port_bindings.as_mut().filter(|ports| !ports.is_empty())?;
+    let in_use = |port: u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_err();
+    Some(remap(ports, allowed, &in_use))
+}
+
+/// The request. Notices are for people: what of the options had to give way.
+#[must_use]
+pub fn complete(spec: RunSpec, additions: Additions) -> (ContainerCreateBody, Vec<String>) {
+    let mut notices = Vec::new();
+    let mut body = spec.body;
+    let mut host = body.host_config.take().unwrap_or_default();
+    let mut env = body.env.take().unwrap_or_default();
+    if let Some((vendor, gpus)) = &additions.gpus {
+        // A person who asks for certain GPUs by an option gets those.
+        if host.device_requests.as_ref().is_none_or(Vec::is_empty) {
+            env.extend(add_gpus(&mut host, vendor, gpus));
+        }
+    }
+    env.extend(additions.env);
+    body.env = Some(env);
+    let labels = body.labels.get_or_insert_default();
+    labels.extend(additions.labels);
+    add_binds(&mut host, additions.binds);
+    if additions.image.starts_with(FRACTIONAL) {
+        host.pid_mode.get_or_insert_with(|| "host".to_owned());
+        host.ipc_mode.get_or_insert_with(|| "host".to_owned());
+    }
+    // The agent removes it when it knows how it has ended.
+    host.auto_remove = None;
+    let restarts = host
+        .restart_policy
+        .as_ref()
+        .and_then(|policy| policy.name)
+        .is_some_and(|name| !matches!(name, RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY));
+    if restarts {
+        notices.push("container argument --restart has no effect: a task runs once".to_owned());
+        host.restart_policy = Some(RestartPolicy::default());
+    }
+    body.image = Some(additions.image);
+    let mut words = additions.command.into_iter();
+    body.entrypoint = words.next().map(|program| vec![program]);
+    body.cmd = Some(words.collect());
+    body.tty = Some(false);
+    // What the first process understands, whatever the image's programs do.
+    body.stop_signal = Some("SIGTERM".to_owned());
+    body.host_config = Some(host);
+    (body, notices)
+}
+
+fn add_binds(host: &mut HostConfig, binds: Vec<Bind>) {
+    let taken = targets(host);
+    let mounts = host.mounts.get_or_insert_default();
+    let bare = |target: &str| target.trim_end_matches('/').to_owned();
+    for bind in binds {
+        if bind.optional && taken.contains(&bare(&bind.target)) {
+            continue;
+        }
+        mounts.push(Mount {
+            target: Some(bind.target),
+            source: Some(bind.source.to_string_lossy().into_owned()),
+            typ: Some(MountType::BIND),
+            read_only: Some(bind.read_only),
+            ..Mount::default()
+        });
+    }
+}
+
+/// Places in the container that options have put something at.
+fn targets(host: &HostConfig) -> BTreeSet<String> {
+    let binds = host.binds.iter().flatten().filter_map(|bind| {
+        let mut parts = bind.split(':');
+        let first = parts.next()?;
+        Some(parts.next().unwrap_or(first).to_owned())
+    });
+    let mounts = host
+        .mounts
+        .iter()
+        .flatten()
+        .filter_map(|mount| mount.target.clone());
+    let tmpfs = host.tmpfs.iter().flat_map(|tmpfs| tmpfs.keys().cloned());
+    binds
+        .chain(mounts)
+        .chain(tmpfs)
+        .map(|target| target.trim_end_matches('/').to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_agent_needs_stands_whatever_options_say() {
+        let line = "--entrypoint /bin/x -e CLEARML_TASK_ID=other -e A=1 -v /mine:/root/.cache/pip/ --rm \
+                    --restart=always --stop-signal SIGUSR1 --label clearml-worker-id=other";
+        let words = shlex::split(line).unwrap();
+        let spec = crate::flags::parse(&words, &|_| None).unwrap();
+        assert_eq!(entry_point(&spec, &ImageFacts::default()), ["/bin/x"]);
+        let bind = |target: &str, optional| Bind {
+            source: "/here".into(),
+            target: target.to_owned(),
+            read_only: true,
+            optional,
+        };
+        let (body, notices) = complete(
+            spec,
+            Additions {
+                image: "clearml/fractional-gpu:u22-cu12.3-8gb".to_owned(),
+                command: ["/agent", "shim"].map(str::to_owned).to_vec(),
+                env: vec!["CLEARML_TASK_ID=t".to_owned()],
+                labels: vec![("clearml-worker-id".to_owned(), "w".to_owned())],
+                binds: vec![bind("/root/.cache/pip", true), bind("/.clearml-agent/in", false)],
+                gpus: Some((Vendor::Absent, Gpus::All)),
+            },
+        );
+        let body = serde_json::to_value(body).unwrap();
+        assert_eq!(
+            (&body["Entrypoint"], &body["Cmd"]),
+            (&json!(["/agent"]), &json!(["shim"]))
+        );
+        assert_eq!(
+            body["Env"].as_array().unwrap().last(),
+            Some(&json!("CLEARML_TASK_ID=t"))
+        );
+        assert_eq!(body["Labels"], json!({"clearml-worker-id": "w"}));
+        assert_eq!(body["StopSignal"], json!("SIGTERM"));
+        let host = &body["HostConfig"];
+        assert_eq!(
+            host["Mounts"],
+            json!([{"Target": "/.clearml-agent/in", "Source": "/here", "Type": "bind", "ReadOnly": true}])
+        );
+        assert_eq!(
+            (&host["PidMode"], &host["IpcMode"]),
+            (&json!("host"), &json!("host"))
+        );
+        assert_eq!(host.get("AutoRemove"), None);
+        assert_eq!(host["RestartPolicy"], json!({}));
+        assert_eq!(notices.len(), 1, "{notices:?}");
+    }
+
+    #[test]
+    fn ports_of_this_machine_that_are_taken_are_not_published() {
+        let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let words = ["-p".to_owned(), format!("{port}:80")];
+        let mut spec = crate::flags::parse(&words, &|_| None).unwrap();
+        let mapped = publish(&mut spec, None).unwrap();
+        assert!(
+            matches!(mapped.mapping[..], [(moved, 80)] if moved != port),
+            "{mapped:?}"
+        );
+        let words = [&words[..], &["--network=host".to_owned()]].concat();
+        let mut spec = crate::flags::parse(&words, &|_| None).unwrap();
+        assert_eq!(publish(&mut spec, None), None);
+    }
+}

@@ -1,0 +1,303 @@
+//! In a container: from the files that came in to the user's program.
+//!
+//! The shim is the container's first process, and this its child. It needs neither server nor network: the task,
+//! the configuration and everything else that matters are files. What the agent outside wants to know is written to
+//! a file as well. In the end this process becomes the user's program.
+
+mod tools;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clearml_agent_config::{Settings, Sources};
+use clearml_api_client::Client;
+use clearml_support::fs::{read_json, safe_file_name, write_json_atomic};
+use clearml_support::redact::Redactor;
+use clearml_task_model::{Task, TaskId, WorkerId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::execute::ExecuteError;
+use crate::execute::silent::{self, Program, TOLD_TO_END, say};
+use crate::record::{Mark, OsText, RunInputs, RunOptions, SCHEMA};
+use crate::runner::build_host::{BuildHost, Reported};
+use crate::runner::environment::{Parts, base, complete, show_command};
+use crate::runner::setup::strings;
+use crate::settings::{RunSettings, client_options};
+
+pub(crate) use tools::Tools;
+
+/// Where things are in every container. Also the places for people: a configuration for their own programs.
+pub(crate) const PROGRAM: &str = "/.clearml-agent/bin/clearml-agent";
+pub(crate) const RUN: &str = "/.clearml-agent/run";
+pub(crate) const OUTPUT: &str = "/.clearml-agent/run/console";
+pub(crate) const GIVEN: &str = "/.clearml-agent/in";
+pub(crate) const CONFIG: &str = "/tmp/clearml.conf";
+
+/// Names of the files.
+pub(crate) const TASK_FILE: &str = "task.json";
+pub(crate) const CONFIG_FILE: &str = "config.json";
+pub(crate) const INPUTS_FILE: &str = "inputs.json";
+pub(crate) const REPORTS_FILE: &str = "reports.json";
+
+/// The exit code of a preparation that has failed; what went wrong is in the reports.
+const FAILED: i32 = 1;
+
+/// `inputs.json`: what is to be known beside task and configuration.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Given {
+    pub(crate) run_id: String,
+    pub(crate) task: TaskId,
+    pub(crate) worker: WorkerId,
+    pub(crate) options: RunOptions,
+    /// Variables that nobody shall see who looks at the container from outside.
+    pub(crate) environment: Vec<(OsText, OsText)>,
+    pub(crate) umask: u32,
+    /// What the agent sees to itself before the task's own scripts; `None` = somebody else does.
+    pub(crate) tools: Option<Tools>,
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// The environment is being made.
+    #[default]
+    Preparing,
+    /// There will be no user code.
+    Failed,
+    /// From here on this is the user's program.
+    Started,
+}
+
+/// `reports.json`: what the agent outside is told.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Reports {
+    pub(crate) schema: u32,
+    pub(crate) state: State,
+    /// Where it failed, why, and the exit code that a program of the user has given.
+    pub(crate) stage: String,
+    pub(crate) text: String,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) packages: Option<Vec<String>>,
+    pub(crate) conda: Option<(Vec<String>, Option<Value>)>,
+    pub(crate) commit: Option<String>,
+    pub(crate) marks: Vec<Mark>,
+}
+
+impl Reports {
+    fn of(reported: Reported) -> Self {
+        Self {
+            packages: reported.packages,
+            conda: reported.conda,
+            commit: reported.commit,
+            marks: reported
+                .stations
+                .into_iter()
+                .map(|(name, (ms, duration))| Mark {
+                    name: name.to_owned(),
+                    ms,
+                    duration_ms: i64::try_from(duration.as_millis()).ok(),
+                })
+                .collect(),
+            ..Self::default()
+        }
+    }
+
+    /// What is to be written back to the task.
+    pub(crate) fn reported(&self) -> Reported {
+        Reported {
+            packages: self.packages.clone(),
+            conda: self.conda.clone(),
+            commit: self.commit.clone(),
+            ..Reported::default()
+        }
+    }
+}
+
+/// Why the user's program was not started.
+struct Failed {
+    stage: &'static str,
+    text: String,
+    exit_code: Option<i32>,
+}
+
+impl Failed {
+    fn new(stage: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            stage,
+            text: text.into(),
+            exit_code: None,
+        }
+    }
+}
+
+impl From<ExecuteError> for Failed {
+    fn from(error: ExecuteError) -> Self {
+        match error {
+            ExecuteError::Prepare { stage, reason } => Self::new(stage, reason),
+            ExecuteError::Program { code, reason } => Self {
+                exit_code: Some(code),
+                ..Self::new("environment", reason)
+            },
+            error => Self::new("environment", error.to_string()),
+        }
+    }
+}
+
+/// `clearml-agent inside --run DIR --given DIR [--tools]`: prepares the environment and becomes the user's program.
+/// With `tools` it only sees to it that the programs are there that the preparation needs. Returns the exit code.
+pub async fn inside(run: &Path, given: &Path, tools: bool) -> i32 {
+    crate::umask::share();
+    let result = match Inside::load(run, given) {
+        Ok(inside) if tools => inside.provide().map(|()| 0),
+        Ok(inside) => Box::pin(inside.become_program()).await,
+        Err(failed) => Err(failed),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failed) => {
+            say(&Redactor::new(), &format!("clearml_agent: ERROR: {}: {}", failed.stage, failed.text));
+            let reports = Reports {
+                schema: SCHEMA,
+                state: State::Failed,
+                stage: failed.stage.to_owned(),
+                text: failed.text,
+                exit_code: failed.exit_code,
+                ..Reports::default()
+            };
+            if let Err(e) = write(run, &reports) {
+                say(&Redactor::new(), &format!("clearml_agent: ERROR: {e}"));
+            }
+            failed.exit_code.unwrap_or(FAILED)
+        }
+    }
+}
+
+fn write(run: &Path, reports: &Reports) -> Result<(), clearml_support::fs::JsonFileError> {
+    write_json_atomic(&run.join(REPORTS_FILE), reports, crate::umask::file_mode())
+}
+
+struct Inside {
+    run: PathBuf,
+    given: Given,
+    task: Task,
+    settings: Settings,
+    run_settings: RunSettings,
+    inputs: RunInputs,
+}
+
+impl Inside {
+    fn load(run: &Path, folder: &Path) -> Result<Self, Failed> {
+        let broken = |e: &dyn std::error::Error| Failed::new("infrastructure", e.to_string());
+        let given: Given = read_json(&folder.join(INPUTS_FILE)).map_err(|e| broken(&e))?;
+        let task: Task = read_json(&folder.join(TASK_FILE)).map_err(|e| broken(&e))?;
+        let hidden = |name: &OsString| given.environment.iter().any(|(own, _)| own.0 == *name);
+        let environment: Vec<(OsText, OsText)> = std::env::vars_os()
+            .filter(|(name, _)| !hidden(name))
+            .map(|(name, value)| (OsText(name), OsText(value)))
+            .chain(given.environment.iter().cloned())
+            .collect();
+        let inputs = RunInputs {
+            schema: SCHEMA,
+            environment,
+            umask: given.umask,
+            options: given.options.clone(),
+        };
+        let env: std::collections::BTreeMap<String, String> = inputs
+            .environment
+            .iter()
+            .filter_map(|(name, value)| Some((name.0.to_str()?.to_owned(), value.0.to_str()?.to_owned())))
+            .collect();
+        // Variables of the container count here: of the agent's own ones, nothing but what was meant for it came in.
+        let sources = Sources {
+            config_file: Some(folder.join(CONFIG_FILE)),
+            home: env.get("HOME").filter(|home| !home.is_empty()).map(Into::into),
+            env,
+            ..Sources::default()
+        };
+        let settings = Settings::load(&sources).map_err(|e| broken(&e))?;
+        let run_settings = RunSettings::new(&settings, &inputs).map_err(|e| broken(&e))?;
+        Ok(Self {
+            run: run.to_owned(),
+            given,
+            task,
+            settings,
+            run_settings,
+            inputs,
+        })
+    }
+
+    fn provide(&self) -> Result<(), Failed> {
+        match &self.given.tools {
+            Some(tools) if !self.settings.agent.standalone_mode => {
+                let redactor = &self.run_settings.redactor;
+                let provided = tools.provide(&self.task, &mut |line| say(redactor, line));
+                provided.map_err(|text| Failed::new("environment", text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn become_program(&self) -> Result<i32, Failed> {
+        // Done already where there are scripts; then nothing is missing any more.
+        self.provide()?;
+        let unwritable =
+            |e: clearml_support::fs::JsonFileError| Failed::new("infrastructure", e.to_string());
+        let mut reports = Reports {
+            schema: SCHEMA,
+            ..Reports::default()
+        };
+        write(&self.run, &reports).map_err(unwritable)?;
+        let redactor = &self.run_settings.redactor;
+        let variables = || {
+            base(&Parts {
+                base: &self.inputs.environment,
+                options: &self.inputs.options,
+                task: &self.given.task,
+                worker: &self.given.worker,
+                run_id: Some(&self.given.run_id),
+                config: Some(Path::new(CONFIG)),
+                configured: &self.run_settings.configured_environment,
+            })
+        };
+        let mut environment = self.run_settings.environment.clone();
+        environment.optimization = self.inputs.options.optimization;
+        environment.env = strings(variables());
+        if let Some(python) = environment.env.get("LOCAL_PYTHON").filter(|python| !python.is_empty()) {
+            environment.python_binary = Some(python.into());
+        }
+        let folder = self.settings.agent.venvs_dir.join(safe_file_name(self.given.task.as_str()));
+        // Not used unless the task wants a file from the server.
+        let client = client_options(&self.settings).ok().and_then(|options| Client::new(options).ok());
+        let files = self.run_settings.files_server.as_deref();
+        let host = |host: BuildHost| match &client {
+            Some(client) => host.with_files(client, files),
+            None => host,
+        };
+        let built = silent::build(&self.task, environment, folder, redactor, host).await?;
+        let Some((prepared, host)) = built else {
+            return Ok(TOLD_TO_END);
+        };
+        say(redactor, &format!("Running task id [{}]:", self.given.task));
+        let command = show_command(&prepared.argv);
+        say(redactor, &format!("[{}]$ {command}", prepared.cwd.display()));
+        say(redactor, &prepared.summary);
+        say(redactor, "Environment setup completed successfully");
+        reports = Reports {
+            schema: SCHEMA,
+            state: State::Started,
+            ..Reports::of(host.reported())
+        };
+        write(&self.run, &reports).map_err(unwritable)?;
+        say(redactor, "Starting Task Execution:");
+        let own = self.run_settings.enable_task_env.then_some(&self.task);
+        let program = Program {
+            environment: complete(variables(), &prepared.env, own),
+            prepared,
+            umask: self.given.umask,
+        };
+        Err(program.replaces_this_process().into())
+    }
+}

@@ -1,0 +1,173 @@
+//! What the image may lack: git, an interpreter, and keys of the agent's user.
+//!
+//! Nothing is installed unless it is missing, or asked for.
+
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clearml_support::command::Command;
+use clearml_task_model::Task;
+use serde::{Deserialize, Serialize};
+
+/// The longest that a package manager may take.
+const LIMIT: Duration = Duration::from_secs(1800);
+/// How deep folders of keys may be.
+const MAX_DEPTH: u32 = 8;
+
+/// What is to be seen to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Tools {
+    /// Install the libraries that OpenCV needs.
+    pub(crate) opencv: bool,
+    /// Folders of keys: where they are mounted, and where programs look for them.
+    pub(crate) keys: Vec<(String, String)>,
+}
+
+impl Tools {
+    /// Sees to it. The error names what is missing.
+    pub(super) fn provide(&self, task: &Task, say: &mut dyn FnMut(&str)) -> Result<(), String> {
+        for (from, to) in &self.keys {
+            let to = at_home(to);
+            if Path::new(from).is_dir()
+                && let Err(e) = copy_keys(Path::new(from), &to, 0)
+            {
+                say(&format!("Warning: copying {from} to {} failed: {e}", to.display()));
+            }
+        }
+        let missing = missing(task);
+        let asked = std::env::var("CLEARML_APT_INSTALL").unwrap_or_default();
+        let mut wanted: Vec<String> = asked.split_whitespace().map(str::to_owned).collect();
+        if self.opencv {
+            wanted.extend(["libsm6", "libxext6", "libxrender-dev", "libglib2.0-0"].map(str::to_owned));
+        }
+        wanted.extend(missing.iter().map(|tool| tool.package.to_owned()));
+        if !wanted.is_empty() {
+            let installed = install(&wanted, say);
+            if let Err(why) = installed {
+                let still: Vec<&str> = missing
+                    .iter()
+                    .filter(|tool| !(tool.is_there)())
+                    .map(|tool| tool.what)
+                    .collect();
+                if !still.is_empty() {
+                    return Err(format!(
+                        "the image has no {}, and it could not be installed: {why}; use an image that has it, or a \
+                         setup script that installs it",
+                        still.join(" and no ")
+                    ));
+                }
+                say(&format!("Warning: not everything in CLEARML_APT_INSTALL is installed: {why}"));
+            }
+        }
+        free_interpreters();
+        Ok(())
+    }
+}
+
+struct Tool {
+    what: &'static str,
+    package: &'static str,
+    is_there: fn() -> bool,
+}
+
+fn missing(task: &Task) -> Vec<Tool> {
+    let script = task.script.as_ref();
+    let repository = script.and_then(|script| script.repository.as_deref());
+    let git = Tool {
+        what: "git, which the repository of the task needs",
+        package: "git",
+        is_there: || on_path(|name| name == "git"),
+    };
+    let python = Tool {
+        what: "Python",
+        package: "python3-pip",
+        is_there: || {
+            let preset = std::env::var_os("LOCAL_PYTHON").is_some_and(|python| !python.is_empty());
+            preset || on_path(|name| name == "python3" || name == "python" || name.starts_with("python3."))
+        },
+    };
+    let mut tools = vec![python];
+    if repository.is_some_and(|repository| !repository.trim().is_empty()) {
+        tools.push(git);
+    }
+    tools.retain(|tool| !(tool.is_there)());
+    tools
+}
+
+fn on_path(wanted: impl Fn(&str) -> bool) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
+        .flatten()
+        .any(|entry| entry.file_name().to_str().is_some_and(&wanted))
+}
+
+/// By apt, or else by dnf.
+fn install(packages: &[String], say: &mut dyn FnMut(&str)) -> Result<(), String> {
+    let keep = Path::new("/etc/apt/apt.conf.d/docker-clean");
+    if keep.parent().is_some_and(Path::is_dir) {
+        // Images throw packages away that the mounted cache shall keep.
+        let text = "Binary::apt::APT::Keep-Downloaded-Packages \"true\";\n";
+        let _not_permitted = std::fs::write(keep, text);
+    }
+    let mut run = |program: &str, arguments: &[&str], packages: &[String]| {
+        let command = Command::new(program)
+            .args(arguments)
+            .args(packages)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .timeout(LIMIT);
+        match command.run_streamed(&mut *say) {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{program} failed ({status})")),
+            Err(e) => Err(e.to_string()),
+        }
+    };
+    // Lists that can't be read may be there already.
+    let _old_lists = run("apt-get", &["update"], &[]);
+    let Err(by_apt) = run("apt-get", &["install", "-y", "--"], packages) else {
+        return Ok(());
+    };
+    run("dnf", &["install", "-y", "--"], packages).map_err(|by_dnf| format!("{by_apt}; {by_dnf}"))
+}
+
+/// Lets `pip install` of scripts work: a container is nobody's system.
+fn free_interpreters() {
+    for entry in std::fs::read_dir("/usr/lib").into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("python3") {
+            let _none_or_not_permitted = std::fs::remove_file(entry.path().join("EXTERNALLY-MANAGED"));
+        }
+    }
+}
+
+fn at_home(path: &str) -> PathBuf {
+    let home = std::env::var_os("HOME").unwrap_or_else(|| "/".into());
+    match path.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+            PathBuf::from(home).join(rest.trim_start_matches('/'))
+        }
+        _ => path.into(),
+    }
+}
+
+/// Copies files so that only this user may read them, as programs want keys to be.
+fn copy_keys(from: &Path, to: &Path, depth: u32) -> io::Result<()> {
+    if depth > MAX_DEPTH {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_keys(&entry.path(), &target, depth + 1)?;
+        } else {
+            std::fs::copy(entry.path(), &target)?;
+            std::fs::set_permissions(&target, Permissions::from_mode(0o600))?;
+        }
+    }
+    Ok(())
+}

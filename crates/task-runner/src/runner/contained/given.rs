@@ -1,0 +1,186 @@
+//! What goes into a container: files, and folders of this machine.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use clearml_agent_config::{Credentials, Settings};
+use clearml_container::choice::Choice;
+use clearml_container::request::Bind;
+use clearml_support::fs::read_json;
+use clearml_task_model::Task;
+use serde_json::{Map, Value};
+
+use super::super::Runner;
+use super::super::setup::{LEFTOVER_GRACE, millis};
+use super::mounts;
+use super::scripts::Scripts;
+use crate::inside::{CONFIG_FILE, Given, INPUTS_FILE, TASK_FILE, Tools};
+use crate::record::{Launch, OsText, RunInputs, RunOptions, SCHEMA};
+use crate::run_dir::RunDirError;
+
+/// The mask of programs in a container, as engines set it.
+const UMASK: u32 = 0o022;
+const PROGRAM: &str = "clearml-agent";
+
+/// A variable that tasks of this agent would get, as text.
+pub(super) fn variable(inputs: &RunInputs, name: &str) -> Option<String> {
+    let (_, value) = inputs.environment.iter().find(|(known, _)| known.0 == name)?;
+    value.0.to_str().map(str::to_owned)
+}
+
+/// The socket of an agent for SSH keys, if there is one.
+fn ssh_socket(inputs: &RunInputs) -> Option<String> {
+    variable(inputs, "SSH_AUTH_SOCK").filter(|path| Path::new(path).exists())
+}
+
+pub(super) fn ssh_variable(inputs: &RunInputs) -> Option<String> {
+    ssh_socket(inputs).map(|path| format!("SSH_AUTH_SOCK={path}"))
+}
+
+/// Writes the files. Returns the scripts among them, and everything that is to be mounted.
+pub(super) fn write(
+    runner: &Runner,
+    task: &Task,
+    choice: &Choice,
+    settings: &Settings,
+) -> Result<(Scripts, Vec<Bind>), String> {
+    let text = |e: RunDirError| e.to_string();
+    let run = &runner.run;
+    // An earlier runner may have left something; nothing of that has run.
+    for folder in [run.box_dir(), run.given_dir()] {
+        clearml_support::fs::remove_tree(&folder).map_err(|e| format!("removing {}: {e}", folder.display()))?;
+    }
+    run.make_box().map_err(text)?;
+    run.give_json(TASK_FILE, task).map_err(text)?;
+    let effective: Value = read_json(&runner.config).map_err(|e| e.to_string())?;
+    let force = variable(&runner.inputs, "CLEARML_AGENT_FORCE_SYSTEM_SITE_PACKAGES");
+    run.give_json(CONFIG_FILE, &config(effective, settings, force.as_deref())).map_err(text)?;
+    let containers = &settings.agent.containers;
+    let scripts = Scripts::new(
+        containers,
+        choice.setup_script.as_deref(),
+        &settings.agent.package_manager.pip_version.join(" "),
+    );
+    for (name, script) in &scripts.files {
+        let path = run.give(name, script.as_bytes()).map_err(text)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755))
+            .map_err(|e| format!("writing {}: {e}", path.display()))?;
+    }
+    let socket = ssh_socket(&runner.inputs);
+    let keys = mounts::keys(run, &runner.inputs, containers, socket.as_deref());
+    let tools = containers.docker_init_bash_script.is_empty().then(|| Tools {
+        opencv: containers.docker_install_opencv_libs,
+        keys: keys.copies.clone(),
+    });
+    let given = Given {
+        run_id: runner.run_id.clone(),
+        task: runner.identity.task.clone(),
+        worker: runner.identity.worker.clone(),
+        options: RunOptions {
+            container: None,
+            open_files: None,
+            // Which GPUs there are is decided by the container.
+            variables: Vec::new(),
+            ..runner.inputs.options.clone()
+        },
+        environment: secrets(settings),
+        umask: UMASK,
+        tools,
+    };
+    run.give_json(INPUTS_FILE, &given).map_err(text)?;
+    let program = place_program(&run.given_dir()).map_err(|e| format!("giving the container our program: {e}"))?;
+    let mut binds = mounts::own(run, program);
+    binds.extend(keys.binds);
+    binds.extend(mounts::caches(settings));
+    Ok((scripts, binds))
+}
+
+/// Variables of the program that must not be seen from outside of the container.
+fn secrets(settings: &Settings) -> Vec<(OsText, OsText)> {
+    match settings.api.require_credentials() {
+        Ok(Credentials::Token(token)) => {
+            vec![(OsText("CLEARML_AUTH_TOKEN".into()), OsText(token.expose().into()))]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What the shim inside shall run.
+pub(super) fn write_launch(
+    runner: &Runner,
+    argv: Vec<String>,
+    settings: &Settings,
+) -> Result<(), RunDirError> {
+    let run = runner.run.inside();
+    let launch = Launch {
+        schema: SCHEMA,
+        argv: argv.iter().map(|word| OsText(word.into())).collect(),
+        env: Vec::new(),
+        cwd: PathBuf::new(),
+        umask: UMASK,
+        grace_ms: millis(runner.settings.abort_grace),
+        leftover_grace_ms: millis(runner.settings.abort_grace.min(LEFTOVER_GRACE)),
+        segment_bytes: settings.agent.console.segment_bytes,
+        console_max_bytes: settings.agent.console.max_bytes,
+        abort_command: None,
+        open_files: None,
+        contained: true,
+    };
+    run.write_launch(&launch)?;
+    let path = run.path().join("launch.json");
+    let readable = std::fs::set_permissions(&path, Permissions::from_mode(0o644));
+    readable.map_err(crate::run_dir::io_error("writing", &path))
+}
+
+/// The file of our program, as it is now: an upgrade must not change it under a task.
+fn place_program(folder: &Path) -> std::io::Result<PathBuf> {
+    let (exe, path) = (crate::spawn::this_program(), folder.join(PROGRAM));
+    if !exe.starts_with("/proc") {
+        return match std::fs::hard_link(&exe, &path) {
+            Ok(()) => Ok(path),
+            // Another file system, or a file of another user.
+            Err(_) => Ok(exe),
+        };
+    }
+    std::fs::copy(&exe, &path)?;
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+/// The configuration as it is right in the container.
+fn config(mut config: Value, settings: &Settings, force_site_packages: Option<&str>) -> Value {
+    let mounts = &settings.agent.containers.mounts;
+    let mut set = |path: &str, value: Value| set(&mut config, path, value);
+    set("sdk.storage.cache.default_base_dir", mounts.sdk_cache.clone().into());
+    set("agent.pip_download_cache.path", mounts.pip_download.clone().into());
+    set("agent.vcs_cache.path", mounts.vcs_cache.clone().into());
+    set("agent.venvs_dir", mounts.venv_build.clone().into());
+    if settings.agent.venvs_cache.path.is_some() {
+        set("agent.venvs_cache.path", mounts.venvs_cache.clone().into());
+    }
+    // The agent's own caches live as long as the container, at a place where its user may write.
+    let state = format!("{}/.agent", mounts.venv_build.trim_end_matches('/'));
+    set("agent.state_dir", state.into());
+    set("agent.package_manager.conda_env_as_base_docker", false.into());
+    set("agent.default_python", "".into());
+    set("agent.python_binary", "".into());
+    let refused = force_site_packages
+        .is_some_and(|text| ["0", "false", "no", "off"].contains(&text.trim().to_ascii_lowercase().as_str()));
+    if !refused {
+        set("agent.package_manager.system_site_packages", true.into());
+    }
+    config
+}
+
+fn set(root: &mut Value, path: &str, value: Value) {
+    let mut place = root;
+    for part in path.split('.') {
+        if !place.is_object() {
+            *place = Value::Object(Map::new());
+        }
+        let Value::Object(map) = place else { return };
+        place = map.entry(part).or_insert(Value::Null);
+    }
+    *place = value;
+}

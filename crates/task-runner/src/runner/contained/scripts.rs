@@ -1,0 +1,122 @@
+//! What runs in a container before the task: scripts of the configuration and of the task, in one shell, so that
+//! variables that one of them exports are there for the next and for the task.
+//!
+//! Each script is a file of its own and is run as it was written. Where there is none, no shell is started at all.
+
+use clearml_agent_config::ContainerSettings;
+
+use crate::inside;
+
+/// The scripts for one container.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Scripts {
+    /// Names and texts of files.
+    pub(super) files: Vec<(&'static str, String)>,
+    /// Whether a shell is needed.
+    pub(super) needed: bool,
+}
+
+const START: &str = "start.sh";
+
+impl Scripts {
+    /// The scripts that are wanted; `own_tools` says that the agent sees to git and Python itself.
+    pub(super) fn new(settings: &ContainerSettings, setup: Option<&str>, pip: &str) -> Self {
+        let lines = |lines: &[String]| (!lines.is_empty()).then(|| lines.join("\n"));
+        let formatted = |lines: &[String]| {
+            let filled: Vec<String> = lines.iter().map(|line| fill(line, settings, pip)).collect();
+            (!filled.is_empty()).then(|| filled.join("\n"))
+        };
+        let mut scripts = Self::default();
+        let mut steps = Vec::new();
+        let mut add = |name: &'static str, text: Option<String>, steps: &mut Vec<String>| {
+            if let Some(text) = text.filter(|text| !text.trim().is_empty()) {
+                // Texts that people have typed into a browser on Windows.
+                let text = text.replace("\r\n", "\n");
+                steps.push(step(name, &text));
+                scripts.files.push((name, text));
+            }
+        };
+        add("preprocess.sh", formatted(&settings.docker_preprocess_bash_script), &mut steps);
+        let init = formatted(&settings.docker_init_bash_script);
+        if init.is_none() {
+            steps.push("export CLEARML_APT_INSTALL LOCAL_PYTHON".to_owned());
+            steps.push(format!("{} --tools || exit $?", inside_command()));
+        }
+        add("init.sh", init, &mut steps);
+        add("extra.sh", lines(&settings.extra_docker_shell_script), &mut steps);
+        add("setup.sh", setup.map(str::to_owned), &mut steps);
+        scripts.needed = !scripts.files.is_empty();
+        if scripts.needed {
+            steps.push("export CLEARML_APT_INSTALL LOCAL_PYTHON".to_owned());
+            steps.push(format!("exec {}", inside_command()));
+            scripts.files.push((START, steps.join("\n") + "\n"));
+        }
+        scripts
+    }
+
+    /// The command where no shell is needed.
+    pub(super) fn direct(&self) -> Vec<String> {
+        inside_command().split(' ').map(str::to_owned).collect()
+    }
+
+    /// The command with this shell.
+    pub(super) fn by(&self, shell: &str) -> Vec<String> {
+        vec![shell.to_owned(), format!("{}/{START}", inside::GIVEN)]
+    }
+}
+
+/// Words without anything that a shell would see something in.
+fn inside_command() -> String {
+    format!("{} inside --run {} --given {}", inside::PROGRAM, inside::RUN, inside::GIVEN)
+}
+
+/// A script for shells becomes part of the one that runs; one for another interpreter is run.
+fn step(name: &str, text: &str) -> String {
+    let path = format!("{}/{name}", inside::GIVEN);
+    let interpreter = text.strip_prefix("#!").and_then(|rest| rest.lines().next());
+    let is_shell = interpreter.is_none_or(|line| {
+        line.split([' ', '/', '\t']).any(|word| ["sh", "bash", "dash", "ash"].contains(&word))
+    });
+    if is_shell { format!(". {path}") } else { path }
+}
+
+/// Fills what stands in braces, as the official agent does; doubled braces are braces.
+fn fill(line: &str, settings: &ContainerSettings, pip: &str) -> String {
+    let mut filled = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find(['{', '}']) {
+        filled.push_str(&rest[..at]);
+        let tail = &rest[at..];
+        if let Some(after) = tail.strip_prefix("{{").or_else(|| tail.strip_prefix("}}")) {
+            filled.push_str(&tail[..1]);
+            rest = after;
+            continue;
+        }
+        let inner = tail.strip_prefix('{').and_then(|tail| tail.split_once('}'));
+        let value = inner.and_then(|(name, _)| {
+            Some(match name {
+                "python_single_digit" | "python" => "python3",
+                "pip_version" => pip,
+                "clearml_agent_wheel" => "clearml-agent",
+                "mount_ssh" => &settings.mounts.ssh_folder,
+                "mount_ssh_ro" => &settings.mounts.ssh_ro_folder,
+                "mount_git_ro" => GIT_FOLDER,
+                _ => return None,
+            })
+        });
+        match (value, inner) {
+            (Some(value), Some((_, after))) => {
+                filled.push_str(value);
+                rest = after;
+            }
+            _ => {
+                filled.push_str(&tail[..1]);
+                rest = &tail[1..];
+            }
+        }
+    }
+    filled + rest
+}
+
+/// Where the files of git are mounted that are copied home.
+pub(super) const GIT_FOLDER: &str = "/.ssh.git";
