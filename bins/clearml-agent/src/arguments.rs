@@ -97,6 +97,19 @@ pub(crate) enum Command {
         #[arg(long)]
         run: PathBuf,
     },
+    /// Prepare and become the program of a task, in its container. Started by the agent itself.
+    #[command(hide = true)]
+    Inside {
+        /// The run directory of the shim.
+        #[arg(long)]
+        run: PathBuf,
+        /// The folder with what came in.
+        #[arg(long)]
+        given: PathBuf,
+        /// Only see to it that the programs are there that are needed.
+        #[arg(long)]
+        tools: bool,
+    },
 }
 
 /// The whole command line as clap knows it.

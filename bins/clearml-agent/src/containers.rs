@@ -1,12 +1,10 @@
-//! What `--docker` and `--podman` ask for. Tasks in containers are not there yet; what is asked for is
-//! checked all the same, so that a wrong command line is found before that day.
+//! What `--docker` and `--podman` ask for.
 
-use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt;
-
-use anyhow::bail;
-
-use crate::task_options::not_yet;
+use anyhow::{Context, bail};
+use clearml_agent_config::Settings;
+use clearml_container::choice::DefaultContainer;
+use clearml_container::engine::Engine;
+use clearml_task_runner::ContainerOptions;
 
 /// The values of the options; `None` where an option is not given.
 #[derive(Clone, Copy, Default)]
@@ -21,8 +19,8 @@ impl Containers<'_> {
         self.docker.is_some() || self.podman.is_some()
     }
 
-    /// Refuses contradictions, and a machine without Docker, in this order.
-    pub(crate) fn check(self, path: Option<&OsStr>) -> anyhow::Result<()> {
+    /// Refuses contradictions.
+    pub(crate) fn check(self) -> anyhow::Result<()> {
         if let (Some(docker), Some(podman)) = (self.docker, self.podman) {
             let (docker, podman) = (image(docker), image(podman));
             if !docker.is_empty() && !podman.is_empty() && docker != podman {
@@ -31,25 +29,58 @@ impl Containers<'_> {
                 );
             }
         }
-        if self.wanted() && !has_docker(path) {
-            bail!(
-                "Running in Docker mode, 'docker' command was not found; install Docker, or the docker alias of Podman, or leave --docker away"
-            );
+        Ok(())
+    }
+
+    /// Refuses a machine on which no engine answers, before any task is taken.
+    pub(crate) async fn reach_engine(self) -> anyhow::Result<()> {
+        if self.wanted() {
+            let engine = Engine::connect().await;
+            engine.context("tasks shall run in containers (--docker)")?;
         }
         Ok(())
     }
 
-    /// Says that it is not there yet, if it was asked for.
-    pub(crate) fn refuse(self) -> anyhow::Result<()> {
-        let option = match (self.docker, self.podman) {
-            (None, None) => return Ok(()),
-            (Some(_), _) => "--docker",
-            (None, Some(_)) => "--podman",
+    /// What a run has to know.
+    pub(crate) fn options(self) -> Option<ContainerOptions> {
+        let given = [self.docker, self.podman];
+        let words = given.into_iter().flatten().find(|words| !words.is_empty());
+        self.wanted().then(|| ContainerOptions {
+            words: words.unwrap_or_default().to_vec(),
+        })
+    }
+
+    /// The line by which people see what tasks get that name no image.
+    pub(crate) fn introduction(
+        self,
+        settings: &Settings,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Option<String> {
+        let options = self.options()?;
+        let containers = &settings.agent.containers;
+        let variable = variable("CLEARML_DOCKER_IMAGE").or_else(|| variable("TRAINS_DOCKER_IMAGE"));
+        let default = DefaultContainer::new(
+            &options.words,
+            variable.as_deref(),
+            containers.image.as_deref(),
+            &containers.arguments,
+        );
+        let standalone = if settings.agent.standalone_mode {
+            " *standalone*"
+        } else {
+            ""
         };
-        Err(not_yet(
-            &format!("running tasks in containers ({option})"),
-            "leave the option away to run them directly on this machine",
-        ))
+        let note = if default.from_command_line {
+            " (default docker commandline override, config matching rules are ignored)"
+        } else {
+            ""
+        };
+        let arguments = settings.command_mask().words(&default.arguments).join(" ");
+        let line = format!(
+            "Running in Docker{standalone} mode (v19.03 and above) - using default docker image: {} {arguments}",
+            default.image
+        );
+        Some(format!("{}{note}", line.trim_end()))
     }
 }
 
@@ -58,15 +89,10 @@ fn image(words: &[String]) -> String {
     words.join(" ").trim().to_owned()
 }
 
-fn has_docker(path: Option<&OsStr>) -> bool {
-    let is_program = |file: std::path::PathBuf| {
-        std::fs::metadata(file).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    };
-    path.is_some_and(|path| std::env::split_paths(path).any(|folder| is_program(folder.join("docker"))))
-}
-
 #[cfg(test)]
 mod tests {
+    use clearml_agent_config::Sources;
+
     use super::*;
 
     fn words(words: &[&str]) -> Vec<String> {
@@ -74,55 +100,54 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_come_before_missing_programs_and_those_before_missing_features() {
-        let with_docker = tempfile::tempdir().unwrap();
-        let program = with_docker.path().join("docker");
-        std::fs::write(&program, "").unwrap();
-        let path = Some(with_docker.path().as_os_str());
+    fn both_options_may_say_the_same() {
         let (one, same, bare, other) = (
             words(&["img", "a"]),
             words(&["img a"]),
             words(&[]),
             words(&["two"]),
         );
-        let of = |docker: &'static str, podman: &'static str| {
+        let of = |docker: Option<&'static str>, podman: Option<&'static str>| {
             let find = |name| match name {
-                "one" => Some(one.as_slice()),
-                "same" => Some(same.as_slice()),
-                "bare" => Some(bare.as_slice()),
-                "other" => Some(other.as_slice()),
-                _ => None,
+                "one" => one.clone(),
+                "same" => same.clone(),
+                "bare" => bare.clone(),
+                _ => other.clone(),
             };
-            Containers {
-                docker: find(docker),
-                podman: find(podman),
-            }
+            let (docker, podman) = (docker.map(find), podman.map(find));
+            let containers = Containers {
+                docker: docker.as_deref(),
+                podman: podman.as_deref(),
+            };
+            let checked = containers.check().map_err(|error| error.to_string());
+            checked.map(|()| containers.options().map(|options| options.words))
         };
-        let error = |containers: Containers<'_>| containers.check(path).unwrap_err().to_string();
-        assert!(error(of("one", "other")).contains("different containers provided"));
+        let error = of(Some("one"), Some("other")).unwrap_err();
+        assert!(error.contains("different containers provided"), "{error}");
+        assert_eq!(of(Some("one"), Some("same")), Ok(Some(one.clone())));
+        assert_eq!(of(Some("bare"), Some("one")), Ok(Some(one.clone())));
+        assert_eq!(of(None, Some("bare")), Ok(Some(Vec::new())));
+        assert_eq!(of(None, None), Ok(None));
+    }
+
+    #[test]
+    fn what_is_said_at_the_start_hides_secrets() {
+        let settings = Settings::load(&Sources {
+            home: Some("/nowhere".into()),
+            ..Sources::default()
+        })
+        .unwrap();
+        let given = words(&["img", "-e", "CLEARML_AUTH_TOKEN=hidden", "--init"]);
+        let containers = Containers {
+            docker: Some(&given),
+            podman: None,
+        };
+        let line = containers.introduction(&settings, |_| None).unwrap();
         assert!(
-            error(of("one", "")).contains("'docker' command was not found"),
-            "it can't be run"
+            line.starts_with("Running in Docker mode (v19.03 and above) - using default docker image: img -e "),
+            "{line}"
         );
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        for (docker, podman) in [
-            ("one", "same"),
-            ("one", "bare"),
-            ("", "other"),
-            ("bare", ""),
-            ("", ""),
-        ] {
-            let containers = of(docker, podman);
-            containers.check(path).unwrap();
-            assert_eq!(containers.refuse().is_err(), containers.wanted());
-        }
-        assert!(of("bare", "").check(None).is_err());
-        assert!(
-            of("", "one")
-                .refuse()
-                .unwrap_err()
-                .to_string()
-                .contains("--podman")
-        );
+        assert!(line.contains("--init (default docker commandline override"), "{line}");
+        assert!(!line.contains("hidden"), "{line}");
     }
 }

@@ -100,6 +100,10 @@ fn run(arguments: Arguments) -> anyhow::Result<i32> {
     };
     // Whatever we create may hold secrets. The user's code gets the original mask back from the runner.
     clearml_task_runner::umask::make_private();
+    if let Command::Inside { run, given, tools } = &command {
+        // The configuration of a container is that of its task alone.
+        return block_on(async { Ok(clearml_task_runner::inside(run, given, *tools).await) });
+    }
     let sources = arguments::sources(arguments.config_file.as_deref(), arguments.debug)?;
     match command {
         Command::Daemon(options) => block_on(commands::daemon(&options, sources)),
@@ -117,6 +121,7 @@ fn run(arguments: Arguments) -> anyhow::Result<i32> {
         Command::Runner { run, services } => block_on(commands::runner(run, services)),
         // Reached only with arguments that the quick way does not know.
         Command::Shim { run } => Ok(clearml_task_runner::shim_main(&run)),
+        Command::Inside { .. } => Ok(0),
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn build(options: &BuildArguments, sources: Sources) -> anyhow::Resul
             bail!("{option} needs --docker: it is about the image");
         }
     }
-    containers.check(std::env::var_os("PATH").as_deref())?;
+    containers.check()?;
     let mut what = format!("building the environment of task {}", options.id);
     if containers.wanted() {
         what.push_str(" as an image (--docker)");

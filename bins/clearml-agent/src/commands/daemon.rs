@@ -9,7 +9,9 @@ use clap::{ArgAction, Args};
 use clearml_agent_config::{Settings, Sources, printout};
 use clearml_gpu_alloc::{Request, Surroundings};
 use clearml_intake::{Identity, Register, Schedule, WorkingHours};
+use clearml_task_runner::RunOptions;
 use clearml_worker::{DaemonOptions, Output, ServicesMode, StopRequest};
+use serde_json::Value;
 
 use crate::containers::Containers;
 use crate::default_python;
@@ -118,7 +120,7 @@ impl DaemonArguments {
 
     /// Contradictions first, then what is not there yet.
     fn check(&self) -> anyhow::Result<()> {
-        self.containers().check(std::env::var_os("PATH").as_deref())?;
+        self.containers().check()?;
         if self.dynamic_gpus {
             self.check_pool()?;
         }
@@ -134,12 +136,18 @@ impl DaemonArguments {
                 "start one daemon for each group of GPUs with --gpus instead",
             ));
         }
-        self.containers().refuse()?;
+        let contained = self.containers().wanted();
+        if contained && self.services() {
+            return Err(not_yet(
+                "running services in containers (--services-mode with --docker)",
+                "leave one of the options away",
+            ));
+        }
         for (given, option) in [
             (self.force_current_version, "--force-current-version"),
             (self.standalone_mode, "--standalone-mode"),
         ] {
-            if given {
+            if given && !contained {
                 warn(&format!("{option} has no effect without --docker"));
             }
         }
@@ -158,7 +166,7 @@ impl DaemonArguments {
     }
 }
 
-pub(crate) async fn daemon(options: &DaemonArguments, sources: Sources) -> anyhow::Result<i32> {
+pub(crate) async fn daemon(options: &DaemonArguments, mut sources: Sources) -> anyhow::Result<i32> {
     if options.in_background {
         clearml_worker::leave_terminal().context("leaving the terminal")?;
     } else if options.detached && !options.foreground && !options.status && options.stop.is_none() {
@@ -168,6 +176,11 @@ pub(crate) async fn daemon(options: &DaemonArguments, sources: Sources) -> anyho
         none: options.services(),
         dynamic: options.dynamic_gpus,
     };
+    if options.standalone_mode && options.containers().wanted() {
+        let option = "--standalone-mode".to_owned();
+        let key = "agent.standalone_mode".to_owned();
+        sources.overrides.push((key, Value::Bool(true), option));
+    }
     // Whom to stop can be found out even where the pool is wrong: by its name.
     let prepared = options.task.prepare(sources, gpu_use);
     if let Some(ids) = &options.stop {
@@ -192,10 +205,17 @@ pub(crate) async fn daemon(options: &DaemonArguments, sources: Sources) -> anyho
     if options.check_bootstrap {
         print_line(super::bootstrap::NOTE)?;
     }
+    let introduction = options
+        .containers()
+        .introduction(&prepared.settings, |name| prepared.sources.env.get(name).cloned());
     let daemon = daemon_options(options, prepared, hours);
     if options.status {
         clearml_worker::status(&daemon).await?;
         return Ok(0);
+    }
+    options.containers().reach_engine().await?;
+    if let Some(line) = introduction.filter(|_| !logging::is_json()) {
+        print_line(line)?;
     }
     Ok(clearml_worker::daemon(daemon).await?)
 }
@@ -231,7 +251,10 @@ fn daemon_options(options: &DaemonArguments, prepared: Prepared, hours: WorkingH
         introduce: Some(introduce),
         metrics_address: options.metrics_address,
         redactor: logging::redactor().clone(),
-        run: options.task.run_options(&prepared.visible),
+        run: RunOptions {
+            container: options.containers().options(),
+            ..options.task.run_options(&prepared.visible)
+        },
         ..DaemonOptions::new(prepared.sources, prepared.settings)
     }
 }

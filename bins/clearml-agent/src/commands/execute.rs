@@ -10,7 +10,7 @@ use clearml_api_client::Client;
 use clearml_intake::machine::cuda::with_cuda_versions;
 use clearml_intake::{Identity, Monitor, Register, Slot, take_slot, vaults};
 use clearml_support::text::printable;
-use clearml_task_runner::MachineFigures;
+use clearml_task_runner::{MachineFigures, RunOptions};
 use clearml_task_runner::settings::client_options;
 use serde_json::Value;
 
@@ -59,8 +59,8 @@ pub(crate) async fn execute(options: &ExecuteArguments, mut sources: Sources) ->
         docker: options.docker.as_deref(),
         podman: None,
     };
-    containers.check(std::env::var_os("PATH").as_deref())?;
-    containers.refuse()?;
+    containers.check()?;
+    containers.reach_engine().await?;
     prepared.warn();
     let identity = identity(options, &prepared);
     // Its place is free again when the task has ended.
@@ -79,9 +79,14 @@ pub(crate) async fn execute(options: &ExecuteArguments, mut sources: Sources) ->
         let _unwritable = writeln!(io::stdout(), "{}", printable(line));
     }
     let settings = with_cuda_versions(with_vaults.settings).await?;
-    let run = options.task.run_options(&prepared.visible);
+    let run = RunOptions {
+        container: containers.options(),
+        ..options.task.run_options(&prepared.visible)
+    };
+    // A container is always watched from outside.
+    let silently = options.disable_monitoring && !containers.wanted();
     // Silently, an outer agent reports.
-    let monitor = if options.disable_monitoring {
+    let monitor = if silently {
         None
     } else {
         Monitor::of_worker(&settings, &run.variables, &prepared.sources.env)
@@ -90,7 +95,7 @@ pub(crate) async fn execute(options: &ExecuteArguments, mut sources: Sources) ->
     let status = clearml_task_runner::execute(clearml_task_runner::ExecuteOptions {
         task: options.id.clone(),
         clone: options.clone,
-        disable_monitoring: options.disable_monitoring,
+        disable_monitoring: silently,
         full_monitoring: options.full_monitoring,
         require_queue: options.require_queue,
         log_file: options.log_file.clone(),
