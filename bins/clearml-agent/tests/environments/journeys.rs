@@ -22,6 +22,7 @@ fn every_kind_of_code_and_packages_runs_and_no_login_is_to_be_seen() {
     for folder in ["home", "server"] {
         assert_no_file_has(&secrets, &place.path(folder));
     }
+    assert!(place.open.requests() > 0, "the submodule came from elsewhere");
     assert_eq!(place.open.logins(), [""; 0], "another server was shown a login");
     assert!(place.closed.logins().contains(&basic("robot", PASS)));
     assert!(place.index.logins().contains(&basic("robot", INDEX_PASS)));
