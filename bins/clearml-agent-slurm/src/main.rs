@@ -295,7 +295,9 @@ fn begin_log(debug: bool) {
     };
     let filter = Targets::new()
         .with_default(LevelFilter::WARN)
-        .with_target("clearml", ours);
+        .with_target("clearml", ours)
+        // Every call of the server is more than a look at the glue needs.
+        .with_target("clearml_api_client", LevelFilter::INFO);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(Masked)
         .with_ansi(false)

@@ -44,6 +44,8 @@ pub(crate) struct Scene {
     agent: PathBuf,
     pub(crate) folder: TempDir,
     pub(crate) options: Vec<String>,
+    /// How the agent is started, queue by queue; as the command line says when empty.
+    pub(crate) modes: Vec<&'static str>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -84,6 +86,7 @@ impl Scene {
             agent,
             folder,
             options: Vec::new(),
+            modes: Vec::new(),
             _turn: turn,
         })
     }
@@ -92,8 +95,17 @@ impl Scene {
     pub(crate) fn glue_command(&self, arguments: &[&str]) -> Command {
         let folder = self.folder.path();
         let mut command = Command::new(env!("CARGO_BIN_EXE_clearml-agent-slurm"));
-        command.arg("--queue").args(&self.queues).arg("--template-files");
-        command.args(self.queues.iter().map(|name| folder.join(format!("{name}.sh"))));
+        let template = |name: &String| folder.join(format!("{name}.sh"));
+        if self.modes.is_empty() {
+            command.arg("--queue").args(&self.queues).arg("--template-files");
+            command.args(self.queues.iter().map(template));
+        } else {
+            let queues = self.queues.iter().zip(&self.modes);
+            let entries: Vec<Value> = queues
+                .map(|(name, mode)| json!({"queue": name, "template": template(name), "mode": mode}))
+                .collect();
+            command.args(["--set", &format!("agent.slurm.queues={}", json!(entries))]);
+        }
         let set = [
             "credentials=inline".to_owned(),
             format!("agent_binary={}", self.agent.display()),
@@ -130,7 +142,7 @@ impl Scene {
             .append(true)
             .open(self.log())
             .unwrap();
-        let mut command = self.glue_command(&["--debug"]);
+        let mut command = self.glue_command(&[]);
         self.glue = Some(
             command
                 .stdout(log.try_clone().unwrap())
@@ -166,6 +178,17 @@ impl Scene {
 
     /// A task in a queue, with user properties.
     pub(crate) fn submit(&self, queue: &str, code: &str, properties: &[(&str, &str)]) -> String {
+        self.submit_with(queue, code, properties, json!({}))
+    }
+
+    /// The same with more of its fields set.
+    pub(crate) fn submit_with(
+        &self,
+        queue: &str,
+        code: &str,
+        properties: &[(&str, &str)],
+        fields: Value,
+    ) -> String {
         let items: serde_json::Map<String, Value> = properties
             .iter()
             .map(|(name, value)| {
@@ -178,9 +201,14 @@ impl Scene {
             ..TaskSpec::script(code)
         };
         let index = self.queues.iter().position(|name| name == queue).unwrap();
-        self.api
-            .submit("a task for slurm", &spec, &self.ids[index])
-            .unwrap()
+        let task = self.api.create_task("a task for slurm", &spec).unwrap();
+        let mut edit = fields;
+        if edit.as_object().is_some_and(|fields| !fields.is_empty()) {
+            edit["task"] = task.clone().into();
+            self.api.call("tasks.edit", edit).unwrap();
+        }
+        self.api.enqueue(&task, &self.ids[index]).unwrap();
+        task
     }
 
     pub(crate) fn task(&self, task: &str) -> Value {
@@ -252,16 +280,21 @@ impl Scene {
         });
     }
 
-    /// How many jobs of a task Slurm has ever seen.
+    /// How many jobs of a task Slurm has ever seen, once accounting knows of one.
     pub(crate) fn jobs_of(&self, task: &str) -> usize {
+        self.wait("accounting knows the job", 30, || {
+            match self.known_jobs_of(task) {
+                0 => None,
+                count => Some(count),
+            }
+        })
+    }
+
+    /// How many jobs of a task accounting knows. The name of a job arrives there some seconds after its number.
+    pub(crate) fn known_jobs_of(&self, task: &str) -> usize {
         let name = format!("clearml_task_{task}");
-        let text = self
-            .cluster
-            .output(
-                "sacct",
-                &["-n", "-X", "-P", "-D", "--name", &name, "-o", "JobIDRaw"],
-            )
-            .unwrap();
+        let arguments = ["-n", "-X", "-P", "-D", "--name", &name, "-o", "JobIDRaw"];
+        let text = self.cluster.output("sacct", &arguments).unwrap();
         text.lines().filter(|line| !line.trim().is_empty()).count()
     }
 }

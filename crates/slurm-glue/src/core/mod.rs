@@ -3,6 +3,7 @@
 pub mod decide;
 pub mod jobs;
 pub mod limits;
+pub mod pyxis;
 pub mod refusal;
 pub mod states;
 pub mod users;

@@ -50,10 +50,12 @@ impl Glue {
         };
         self.outage_over();
         self.listed = Some(Instant::now());
-        let tasks = self.tasks(&records).await;
+        let mut tasks = self.tasks(&records).await;
         if !self.recovered && tasks.complete {
             self.adopt(&jobs).await?;
             self.recovered = true;
+            // What was taken up has to be seen before anything is decided about it.
+            tasks = self.tasks(&self.journal.all()).await;
         }
         let mut by_id: HashMap<u64, &QueuedJob> = HashMap::new();
         let mut by_task: HashMap<&str, Vec<&QueuedJob>> = HashMap::new();

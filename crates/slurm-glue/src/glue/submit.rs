@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant};
 use super::{Glue, GlueError};
 use crate::core::jobs::{Marker, NAME_PREFIX};
 use crate::core::limits::pause_sec;
+use crate::core::pyxis;
 use crate::core::refusal::Submission;
 use crate::core::users::{self, Decision};
 use crate::core::verdict::Verdict;
@@ -64,7 +65,8 @@ impl Glue {
                     .await;
             }
         };
-        for warning in &script.warnings {
+        let about_container = self.container_arguments(&script).1;
+        for warning in script.warnings.iter().chain(&about_container) {
             self.tell.say(record.task(), warning).await;
         }
         self.call_sbatch(&record, index, &script, user).await
@@ -252,6 +254,13 @@ impl Glue {
         }
     }
 
+    /// What Pyxis has to be told besides the directives of a script.
+    fn container_arguments(&self, script: &Script) -> (Vec<String>, Option<String>) {
+        let path = |path: &Option<std::path::PathBuf>| Some(path.as_ref()?.to_string_lossy().into_owned());
+        let (agent, shared) = (path(&self.options.agent_binary), path(&self.options.shared_dir));
+        pyxis::arguments(script, agent.as_deref(), shared.as_deref())
+    }
+
     fn job(
         &self,
         index: usize,
@@ -275,7 +284,7 @@ impl Glue {
             name: format!("{NAME_PREFIX}{task}"),
             comment,
             work_dir: script.option("chdir", 'D').is_none().then_some(work_dir),
-            extra: setup.extra_args.clone(),
+            extra: [self.container_arguments(script).0, setup.extra_args.clone()].concat(),
             user,
         }
     }
