@@ -362,15 +362,21 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
                 Err(source) => return Err(unresolved(intent, phase, source)),
             };
             let waited_out = watch.unchanged_for(&seen, self.clock.now(), self.timing.claim_within) >= self.timing.grace;
-            let quiet = self
-                .doubted(&intent)
-                .is_none_or(|sent| self.clock.now() >= sent + self.timing.grace);
-            match resolve_sent(&intent, phase, &seen, waited_out, quiet) {
+            match resolve_sent(&intent, phase, &seen, waited_out, self.is_quiet(&intent)) {
                 Action::Ours => {
                     let task = intent.task.clone();
-                    let intent = self.confirm(intent, task).await?;
-                    return self.claim(intent).await;
+                    intent = self.confirm(intent, task).await?;
+                    match self.try_claim(&intent).await {
+                        Ok(None) => return self.claimed(intent).await,
+                        Ok(Some(why)) if why == Why::Gone || self.is_quiet(&intent) => {
+                            return self.not_ours(intent, why);
+                        }
+                        Ok(Some(_)) => phase = self.linger(&mut watch).await,
+                        Err(source) => return Err(unresolved(intent, Phase::Popped, source)),
+                    }
                 }
+                // Its runner may be under way: a journal that refuses must not lead to a return.
+                Action::AlreadyStarted if phase == Phase::Claimed => return Ok(Outcome::Ours(intent)),
                 Action::AlreadyStarted => return self.claimed(intent).await,
                 Action::NotOurs(why) => return self.not_ours(intent, why),
                 Action::PutBackAtHead => return self.give_back(intent, phase).await,
@@ -380,11 +386,19 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
                     match self.server.pop(&intent.queue, &intent.task).await {
                         PopAnswer::Popped(popped) => {
                             intent = self.confirm(intent, popped).await?;
-                            if self.clock.now() - sent < self.timing.claim_within {
-                                return self.claim(intent).await;
-                            }
                             phase = Phase::Popped;
-                            watch = Watch::default();
+                            if self.clock.now() - sent >= self.timing.claim_within {
+                                watch = Watch::default();
+                                continue;
+                            }
+                            match self.try_claim(&intent).await {
+                                Ok(None) => return self.claimed(intent).await,
+                                Ok(Some(why)) if why == Why::Gone || self.is_quiet(&intent) => {
+                                    return self.not_ours(intent, why);
+                                }
+                                Ok(Some(_)) => phase = self.linger(&mut watch).await,
+                                Err(source) => return Err(unresolved(intent, phase, source)),
+                            }
                         }
                         // Somebody was faster, or our earlier pop has arrived: look again.
                         PopAnswer::Nothing => {}
@@ -398,6 +412,20 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
                 }
             }
         }
+    }
+
+    /// The task is not for us, but an earlier pop of ours may still arrive: then it matters again what becomes of
+    /// the entry. So the watch begins anew, as if the pop had just been sent.
+    async fn linger(&self, watch: &mut Watch) -> Phase {
+        *watch = Watch::default();
+        self.clock.sleep(self.timing.look_every).await;
+        Phase::Popping
+    }
+
+    /// Whether no earlier pop of this intent can arrive any more.
+    fn is_quiet(&self, intent: &Intent) -> bool {
+        self.doubted(intent)
+            .is_none_or(|sent| self.clock.now() >= sent + self.timing.grace)
     }
 
     fn doubt(&self, intent: &Intent) {

@@ -152,7 +152,7 @@ impl Daemon {
         let kernel = &self.world.kernel;
         let found = self.world.run(self.host, name, |run| {
             let alive = run.lock.is_some_and(|runner| kernel.is_alive(runner));
-            (kept(&run.record, alive, run.intent.is_some()), run.intent.clone())
+            (kept(&run.record, alive, run.inputs, run.intent.is_some()), run.intent.clone())
         });
         kernel.log(|| format!("finds {name}: {found:?}"));
         match found {

@@ -66,13 +66,14 @@ pub fn done(record: &RunRecord) -> Option<AfterRunner> {
 }
 
 /// How far a run has come with its pop; `None` when a runner has had it in hand. A task that was claimed may have
-/// been on its way back to its queue.
+/// been on its way back to its queue. One that `has_inputs` may have a runner that was just started: whoever continues
+/// the run finds out from the task itself whether it is still to be run.
 #[must_use]
-pub fn pop_phase(record: &RunRecord, runner_alive: bool) -> Option<PopPhase> {
+pub fn pop_phase(record: &RunRecord, runner_alive: bool, has_inputs: bool) -> Option<PopPhase> {
     match record.phase {
         Phase::Popping => Some(PopPhase::Popping),
         Phase::Popped => Some(PopPhase::Popped),
-        Phase::Claimed if record.runner.is_none() && !runner_alive => Some(PopPhase::Claimed),
+        Phase::Claimed if record.runner.is_none() && !runner_alive && !has_inputs => Some(PopPhase::Claimed),
         _ => None,
     }
 }
@@ -94,11 +95,11 @@ pub enum Kept {
 
 /// See [`Kept`]. `has_intent`: what the pop was about is on the disk.
 #[must_use]
-pub fn kept(record: &RunRecord, runner_alive: bool, has_intent: bool) -> Kept {
+pub fn kept(record: &RunRecord, runner_alive: bool, has_inputs: bool, has_intent: bool) -> Kept {
     if record.phase.is_final() {
         return Kept::Clean;
     }
-    match pop_phase(record, runner_alive) {
+    match pop_phase(record, runner_alive, has_inputs) {
         None => Kept::Continue,
         Some(phase) if has_intent => Kept::Settle(phase),
         // The pop is sent after the intent is complete on the disk.
@@ -189,16 +190,17 @@ mod tests {
 
     #[test]
     fn what_is_found_is_continued_settled_or_left() {
-        for (phase, runner, intent, expected) in [
-            (Phase::Popping, false, false, Kept::Remove),
-            (Phase::Popping, false, true, Kept::Settle(PopPhase::Popping)),
-            (Phase::Popped, false, false, Kept::Leave),
-            (Phase::Claimed, false, true, Kept::Settle(PopPhase::Claimed)),
-            (Phase::Claimed, true, true, Kept::Continue),
-            (Phase::Running, false, true, Kept::Continue),
-            (Phase::Done, false, true, Kept::Clean),
+        for (phase, runner, inputs, intent, expected) in [
+            (Phase::Popping, false, false, false, Kept::Remove),
+            (Phase::Popping, false, false, true, Kept::Settle(PopPhase::Popping)),
+            (Phase::Popped, false, false, false, Kept::Leave),
+            (Phase::Claimed, false, false, true, Kept::Settle(PopPhase::Claimed)),
+            (Phase::Claimed, true, true, true, Kept::Continue),
+            (Phase::Claimed, false, true, true, Kept::Continue),
+            (Phase::Running, false, true, true, Kept::Continue),
+            (Phase::Done, false, true, true, Kept::Clean),
         ] {
-            assert_eq!(kept(&record(phase), runner, intent), expected, "{phase:?}");
+            assert_eq!(kept(&record(phase), runner, inputs, intent), expected, "{phase:?}");
         }
     }
 

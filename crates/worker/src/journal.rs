@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(runs.len(), 1);
         assert_eq!(intent_of(&runs[0]).unwrap().as_ref(), Some(&intent));
         assert_eq!(
-            crate::decide::pop_phase(&runs[0].record().unwrap(), false),
+            crate::decide::pop_phase(&runs[0].record().unwrap(), false, false),
             Some(PopPhase::Popped)
         );
         journal.forget(&intent).unwrap();

@@ -233,6 +233,7 @@ impl Server {
         let kept = kept(
             &record,
             run.runner_alive(),
+            run.has_inputs(),
             matches!(intent, Ok(Some(_)) | Err(_)),
         );
         if record.identity.worker != self.worker && kept != Kept::Clean {
