@@ -82,12 +82,12 @@ variables_table! { GPU:
     ["CUDA_VISIBLE_DEVICES"], Text, "GPUs that programs see; --gpus sets it.";
     ["CUDA_DEVICE_ORDER"], Text, "Numbers GPUs by their slot.", .default("PCI_BUS_ID").passed("tasks");
     ["CLEARML_DOCKER_SKIP_GPUS_FLAG", "TRAINS_DOCKER_SKIP_GPUS_FLAG"], Flag, "Do not give --gpus to docker.",
-        .presence().later("containers");
+        .presence();
     ["ROCM_PATH"], Path, "Folder of ROCm.", .default("/opt/rocm");
     ["CUDA_PATH"], Path, "Folder of CUDA on Windows, also as CUDA_PATH_V11_8 and the like.",
         .ignored("the daemon runs on Linux only");
-    ["HIP_VISIBLE_DEVICES"], Text, "GPUs of AMD that programs see.", .later("containers");
-    ["ROCR_VISIBLE_DEVICES"], Text, "GPUs of AMD that the ROCm runtime sees.", .later("containers");
+    ["HIP_VISIBLE_DEVICES"], Text, "GPUs of AMD that programs see.";
+    ["ROCR_VISIBLE_DEVICES"], Text, "GPUs of AMD that the ROCm runtime sees.";
 }
 
 variables_table! { GIT:
@@ -96,23 +96,23 @@ variables_table! { GIT:
     ["GIT_SSH_COMMAND"], Text, "Set for git, unless it is set already, so that ssh never waits for an answer.", .passed("git");
     ["GIT_ASKPASS"], Text, "Set for git where credentials are handed over.", .passed("git");
     ["AZURE_PAT_HEADER_VALUE"], Text, "Set for git where a header with a token is handed over.", .secret().passed("git");
-    ["SSH_AUTH_SOCK"], Path, "Socket of the SSH agent, mounted into containers instead of keys.", .later("containers");
+    ["SSH_AUTH_SOCK"], Path, "Socket of the SSH agent, mounted into containers instead of keys.";
 }
 
 variables_table! { CONTAINERS:
-    ["CLEARML_DOCKER_IMAGE", "TRAINS_DOCKER_IMAGE"], Text, "Image and arguments for --docker without a value.", .later("containers");
-    ["CLEARML_AGENT_EXTRA_DOCKER_LABELS"], List, "Labels of containers.", .strict().later("containers");
+    ["CLEARML_DOCKER_IMAGE", "TRAINS_DOCKER_IMAGE"], Text, "Image and arguments for --docker without a value.";
+    ["CLEARML_AGENT_EXTRA_DOCKER_LABELS"], List, "Labels of containers.", .strict();
     ["CLEARML_AGENT_DOCKER_ARGS_HIDE_ENV"], List, "Variables of container commands that are not shown.";
     ["CLEARML_AGENT_K8S_HOST_MOUNT", "TRAINS_AGENT_K8S_HOST_MOUNT"], Text,
         "A folder of the host and where this container has it, for containers beside it.", .later("containers");
     ["CLEARML_AGENT_DOCKER_HOST_MOUNT", "TRAINS_AGENT_DOCKER_HOST_MOUNT"], Text, "The same, outside of Kubernetes.", .later("containers");
-    ["CLEARML_AGENT_FORCE_HOST_MACHINE_IP"], Text, "Address of the host that containers are told.", .later("containers");
+    ["CLEARML_AGENT_FORCE_HOST_MACHINE_IP"], Text, "Address of the host that containers are told.";
     ["CLEARML_AGENT_FORCE_SYSTEM_SITE_PACKAGES"], Flag, "In containers, let virtual environments see the image's packages.",
-        .strict().default("true").later("containers");
+        .strict().default("true");
     ["CLEARML_AGENT_STANDALONE_CONFIG_BC"], Flag, "In standalone containers, drop the version of pip.", .strict().later("containers");
     ["FORCE_CLEARML_AGENT_REPO", "CLEARML_AGENT_DOCKER_AGENT_REPO"], Text, "What is installed as agent in containers.", .later("containers");
     ["FORCE_LOCAL_CLEARML_AGENT_WHEEL"], Path, "Wheel that is installed as agent in containers.", .later("containers");
-    ["CLEARML_APT_INSTALL", "TRAINS_APT_INSTALL"], Text, "In containers: more packages to install with apt.", .later("containers");
+    ["CLEARML_APT_INSTALL", "TRAINS_APT_INSTALL"], Text, "In containers: more packages to install with apt.";
     ["KUBERNETES_SERVICE_HOST"], Flag, "Set in pods, where GPUs are not chosen by the agent.", .presence();
     ["KUBERNETES_PORT"], Flag, "Set in pods as well.", .presence();
 }
@@ -157,7 +157,7 @@ variables_table! { TASK:
 
 variables_table! { IN_CONTAINER:
     ["CLEARML_AGENT_SERVICE_TASK"], Text, "Set to 1 in containers of services mode.", .later("containers");
-    ["CLEARML_AGENT_HOST_IP"], Text, "Address of the host, where ports are published.", .later("containers");
+    ["CLEARML_AGENT_HOST_IP"], Text, "Address of the host, where ports are published.";
     ["CLEARML_BOOTSTRAP_DIR"], Text, "What the bootstrap package is told.", .no_bootstrap();
     ["CLEARML_BOOTSTRAP_CACHE_DIR"], Text, "What the bootstrap package is told.", .no_bootstrap();
     ["CLEARML_PIP_VER"], Text, "What the bootstrap package is told.", .no_bootstrap();

@@ -1,7 +1,7 @@
 //! Files and folders of this machine for a container.
 
-use std::fs::{DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clearml_agent_config::{ContainerSettings, PackageManager, Settings};
@@ -65,7 +65,7 @@ pub(super) fn caches(settings: &Settings) -> Vec<Bind> {
     .into_iter()
     .filter_map(|(source, target)| Some((source.filter(|_| target.starts_with('/'))?, target)))
     .filter_map(|(source, target)| {
-        match DirBuilder::new().recursive(true).mode(0o755).create(&source) {
+        match shared_folder(&source) {
             Ok(()) => Some(bind(source, target, false, true)),
             Err(e) => {
                 tracing::warn!("folder {} for containers: {e}", source.display());
@@ -74,6 +74,16 @@ pub(super) fn caches(settings: &Settings) -> Vec<Bind> {
         }
     })
     .collect()
+}
+
+/// Makes a folder that users of the container may read, whatever this process keeps from others. One that is there
+/// already stays as it is.
+fn shared_folder(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o755))
 }
 
 fn at_home(path: &str) -> PathBuf {
@@ -117,7 +127,7 @@ pub(super) fn keys(run: &RunDir, inputs: &RunInputs, settings: &ContainerSetting
 /// Copies small files for any user of the container to read; the folder around is closed to others.
 fn copy_folder(from: &Path, to: &Path, count: &mut usize) -> std::io::Result<()> {
     let entries = std::fs::read_dir(from)?;
-    DirBuilder::new().mode(0o755).create(to)?;
+    shared_folder(to)?;
     for entry in entries {
         let entry = entry?;
         let (path, target) = (entry.path(), to.join(entry.file_name()));

@@ -60,7 +60,7 @@ impl Runner {
         self.remove_container().await;
         let settings = Settings::load(&sources(&self.config, &self.inputs))
             .map_err(|e| failure("infrastructure", &e.to_string()))?;
-        let choice = self.choose(task, wanted, &settings)?;
+        let choice = self.choose(task, wanted, &settings).await?;
         if choice.write_back && self.settings.rank == 0 {
             self.write_back_container(&choice).await;
         }
@@ -112,7 +112,7 @@ impl Runner {
             .map_err(|e| failure("infrastructure", &e.to_string()))
     }
 
-    fn choose(&self, task: &Task, wanted: &ContainerOptions, settings: &Settings) -> Result<Choice, Failure> {
+    async fn choose(&self, task: &Task, wanted: &ContainerOptions, settings: &Settings) -> Result<Choice, Failure> {
         let containers = &settings.agent.containers;
         let variable = ["CLEARML_DOCKER_IMAGE", "TRAINS_DOCKER_IMAGE"]
             .into_iter()
@@ -124,21 +124,35 @@ impl Runner {
             &containers.arguments,
         );
         let named = named(task).map_err(|text| failure("environment", &text))?;
+        // Rules are for servers that offer them.
+        let has_rules = self
+            .client
+            .session()
+            .is_some_and(|session| session.at_least(2, 13) && session.feature_set == "advanced");
+        let project = match &task.project {
+            Some(project) if has_rules => self.client.projects_get_by_id(project).await.ok(),
+            _ => None,
+        };
         let script = task.script.clone().unwrap_or_default();
+        let lists = script.requirements.clone().unwrap_or_default();
+        let (pip, conda) = (lists.pip.map(|list| list.text()), lists.conda.map(|list| list.text()));
+        let tags: Vec<String> = task
+            .extra
+            .get("tags")
+            .and_then(|tags| serde_json::from_value(tags.clone()).ok())
+            .unwrap_or_default();
         let facts = Facts {
+            project: project.as_ref().and_then(|project| project.name.as_deref()),
+            tags: &tags,
+            pip: pip.as_deref(),
+            conda: conda.as_deref(),
             project_id: task.project.as_ref().map(|project| project.as_str()),
             user: task.user.as_ref().map(|user| user.as_str()),
             repository: script.repository.as_deref(),
             branch: script.branch.as_deref(),
             binary: script.binary.as_deref(),
             image: named.image.as_deref(),
-            ..Facts::default()
         };
-        // Rules are for servers that offer them.
-        let has_rules = self
-            .client
-            .session()
-            .is_some_and(|session| session.at_least(2, 13) && session.feature_set == "advanced");
         let (rules, errors) = if has_rules {
             Rule::read_all(&containers.match_rules)
         } else {

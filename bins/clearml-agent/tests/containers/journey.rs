@@ -1,0 +1,91 @@
+//! A task from the queue to its end.
+
+use serde_json::json;
+use xtask::workbench::TaskSpec;
+
+use crate::fixtures::make_wheel;
+use crate::place::{LABEL, Place, docker};
+use crate::scene::finish;
+
+const CANARY: &str = "canary-of-git-4711";
+
+#[test]
+fn a_task_runs_without_any_network_and_nothing_shows_its_secrets() {
+    let Some(place) = Place::or_skip("a_task_runs_without_any_network_and_nothing_shows_its_secrets") else {
+        return;
+    };
+    let wheels = place.scene.folder.path().join("wheels");
+    make_wheel(&wheels, "alpha", "1.0");
+    let options = place
+        .options()
+        .variable("CLEARML_AGENT_GIT_USER", "robot")
+        .variable("CLEARML_AGENT_GIT_PASS", CANARY)
+        .variable(
+            "CLEARML_AGENT_EXTRA_DOCKER_ARGS",
+            format!("-v {}:/wheels:ro -e PIP_NO_INDEX=1 -e PIP_FIND_LINKS=/wheels", wheels.display()),
+        );
+    let mut agent = place.daemon(&options);
+    let code = "import alpha, os, time\nprint('out: alpha', alpha.VERSION)\n\
+                print('out: exported', os.environ['EXPORTED'], os.environ['BLOCK'])\n\
+                print('out: config', open(os.environ['CLEARML_CONFIG_FILE']).read().count('secret_key'))\n\
+                time.sleep(4)\nprint('out: done')\n";
+    let setup = "#!/bin/bash\n# a comment\nif true; then\n  BLOCK=inner\nelse\n  BLOCK=outer\nfi\n\
+                 export BLOCK\nexport EXPORTED=\"two words\"\nfalse\ncat <<END > /dev/null\nnothing ' \" $(\nEND\n";
+    let spec = TaskSpec::script(code).requirements("alpha==1.0");
+    let task = place.submit_spec("in a container", &spec, place.with("--network none", setup));
+    place.says(&task, "out: alpha 1.0");
+    let [name] = &Place::containers(&task)[..] else {
+        panic!("{:?}", Place::containers(&task));
+    };
+    let seen = docker(&["inspect", name]).unwrap() + &docker(&["top", name]).unwrap();
+    let secret = std::fs::read_to_string(place.scene.server.config()).unwrap();
+    let secret = secret.split("secret_key").nth(1).unwrap();
+    let secret = secret.split('"').find(|part| part.len() > 10).unwrap();
+    for hidden in [CANARY, secret] {
+        assert!(!seen.contains(hidden), "{hidden} in {seen}");
+    }
+    for shown in [LABEL, "clearml-worker-id", "CLEARML_TASK_ID=", "\"NetworkMode\": \"none\""] {
+        assert!(seen.contains(shown), "no {shown} in {seen}");
+    }
+    let ended = place.ended(&task);
+    ended.assert_status("completed");
+    let output = ended.output();
+    assert_eq!(output[..2], ["out: alpha 1.0", "out: exported two words inner"]);
+    assert_eq!(output.last(), Some(&"out: done"));
+    let written = ended.task["script"]["requirements"].to_string();
+    assert!(written.contains("alpha==1.0"), "{written}");
+    assert_eq!(Place::containers(&task), Vec::<String>::new(), "it is removed");
+
+    // The environment comes from the mounted cache, and a task without an image gets the default one.
+    let again = TaskSpec::script("import alpha\nprint('out: again', alpha.VERSION)").requirements("alpha==1.0");
+    let task = place.submit_spec("again", &again, json!({}));
+    let ended = place.ended(&task);
+    ended.assert_status("completed");
+    assert_eq!(ended.task["container"]["image"], json!(place.image));
+    agent.stop().unwrap();
+}
+
+#[test]
+fn execute_runs_one_task_in_a_container() {
+    let Some(place) = Place::or_skip("execute_runs_one_task_in_a_container") else {
+        return;
+    };
+    let code = "import sys\nprint('out: here')\nsys.exit(3)\n";
+    let task = place.scene.api.create_task("alone", &TaskSpec::script(code)).unwrap();
+    let arguments = ["execute", "--id", &task, "--docker", &place.image];
+    let options = place.options();
+    let (code, stdout, stderr) = finish(options.command(&arguments));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert!(stdout.contains("out: here"), "{stdout}");
+    let ended = place.ended(&task);
+    ended.assert_status("failed");
+    assert_eq!(ended.reason(), "worker execution exit code 3");
+    place
+        .scene
+        .api
+        .call("tasks.reset", json!({"task": task, "force": true}))
+        .unwrap();
+    let options = options.variable("CLEARML_AGENT_PROPAGATE_EXITCODE", "1");
+    let (code, stdout, stderr) = finish(options.command(&arguments));
+    assert_eq!(code, 3, "{stdout}{stderr}");
+}
