@@ -169,7 +169,10 @@ fn the_status_tells_what_is_in_force() {
         name: name.to_owned(),
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
     };
-    let now = civil::date(2026, 6, 3).at(21, 30, 0, 0).to_zoned(TimeZone::posix(BERLIN).unwrap()).unwrap();
+    let now = civil::date(2026, 6, 3)
+        .at(21, 30, 0, 0)
+        .to_zoned(TimeZone::posix(BERLIN).unwrap())
+        .unwrap();
     let queues = [queue("day", &[]), queue("night", &["gpu", TAG_ON])];
     let property = ForcedProperty {
         force: Force::Off,
@@ -238,9 +241,18 @@ fn the_status_tells_what_is_in_force() {
         queues: &[],
     };
     for (hours, expected) in [
-        (WorkingHours::Down(schedule(&["20-24 WED"])), "  - By schedule OFF until Thu 2026-06-04 00:00"),
-        (WorkingHours::Up(schedule(&["7-8 SAT"])), "  - By schedule OFF until Sat 2026-06-06 07:00"),
-        (WorkingHours::Up(schedule(&["0-24 SUN-SAT"])), "  - By schedule always ON"),
+        (
+            WorkingHours::Down(schedule(&["20-24 WED"])),
+            "  - By schedule OFF until Thu 2026-06-04 00:00",
+        ),
+        (
+            WorkingHours::Up(schedule(&["7-8 SAT"])),
+            "  - By schedule OFF until Sat 2026-06-06 07:00",
+        ),
+        (
+            WorkingHours::Up(schedule(&["0-24 SUN-SAT"])),
+            "  - By schedule always ON",
+        ),
     ] {
         assert_eq!(status_lines(&hours, no_queues, &now)[2], expected);
     }
@@ -395,13 +407,21 @@ struct Calendar {
 
 impl Calendar {
     fn of(zone: &str, (month, day): (i8, i8)) -> Self {
-        let start = civil::date(2026, month, day).to_zoned(TimeZone::posix(zone).unwrap()).unwrap();
+        let start = civil::date(2026, month, day)
+            .to_zoned(TimeZone::posix(zone).unwrap())
+            .unwrap();
         let at = |minute| start.checked_add(SignedDuration::from_mins(minute)).unwrap();
         let minutes = (0..10 * 24 * 60).map(at).map(|time| {
             let name = time.strftime("%a").to_string().to_uppercase();
-            (u8::try_from(time.hour()).unwrap(), NAMES.iter().position(|day| *day == name).unwrap())
+            (
+                u8::try_from(time.hour()).unwrap(),
+                NAMES.iter().position(|day| *day == name).unwrap(),
+            )
         });
-        Self { minutes: minutes.collect(), start }
+        Self {
+            minutes: minutes.collect(),
+            start,
+        }
     }
 }
 
@@ -424,8 +444,13 @@ fn a_thousand_schedules_agree_with_a_naive_oracle_at_every_minute() {
                 days.contains(&day) && spans.iter().any(|(start, end)| *start <= hour && hour < *end)
             })
         };
-        let week: Vec<[bool; 7]> = (0..24).map(|hour| std::array::from_fn(|day| naive(hour, day))).collect();
-        let expected: Vec<bool> = minutes.iter().map(|(hour, day)| week[usize::from(*hour)][*day]).collect();
+        let week: Vec<[bool; 7]> = (0..24)
+            .map(|hour| std::array::from_fn(|day| naive(hour, day)))
+            .collect();
+        let expected: Vec<bool> = minutes
+            .iter()
+            .map(|(hour, day)| week[usize::from(*hour)][*day])
+            .collect();
         let (up, down) = (WorkingHours::Up(schedule.clone()), WorkingHours::Down(schedule));
         for (&(hour, day), &inside) in minutes.iter().zip(&expected) {
             let day = Weekday::from_sunday_zero_offset(i8::try_from(day).unwrap()).unwrap();
@@ -433,7 +458,11 @@ fn a_thousand_schedules_agree_with_a_naive_oracle_at_every_minute() {
             let both = [&up, &down].map(|hours| hours.decide::<&str>(now, &[], None).active);
             prop_assert_eq!(both, [inside, !inside]);
         }
-        let time = |minute: usize| start.checked_add(SignedDuration::from_mins(i64::try_from(minute).unwrap())).unwrap();
+        let time = |minute: usize| {
+            start
+                .checked_add(SignedDuration::from_mins(i64::try_from(minute).unwrap()))
+                .unwrap()
+        };
         let change = (minute..expected.len()).find(|later| expected[*later] != expected[minute]);
         let found = up.next_change(&time(minute));
         prop_assert_eq!(&found, &down.next_change(&time(minute)));

@@ -58,7 +58,7 @@ type Latest = Arc<Mutex<Option<Value>>>;
 
 /// Where a worker has the figures of its machine from.
 enum Figures {
-    Measured(Option<Monitor>, Latest),
+    Measured(Option<Box<Monitor>>, Latest),
     /// Another worker of this process measures.
     Repeated(Latest),
 }
@@ -66,7 +66,7 @@ enum Figures {
 impl Figures {
     fn stats(&self) -> Option<Value> {
         match self {
-            Self::Measured(monitor, _) => monitor.as_ref().and_then(Monitor::stats),
+            Self::Measured(monitor, _) => monitor.as_ref().and_then(|monitor| monitor.stats()),
             Self::Repeated(latest) => latest.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
@@ -85,7 +85,7 @@ impl Reporter {
     #[must_use]
     pub fn start(client: Client, about: About, every: Duration, monitor: Option<Monitor>) -> Self {
         let figures = Latest::default();
-        let measured = Figures::Measured(monitor, Arc::clone(&figures));
+        let measured = Figures::Measured(monitor.map(Box::new), Arc::clone(&figures));
         Self::begin(client, about, every, (figures, measured), Activity::default())
     }
 

@@ -11,16 +11,32 @@ use crate::scene::{LIMIT, QUEUE, Scene};
 #[test]
 fn services_have_no_gpus_and_carry_the_tags_of_their_daemon() {
     let scene = Scene::new();
-    let arguments = ["daemon", "--queue", QUEUE, "--foreground", "--gpus", "0", "--child-report-tags", "fast"];
+    let arguments = [
+        "daemon",
+        "--queue",
+        QUEUE,
+        "--foreground",
+        "--gpus",
+        "0",
+        "--child-report-tags",
+        "fast",
+    ];
     let arguments = [&arguments[..], &["--services-mode", "2"]].concat();
     // A register of its own, so that no other daemon of this machine takes the first slot.
-    let options = scene.options().variable("TMPDIR", scene.folder.path().to_str().unwrap());
+    let options = scene
+        .options()
+        .variable("TMPDIR", scene.folder.path().to_str().unwrap());
     let mut daemon = Agent::start(&options, &arguments).unwrap();
     let script = "import os, time\n\
         names = ['NVIDIA_VISIBLE_DEVICES', 'CLEARML_WORKER_TAGS', 'CLEARML_WORKER_ID']\n\
         print('out:', *[os.environ.get(name) for name in names], flush=True)\n\
         time.sleep(600)\n";
-    let submit = |name| scene.api.submit(name, &TaskSpec::script(script), &scene.queue).unwrap();
+    let submit = |name| {
+        scene
+            .api
+            .submit(name, &TaskSpec::script(script), &scene.queue)
+            .unwrap()
+    };
     let tasks = [submit("first"), submit("second")];
     for task in &tasks {
         let line = format!("out: none fast tester:cpu:0:service:{task}");
@@ -35,13 +51,21 @@ fn services_have_no_gpus_and_carry_the_tags_of_their_daemon() {
         .map(|worker| (worker["id"].as_str().unwrap().to_owned(), worker["tags"].clone()))
         .collect();
     tags.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut expected = tasks.clone().map(|task| (format!("tester:cpu:0:service:{task}"), json!(["fast"])));
+    let mut expected = tasks
+        .clone()
+        .map(|task| (format!("tester:cpu:0:service:{task}"), json!(["fast"])));
     expected.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(tags.len(), 3, "{tags:?}");
-    assert!(tags[0].0 == "tester:cpu:0" && tags[0].1 != json!(["fast"]), "{tags:?}");
+    assert!(
+        tags[0].0 == "tester:cpu:0" && tags[0].1 != json!(["fast"]),
+        "{tags:?}"
+    );
     assert_eq!(tags[1..], expected);
     let printed = daemon.output();
-    assert!(printed.contains("ClearML-Agent running in services mode"), "{printed}");
+    assert!(
+        printed.contains("ClearML-Agent running in services mode"),
+        "{printed}"
+    );
     for task in &tasks {
         assert!(printed.contains(&format!("Running task '{task}'\n")), "{printed}");
     }
