@@ -18,6 +18,10 @@ echo "mine: ${MINE:-}"
 echo "steps: $SLURM_EXPORT_ENV"
 stat -c 'mode: %a' "$CLEARML_CONFIG_FILE" "$CLEARML_SLURM_JOB_DIR"
 cat "$CLEARML_CONFIG_FILE"; echo
+echo 'Executing task id [0123abcd]:'
+sleep 0.3
+[ ! -e "$CLEARML_SLURM_JOB_DIR/begun" ] || echo 'others may come'
+echo "first: ${MASTER_ADDR:-} ${NODE_RANK:-}"
 exit "${AGENT_ENDS_WITH:-0}"
 "#;
 
@@ -189,15 +193,17 @@ fn what_can_not_work_is_said_in_one_line() {
 
 #[test]
 fn ranks_and_the_first_node_are_worked_out() {
-    let body = "${CLEARML_PRE_SETUP}\nsh -c '. \"$1\"' x /dev/null\n${CLEARML_AGENT_EXECUTE}";
-    let step = [
-        ("SLURM_JOB_NUM_NODES", "2"),
-        ("SLURM_STEP_ID", "0"),
-        ("SLURM_PROCID", "1"),
-        ("SLURM_NODEID", "1"),
-        ("SLURM_JOB_NODELIST", "node[07-08,11]"),
-    ];
-    let Some(job) = run("/bin/bash", body, &step) else {
+    let body = "${CLEARML_PRE_SETUP}\n: > \"$CLEARML_SLURM_JOB_DIR/begun\"\n${CLEARML_AGENT_EXECUTE}";
+    let step = |rank| {
+        [
+            ("SLURM_JOB_NUM_NODES", "2"),
+            ("SLURM_STEP_ID", "0"),
+            ("SLURM_PROCID", rank),
+            ("SLURM_NODEID", rank),
+            ("SLURM_JOB_NODELIST", "node[07-08,11]"),
+        ]
+    };
+    let Some(job) = run("/bin/bash", body, &step("1")) else {
         return;
     };
     let text = job.text();
@@ -206,4 +212,16 @@ fn ranks_and_the_first_node_are_worked_out() {
         "only one takes it from the queue: {text}"
     );
     assert!(text.contains("worker: login:slurm:0123abcd:1"), "{text}");
+    assert!(text.contains("first: node07 1"), "{text}");
+
+    let Some(job) = run("/bin/dash", BODY, &step("0")) else {
+        return;
+    };
+    let text = job.text();
+    assert!(
+        text.contains("--require-queue") && text.contains("others may come"),
+        "{text}{}",
+        job.errors()
+    );
+    assert!(text.contains("worker: login:slurm:0123abcd\n"), "{text}");
 }
