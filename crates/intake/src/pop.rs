@@ -211,7 +211,7 @@ pub fn resolve(intent: &Intent, phase: Phase, seen: &Sighting, waited_out: bool)
 #[must_use]
 pub fn resolve_sent(intent: &Intent, phase: Phase, seen: &Sighting, waited_out: bool, quiet: bool) -> Action {
     match resolve(intent, phase, seen, waited_out) {
-        Action::NotOurs(why) if phase == Phase::Popping && !quiet && why != Why::Gone => Action::Wait,
+        Action::NotOurs(why) if phase < Phase::Claimed && !quiet && why != Why::Gone => Action::Wait,
         action => action,
     }
 }
