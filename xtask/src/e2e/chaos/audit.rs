@@ -66,7 +66,7 @@ pub(super) fn tasks(api: &Api, jobs: &[Job], disk: bool, findings: &mut Findings
         if job.actions.last() == Some(&Action::Delete) {
             findings.wrong(job, "it was deleted and is there");
         }
-        ended(job, &seen, findings);
+        ended(job, &seen, disk, findings);
         console(job, &seen, disk, findings);
     }
     Ok(())
@@ -77,13 +77,17 @@ fn text(task: &Value, field: &str) -> String {
 }
 
 /// Whether status and reason are those that the program and the history of actions demand.
-fn ended(job: &Job, seen: &Seen, findings: &mut Findings) {
+fn ended(job: &Job, seen: &Seen, disk: bool, findings: &mut Findings) {
     let program = job.second.as_ref().unwrap_or(&job.program);
     let (starts, ends) = program.witnessed();
     let (status, reason) = program.natural_end();
     let natural = seen.status == status && seen.reason == reason && starts == 1 && ends == 1;
     let lost =
         job.supervisor_killed && seen.status == "failed" && seen.reason.starts_with("infrastructure: ");
+    // What can't be written can't be set up; then nothing was begun, and the reason says why.
+    let no_space =
+        disk && seen.status == "failed" && starts == 0 && seen.reason.contains("No space left on device");
+    let lost = lost || no_space;
     let right = match job.actions.last() {
         None => natural || lost,
         // Whichever came first: the wish to stop, or the end of the program.
@@ -261,7 +265,7 @@ mod tests {
             reason: reason.into(),
             console: lines.iter().map(|n| format!("out: {n:05} .\n")).collect(),
         };
-        ended(job, &seen, &mut findings);
+        ended(job, &seen, false, &mut findings);
         console(job, &seen, false, &mut findings);
         findings.violations.len()
     }
