@@ -360,7 +360,7 @@ pub(crate) fn sources(config: &Path, inputs: &RunInputs) -> Sources {
 }
 
 /// Which of several nodes this is, by the variables of MPI-like launchers and of Slurm.
-fn rank(inputs: &RunInputs) -> u32 {
+pub(crate) fn rank(inputs: &RunInputs) -> u32 {
     number(inputs, "RANK")
         .or_else(|| number(inputs, "SLURM_PROCID"))
         .unwrap_or(0)

@@ -6,6 +6,7 @@
 
 mod attended;
 mod follow;
+mod ranks;
 mod reports;
 pub(crate) mod silent;
 
@@ -97,7 +98,12 @@ pub enum ExecuteError {
     /// The task could not be copied.
     #[error("Cloning failed: {0}")]
     Clone(ApiError),
-    /// The task had to be in a queue.
+    /// Another node of the job has to begin the task.
+    #[error(
+        "the first node of the job has not begun task {0} within ten minutes; look at the output of that node"
+    )]
+    FirstNode(TaskId),
+    /// `--require-queue`.
     #[error("Execution required enqueued task, but task id={0} is not queued.")]
     NotQueued(TaskId),
     /// The task could not be marked as started.
@@ -194,9 +200,17 @@ pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
         let _unwritable = writeln!(io::stdout(), "Task cloned, new task id={id}");
         task = client.tasks_get_by_id(&id).await?;
     }
+    let is_beside = ranks::is_beside_the_first(&options, &id);
+    if is_beside {
+        if !ranks::wait_for_the_first(&client, &id).await? {
+            tracing::info!("task {id} is over; this node has nothing to do for it");
+            return Ok(0);
+        }
+        task.status = Some(TaskStatus::InProgress);
+    }
     // So is a full disk.
     let run = store.map(|store| create_run(&store, &id, &options)).transpose()?;
-    if !options.clone {
+    if !options.clone && !is_beside {
         let dequeued = dequeue(&client, &task, &id, options.require_queue).await;
         if dequeued.map_err(|e| without_run(run.as_ref(), e))? {
             task.status = Some(TaskStatus::InProgress);
