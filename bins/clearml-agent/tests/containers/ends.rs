@@ -75,7 +75,7 @@ fn each_failure_is_told_by_its_cause() {
         ended.assert_status("failed");
         assert!(ended.reason().contains(reason), "{name}: {}", ended.reason());
         assert!(!ended.console.contains("out: it ran"), "{name}");
-        assert_eq!(Place::containers(task), Vec::<String>::new(), "{name}");
+        Place::is_removed(task);
     }
     let ended = place.ended(&hostile);
     ended.assert_status("completed");
@@ -112,7 +112,7 @@ fn a_user_who_stops_a_task_stops_its_container() {
     let ended = place.ended(&task);
     ended.assert_status("stopped");
     assert_eq!(ended.output(), ["out: running", "out: saved"]);
-    assert_eq!(Place::containers(&task), Vec::<String>::new());
+    Place::is_removed(&task);
 
     // Somebody who knows nothing of the agent kills the container.
     let code = "import time\nprint('out: running', flush=True)\ntime.sleep(600)\n";

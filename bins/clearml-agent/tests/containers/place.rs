@@ -88,6 +88,18 @@ impl Place {
         panic!("no {wanted:?} in {}", self.scene.api.console(task).unwrap());
     }
 
+    /// Waits until nothing is left of a task, which is a moment after its end.
+    #[track_caller]
+    pub(crate) fn is_removed(task: &str) {
+        for _ in 0..200 {
+            if Self::containers(task).is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("{:?} is still there", Self::containers(task));
+    }
+
     /// The containers of a task, by their names.
     pub(crate) fn containers(task: &str) -> Vec<String> {
         let filter = format!("name=clearml-id-{task}");
