@@ -361,7 +361,8 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
                 Ok(seen) => seen,
                 Err(source) => return Err(unresolved(intent, phase, source)),
             };
-            let waited_out = watch.unchanged_for(&seen, self.clock.now(), self.timing.claim_within) >= self.timing.grace;
+            let waited_out =
+                watch.unchanged_for(&seen, self.clock.now(), self.timing.claim_within) >= self.timing.grace;
             match resolve_sent(&intent, phase, &seen, waited_out, self.is_quiet(&intent)) {
                 Action::Ours => {
                     let task = intent.task.clone();

@@ -84,7 +84,9 @@ impl Daemon {
         let acquired = either(self.popper.acquire(&queue, &head), patience).await;
         match acquired {
             Either::First(Ok(Outcome::Ours(intent))) => self.run_claimed(intent).await,
-            Either::First(Err(PopError::Unresolved { intent, phase, .. })) => self.settle(*intent, phase).await,
+            Either::First(Err(PopError::Unresolved { intent, phase, .. })) => {
+                self.settle(*intent, phase).await
+            }
             Either::First(Ok(_)) => self.env.sleep(50).await,
             Either::First(Err(_)) => self.env.sleep(1_000).await,
             Either::Second(()) => {}
@@ -111,7 +113,9 @@ impl Daemon {
         let (kernel, me) = (&self.world.kernel, self.env.pid);
         self.world
             .run(self.host, run, |run| {
-                let free = run.keeper.is_none_or(|keeper| keeper == me || !kernel.is_alive(keeper));
+                let free = run
+                    .keeper
+                    .is_none_or(|keeper| keeper == me || !kernel.is_alive(keeper));
                 if free {
                     run.keeper = Some(me);
                 }
@@ -152,7 +156,10 @@ impl Daemon {
         let kernel = &self.world.kernel;
         let found = self.world.run(self.host, name, |run| {
             let alive = run.lock.is_some_and(|runner| kernel.is_alive(runner));
-            (kept(&run.record, alive, run.inputs, run.intent.is_some()), run.intent.clone())
+            (
+                kept(&run.record, alive, run.inputs, run.intent.is_some()),
+                run.intent.clone(),
+            )
         });
         kernel.log(|| format!("finds {name}: {found:?}"));
         match found {
@@ -173,7 +180,9 @@ impl Daemon {
             match either(self.popper.recover(intent.clone(), phase), told).await {
                 Either::First(Ok(Outcome::Ours(intent))) => return self.run_claimed(intent).await,
                 Either::First(Err(PopError::Unresolved {
-                    intent: open, phase: at, ..
+                    intent: open,
+                    phase: at,
+                    ..
                 })) => (intent, phase) = (*open, at),
                 _ => return,
             }
@@ -227,8 +236,10 @@ impl Daemon {
     async fn in_hand(&self, name: &str) {
         let told = self.env.until(|| self.env.is_told());
         let mut deaths = Deaths::default();
-        if matches!(either(self.until_done(name, &mut deaths, false), told).await, Either::First(()))
-            || self.world.setup.detach
+        if matches!(
+            either(self.until_done(name, &mut deaths, false), told).await,
+            Either::First(())
+        ) || self.world.setup.detach
         {
             return;
         }
@@ -271,7 +282,9 @@ impl Daemon {
                 AfterRunner::Done(_) | AfterRunner::LeaveForLater => return,
                 AfterRunner::GiveUp => return self.give_up(name).await,
                 AfterRunner::Another(pause) => {
-                    self.env.sleep(u64::try_from(pause.as_millis()).unwrap_or(0)).await;
+                    self.env
+                        .sleep(u64::try_from(pause.as_millis()).unwrap_or(0))
+                        .await;
                 }
             }
         }
@@ -293,7 +306,9 @@ impl Daemon {
             world.kernel.kill(claim.pid);
             kill_leftovers(world, env, self.host, name).await;
         }
-        let over = world.run(self.host, name, |run| run.verdict.is_some()).unwrap_or(false);
+        let over = world
+            .run(self.host, name, |run| run.verdict.is_some())
+            .unwrap_or(false);
         let failure = given_up(&record, verdict.as_ref(), over, "runners die".to_owned());
         let outcome = match record.outcome.clone() {
             Some(outcome) => outcome,
@@ -304,7 +319,9 @@ impl Daemon {
                 else {
                     return;
                 };
-                let abort = world.run(self.host, name, |run| run.abort.as_ref().map(|abort| abort.reason));
+                let abort = world.run(self.host, name, |run| {
+                    run.abort.as_ref().map(|abort| abort.reason)
+                });
                 decide(&Facts::of_run(
                     (&record.identity, name),
                     (failure.as_ref(), verdict.as_ref()),

@@ -48,7 +48,13 @@ pub(crate) fn play(seed: u64, plant: Plant, tracing: bool) -> (Vec<String>, Told
         kernel.run_until(kernel.now() + 5_000);
     }
     let broken = audit(&world);
-    let gaps = world.server.borrow().tasks.values().filter(|task| is_known_gap(task)).count();
+    let gaps = world
+        .server
+        .borrow()
+        .tasks
+        .values()
+        .filter(|task| is_known_gap(task))
+        .count();
     let told = Told {
         gaps,
         virtual_ms: kernel.now(),
@@ -98,7 +104,8 @@ async fn person(world: Shared, env: Env, id: TaskId, war: Ms) {
     env.sleep(kernel.below(10_000)).await;
     act("enqueues", &|server| server.person_enqueues(&id));
     while kernel.percent(35) {
-        env.sleep(kernel.below(if kernel.percent(50) { 5_000 } else { 40_000 })).await;
+        env.sleep(kernel.below(if kernel.percent(50) { 5_000 } else { 40_000 }))
+            .await;
         if kernel.now() > war {
             return;
         }
@@ -124,7 +131,12 @@ async fn chaos(world: Shared, env: Env) {
     let busy = [60_000, 12_000, 3_000][kernel.below(3) as usize];
     let mut down: Vec<bool> = vec![false; world.workers.len()];
     loop {
-        env.sleep(if world.peace.get() { 2_000 } else { kernel.below(busy) }).await;
+        env.sleep(if world.peace.get() {
+            2_000
+        } else {
+            kernel.below(busy)
+        })
+        .await;
         let hosts = world.hosts.borrow().len();
         let host = kernel.below(hosts as u64) as usize;
         let victim = |name: &str| {
@@ -167,9 +179,8 @@ async fn chaos(world: Shared, env: Env) {
                 continue;
             }
             // One that never comes back must have somebody who adopts its runs.
-            let heir = (0..world.workers.len()).any(|other| {
-                other != index && !down[other] && world.workers[other].1 == host
-            });
+            let heir = (0..world.workers.len())
+                .any(|other| other != index && !down[other] && world.workers[other].1 == host);
             if heir && kernel.percent(5) {
                 kernel.log(|| format!("{worker} never comes back"));
                 down[index] = true;
@@ -184,10 +195,14 @@ fn is_settled(world: &Shared) -> bool {
     let busy = ["runner", "shim", "program"];
     let server = world.server.borrow();
     server.queue.is_empty()
-        && busy.iter().all(|name| world.kernel.processes(None, name).is_empty())
-        && world.hosts.borrow().iter().all(|host| {
-            host.runs.values().all(|run| run.record.phase.is_final())
-        })
+        && busy
+            .iter()
+            .all(|name| world.kernel.processes(None, name).is_empty())
+        && world
+            .hosts
+            .borrow()
+            .iter()
+            .all(|host| host.runs.values().all(|run| run.record.phase.is_final()))
         && server
             .tasks
             .values()
@@ -332,13 +347,19 @@ fn whole_console(id: &TaskId, task: &Entry, run: &Run, broken: &mut Vec<String>)
         .filter(|event| event.worker == *name)
         .collect();
     events.sort_by_key(|event| event.timestamp);
-    if events.windows(2).any(|pair| pair[0].timestamp == pair[1].timestamp) {
+    if events
+        .windows(2)
+        .any(|pair| pair[0].timestamp == pair[1].timestamp)
+    {
         broken.push(format!("events of {name} have the same time"));
     }
     for (channel, level) in [(Channel::Agent, Level::Info), (Channel::Task, Level::Debug)] {
         let of_channel = events.iter().filter(|event| event.level == level.as_str());
         // A message may go without the end of its last line.
-        let has: String = of_channel.flat_map(|event| event.msg.chars()).filter(|c| *c != '\n').collect();
+        let has: String = of_channel
+            .flat_map(|event| event.msg.chars())
+            .filter(|c| *c != '\n')
+            .collect();
         let chunks = run.chunks(channel).iter();
         let written: Vec<u8> = chunks.flat_map(|chunk| chunk.payload.iter().copied()).collect();
         let should = String::from_utf8_lossy(&written).replace('\n', "");

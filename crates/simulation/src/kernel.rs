@@ -97,7 +97,12 @@ impl Kernel {
             (inner.tracing, inner.now, name)
         };
         if tracing {
-            println!("{:>9.3} {:<16} {}", now as f64 / 1000.0, name.unwrap_or_default(), text());
+            println!(
+                "{:>9.3} {:<16} {}",
+                now as f64 / 1000.0,
+                name.unwrap_or_default(),
+                text()
+            );
         }
     }
 
@@ -223,7 +228,10 @@ impl Kernel {
                 (pid, body)
             };
             let Some(mut body) = body else { continue };
-            let done = body.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+            let done = body
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_ready();
             let dead = {
                 let mut inner = self.0.borrow_mut();
                 match inner.slots.get_mut(&pid) {
@@ -283,12 +291,24 @@ impl Env {
     }
 
     pub(crate) fn is_told(&self) -> bool {
-        self.kernel.0.borrow().slots.get(&self.pid).is_some_and(|slot| slot.told)
+        self.kernel
+            .0
+            .borrow()
+            .slots
+            .get(&self.pid)
+            .is_some_and(|slot| slot.told)
     }
 
     /// Returns when this is so. Whoever makes it so wakes the process.
     pub(crate) async fn until(&self, condition: impl Fn() -> bool) {
-        std::future::poll_fn(|_| if condition() { Poll::Ready(()) } else { Poll::Pending }).await;
+        std::future::poll_fn(|_| {
+            if condition() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 
     /// Returns when that process has ended.
@@ -331,7 +351,10 @@ pub(crate) enum Either<A, B> {
 }
 
 /// Waits for the first of two.
-pub(crate) async fn either<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> Either<A, B> {
+pub(crate) async fn either<A, B>(
+    first: impl Future<Output = A>,
+    second: impl Future<Output = B>,
+) -> Either<A, B> {
     let (mut first, mut second) = (Box::pin(first), Box::pin(second));
     std::future::poll_fn(|context| {
         if let Poll::Ready(value) = first.as_mut().poll(context) {

@@ -54,7 +54,9 @@ impl QueueServer for Net {
             let life = self.world.server.borrow().life(task);
             let popped = self
                 .world
-                .tell(&self.env, self.host, LATE_POP, move |server| server.pop(&wanted, life))
+                .tell(&self.env, self.host, LATE_POP, move |server| {
+                    server.pop(&wanted, life)
+                })
                 .await;
             self.env.kernel.log(|| format!("pops {task}: {popped:?}"));
             match popped {
@@ -78,7 +80,9 @@ impl QueueServer for Net {
     async fn take_queued(&self, task: &TaskId) -> Result<bool, Trouble> {
         let (task, run) = (task.clone(), self.run.borrow().clone());
         self.world
-            .tell(&self.env, self.host, 0, move |server| server.take_queued(&task, &run))
+            .tell(&self.env, self.host, 0, move |server| {
+                server.take_queued(&task, &run)
+            })
             .await
     }
 
@@ -131,7 +135,9 @@ impl Clock for Time {
     }
 
     async fn sleep(&self, time: Duration) {
-        self.0.sleep(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).await;
+        self.0
+            .sleep(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+            .await;
     }
 }
 
@@ -163,9 +169,7 @@ impl Journal for Runs {
         if self.bad_luck() {
             return Err(DiskError);
         }
-        let run = self
-            .world
-            .create_run(self.host, &self.worker, task, self.env.pid);
+        let run = self.world.create_run(self.host, &self.worker, task, self.env.pid);
         if self.bad_luck() {
             // Dies between the two files of the run.
             self.env.kernel.kill(self.env.pid);

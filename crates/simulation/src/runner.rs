@@ -9,8 +9,8 @@ use clearml_task_runner::Phase;
 use clearml_task_runner::console::Tag;
 use clearml_task_runner::decisions::{
     Answer, Becomes, Facts, Gone, Interpreter, Launching, MayStart, Meaning, Prepared, Step, Tell, Teller,
-    abort_to_note, claimed_to_end, decide, launching, leftovers_killed, may_launch,
-    may_start_run, next_step, shim_gone, shim_started, stopped_by,
+    abort_to_note, claimed_to_end, decide, launching, leftovers_killed, may_launch, may_start_run, next_step,
+    shim_gone, shim_started, stopped_by,
 };
 use clearml_task_runner::record::{AbortReason, Failure, Identity, RunRecord};
 
@@ -110,7 +110,9 @@ impl Runner {
 
     fn announce(&self, reason: AbortReason) {
         if self.wish.get().is_none() {
-            self.env.kernel.log(|| format!("wants to abort {}: {reason:?}", self.name));
+            self.env
+                .kernel
+                .log(|| format!("wants to abort {}: {reason:?}", self.name));
             self.wish.set(Some(reason));
             self.env.wake_self();
         }
@@ -136,7 +138,9 @@ impl Runner {
     async fn steps(&self) {
         loop {
             self.env.step().await;
-            let Some(phase) = self.disk(|run| run.record.phase) else { return };
+            let Some(phase) = self.disk(|run| run.record.phase) else {
+                return;
+            };
             self.env.kernel.log(|| format!("{} is {phase:?}", self.name));
             let step = next_step(phase);
             match step {
@@ -181,7 +185,8 @@ impl Runner {
         if let Some((from, to)) = from
             && !from.may_become(to)
         {
-            self.world.broken(format!("{} goes back from {from:?} to {to:?}", self.name));
+            self.world
+                .broken(format!("{} goes back from {from:?} to {to:?}", self.name));
         }
     }
 
@@ -204,8 +209,12 @@ impl Runner {
 
     async fn look(&self) -> Option<clearml_task_model::Task> {
         let id = self.task();
-        self.patiently(async || self.world.ask(&self.env, self.host, |server| server.task(&id)).await)
-            .await
+        self.patiently(async || {
+            self.world
+                .ask(&self.env, self.host, |server| server.task(&id))
+                .await
+        })
+        .await
     }
 
     async fn prepare(&self) -> Prepared {
@@ -326,8 +335,8 @@ impl Runner {
             }
         }
         self.env.step().await;
-        let has_verdict = self.disk(|run| run.verdict.is_some()).unwrap_or(false)
-            && self.world.plant != Plant::NoVerdict;
+        let has_verdict =
+            self.disk(|run| run.verdict.is_some()).unwrap_or(false) && self.world.plant != Plant::NoVerdict;
         let boot = self.world.boot(self.host).to_string();
         let becomes = match shim_gone(has_verdict, &claim.boot.to_string(), Some(&boot)) {
             Gone::Known(becomes) => becomes,
@@ -382,7 +391,9 @@ impl Runner {
                 outcome
             }
         };
-        self.env.kernel.log(|| format!("{} shall end: {outcome:?}", self.name));
+        self.env
+            .kernel
+            .log(|| format!("{} shall end: {outcome:?}", self.name));
         if let Some(line) = &outcome.line {
             self.line(Some(Tag::End), line);
         }
@@ -410,7 +421,13 @@ impl Runner {
 }
 
 /// One look at the task and one call. Returns whether everything is said.
-pub(crate) async fn tell_once(world: &Shared, env: &Env, host: usize, name: &str, teller: &mut Teller<'_>) -> bool {
+pub(crate) async fn tell_once(
+    world: &Shared,
+    env: &Env,
+    host: usize,
+    name: &str,
+    teller: &mut Teller<'_>,
+) -> bool {
     if teller.is_finished() {
         return true;
     }
@@ -485,7 +502,11 @@ async fn make(
                 })
                 .await
         }
-        Tell::ToFront => world.tell_often(env, host, move |server| server.to_front(&id)).await,
+        Tell::ToFront => {
+            world
+                .tell_often(env, host, move |server| server.to_front(&id))
+                .await
+        }
         Tell::Nothing(_) | Tell::Wait(_) => Ok(Reply::Done),
     }
 }

@@ -41,7 +41,9 @@ async fn supervise(world: &Shared, env: &Env, host: usize, name: &str) {
         pid: env.pid,
         boot: world.boot(host),
     };
-    let ours = world.run(host, name, |run| run.launch && run.claim.get_or_insert(claim).pid == env.pid);
+    let ours = world.run(host, name, |run| {
+        run.launch && run.claim.get_or_insert(claim).pid == env.pid
+    });
     if ours != Some(true) {
         return;
     }
@@ -58,9 +60,7 @@ async fn supervise(world: &Shared, env: &Env, host: usize, name: &str) {
     env.kernel.watch(program, env.pid);
     while env.kernel.is_alive(program) {
         let something = env.until(|| {
-            !pipe.lines.borrow().is_empty()
-                || !env.kernel.is_alive(program)
-                || (env.is_told() && !aborted)
+            !pipe.lines.borrow().is_empty() || !env.kernel.is_alive(program) || (env.is_told() && !aborted)
         });
         something.await;
         drain();
@@ -97,7 +97,8 @@ async fn supervise(world: &Shared, env: &Env, host: usize, name: &str) {
         dropped_bytes: 0,
         survivors: 0,
     };
-    env.kernel.log(|| format!("{name} has ended with {code}, aborted {aborted}"));
+    env.kernel
+        .log(|| format!("{name} has ended with {code}, aborted {aborted}"));
     world.run(host, name, |run| run.verdict = Some(verdict));
     env.step().await;
 }

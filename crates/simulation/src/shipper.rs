@@ -73,18 +73,27 @@ fn choose(
     runner
         .disk(|run| {
             let windows = Channel::ALL.map(|channel| run.window(channel, cursor.position(channel)));
-            let mut views = Channel::ALL.into_iter().zip(&windows).enumerate().map(|(index, (channel, window))| {
-                let position = cursor.position(channel);
-                if held[index].0 != position || window.is_empty() {
-                    held[index] = (position, now);
-                }
-                View {
-                    window,
-                    position,
-                    held: Duration::from_millis(now - held[index].1),
-                    closed: if channel == Channel::Agent { closed.0 } else { closed.1 },
-                }
-            });
+            let mut views =
+                Channel::ALL
+                    .into_iter()
+                    .zip(&windows)
+                    .enumerate()
+                    .map(|(index, (channel, window))| {
+                        let position = cursor.position(channel);
+                        if held[index].0 != position || window.is_empty() {
+                            held[index] = (position, now);
+                        }
+                        View {
+                            window,
+                            position,
+                            held: Duration::from_millis(now - held[index].1),
+                            closed: if channel == Channel::Agent {
+                                closed.0
+                            } else {
+                                closed.1
+                            },
+                        }
+                    });
             let (agent, task) = (views.next()?, views.next()?);
             let now = i64::try_from(now).unwrap_or(0);
             next_batch(agent, task, RENDER, Duration::from_secs(2), now)
@@ -103,7 +112,13 @@ async fn send(runner: &Rc<Runner>, cursor: &mut Cursor, batch: Batch, maybe_sent
     let Some(identity) = runner.disk(|run| run.record.identity.clone()) else {
         return;
     };
-    let events = to_events(rendered.messages, &identity.task, &runner.name, cursor.last_ts, |text| text);
+    let events = to_events(
+        rendered.messages,
+        &identity.task,
+        &runner.name,
+        cursor.last_ts,
+        |text| text,
+    );
     if cursor.begin(channel, (end, ending), &events) {
         save(runner, cursor).await;
         let mut delivery = Delivery::new(events, maybe_sent);

@@ -87,7 +87,11 @@ impl Run {
             ms: i64::try_from(now).unwrap_or(0),
             kind,
             tag,
-            level: if kind == Kind::Output { Level::Debug } else { Level::Info },
+            level: if kind == Kind::Output {
+                Level::Debug
+            } else {
+                Level::Info
+            },
             payload: text.as_bytes().to_vec(),
         });
     }
@@ -299,7 +303,11 @@ impl World {
             return Err(Trouble::NotApplied);
         }
         let arrives = !lost || (!self.is_away(host) && late > 0 && self.kernel.percent(50));
-        let there = if lost { there + 1_000 + self.kernel.below(late) } else { there };
+        let there = if lost {
+            there + 1_000 + self.kernel.below(late)
+        } else {
+            there
+        };
         let answer = Rc::new(RefCell::new(None));
         if arrives {
             let (world, slot, caller) = (Rc::clone(self), Rc::clone(&answer), env.pid);
