@@ -1,6 +1,11 @@
 //! Tasks that are aborted, reset, deleted, completed or put into a queue again while they run: what becomes of
 //! them and of their processes.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of tests that can not do its part shall panic"
+)]
+
 mod common;
 
 use std::time::{Duration, Instant};
@@ -343,7 +348,9 @@ async fn an_abort_around_the_natural_end_gives_one_of_both_ends() {
     let mut ends = std::collections::BTreeMap::new();
     for step in 0..6_u64 {
         let (begun, ended) = (format!("begun-{step}"), format!("ended-{step}"));
-        let (task, run) = world.task(&format!("touch {begun}; sleep 1; touch {ended}")).await;
+        let (task, run) = world
+            .task(&format!("touch {begun}; sleep 1; touch {ended}"))
+            .await;
         let (begun, ended) = (world.scratch().join(begun), world.scratch().join(ended));
         let mut runner = world.spawn(&run);
         world.wait_until("the program runs", || begun.exists()).await;
@@ -368,5 +375,8 @@ async fn an_abort_around_the_natural_end_gives_one_of_both_ends() {
         }
         *ends.entry(status).or_insert(0) += 1;
     }
-    assert!(ends.contains_key("stopped"), "the first wishes came early enough: {ends:?}");
+    assert!(
+        ends.contains_key("stopped"),
+        "the first wishes came early enough: {ends:?}"
+    );
 }
