@@ -141,6 +141,11 @@ fn start_program(world: &Shared, host: usize, name: &str, pipe: &Rc<Pipe>, shim:
                 break;
             }
         }
+        if env.kernel.percent(10) {
+            // Longer than anybody waits before a task is put back.
+            let told = env.until(|| env.is_told() && ends_at_once);
+            either(env.sleep(env.kernel.below(40_000)), told).await;
+        }
         let code = match env.kernel.below(10) {
             _ if env.is_told() && ends_at_once => -15,
             0..=5 => 0,
