@@ -144,10 +144,15 @@ mod tests {
         };
         let line = containers.introduction(&settings, |_| None).unwrap();
         assert!(
-            line.starts_with("Running in Docker mode (v19.03 and above) - using default docker image: img -e "),
+            line.starts_with(
+                "Running in Docker mode (v19.03 and above) - using default docker image: img -e "
+            ),
             "{line}"
         );
-        assert!(line.contains("--init (default docker commandline override"), "{line}");
+        assert!(
+            line.contains("--init (default docker commandline override"),
+            "{line}"
+        );
         assert!(!line.contains("hidden"), "{line}");
     }
 }

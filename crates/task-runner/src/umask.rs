@@ -42,5 +42,9 @@ pub(crate) fn share() {
 
 /// The mode of files of runs.
 pub(crate) fn file_mode() -> u32 {
-    if SHARED.load(Ordering::Relaxed) { 0o644 } else { 0o600 }
+    if SHARED.load(Ordering::Relaxed) {
+        0o644
+    } else {
+        0o600
+    }
 }

@@ -10,8 +10,8 @@ use clearml_api_client::Client;
 use clearml_intake::machine::cuda::with_cuda_versions;
 use clearml_intake::{Identity, Monitor, Register, Slot, take_slot, vaults};
 use clearml_support::text::printable;
-use clearml_task_runner::{MachineFigures, RunOptions};
 use clearml_task_runner::settings::client_options;
+use clearml_task_runner::{MachineFigures, RunOptions};
 use serde_json::Value;
 
 use crate::containers::Containers;

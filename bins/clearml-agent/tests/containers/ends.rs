@@ -16,7 +16,12 @@ fn each_failure_is_told_by_its_cause() {
     let memory = "x = []\nwhile True:\n    x.append(bytearray(10_000_000))\n";
     let musl = musl_like();
     let cases = [
-        ("exit code", "import sys; sys.exit(7)", place.with("", ""), "worker execution exit code 7"),
+        (
+            "exit code",
+            "import sys; sys.exit(7)",
+            place.with("", ""),
+            "worker execution exit code 7",
+        ),
         (
             "memory",
             memory,
@@ -68,7 +73,10 @@ fn each_failure_is_told_by_its_cause() {
     let hostile = place.submit(
         "hostile",
         "import os\nprint('out: value', repr(os.environ['A']))",
-        place.with("--entrypoint /bin/false -e \"A=x\n; touch /tmp/pwned $(id) '\"", ""),
+        place.with(
+            "--entrypoint /bin/false -e \"A=x\n; touch /tmp/pwned $(id) '\"",
+            "",
+        ),
     );
     for ((name, _, _, reason), task) in cases.iter().zip(&tasks) {
         let ended = place.ended(task);
@@ -80,7 +88,11 @@ fn each_failure_is_told_by_its_cause() {
     let ended = place.ended(&hostile);
     ended.assert_status("completed");
     assert_eq!(ended.output(), [r#"out: value "x\n; touch /tmp/pwned $(id) '""#]);
-    assert!(ended.console.contains("ignoring docker argument(s) --entrypoint"), "{}", ended.console);
+    assert!(
+        ended.console.contains("ignoring docker argument(s) --entrypoint"),
+        "{}",
+        ended.console
+    );
     agent.stop().unwrap();
 }
 
@@ -101,7 +113,11 @@ fn a_user_who_stops_a_task_stops_its_container() {
     let Some(place) = Place::or_skip("a_user_who_stops_a_task_stops_its_container") else {
         return;
     };
-    let mut agent = place.daemon(&place.options().variable("CLEARML_AGENT__AGENT__ABORT_GRACE_SEC", "5"));
+    let mut agent = place.daemon(
+        &place
+            .options()
+            .variable("CLEARML_AGENT__AGENT__ABORT_GRACE_SEC", "5"),
+    );
     let code = "import signal, sys, time\n\
                 def end(*_):\n    print('out: saved'); sys.exit(0)\n\
                 signal.signal(signal.SIGTERM, end)\nprint('out: running')\ntime.sleep(600)\n";

@@ -22,7 +22,10 @@ fn a_task_runs_without_any_network_and_nothing_shows_its_secrets() {
         .variable("CLEARML_AGENT_GIT_PASS", CANARY)
         .variable(
             "CLEARML_AGENT_EXTRA_DOCKER_ARGS",
-            format!("-v {}:/wheels:ro -e PIP_NO_INDEX=1 -e PIP_FIND_LINKS=/wheels", wheels.display()),
+            format!(
+                "-v {}:/wheels:ro -e PIP_NO_INDEX=1 -e PIP_FIND_LINKS=/wheels",
+                wheels.display()
+            ),
         );
     let mut agent = place.daemon(&options);
     let code = "import alpha, os, time\nprint('out: alpha', alpha.VERSION)\n\
@@ -44,7 +47,12 @@ fn a_task_runs_without_any_network_and_nothing_shows_its_secrets() {
     for hidden in [CANARY, secret] {
         assert!(!seen.contains(hidden), "{hidden} in {seen}");
     }
-    for shown in [LABEL, "clearml-worker-id", "CLEARML_TASK_ID=", "\"NetworkMode\": \"none\""] {
+    for shown in [
+        LABEL,
+        "clearml-worker-id",
+        "CLEARML_TASK_ID=",
+        "\"NetworkMode\": \"none\"",
+    ] {
         assert!(seen.contains(shown), "no {shown} in {seen}");
     }
     let ended = place.ended(&task);
@@ -57,7 +65,8 @@ fn a_task_runs_without_any_network_and_nothing_shows_its_secrets() {
     Place::is_removed(&task);
 
     // The environment comes from the mounted cache, and a task without an image gets the default one.
-    let again = TaskSpec::script("import alpha\nprint('out: again', alpha.VERSION)").requirements("alpha==1.0");
+    let again =
+        TaskSpec::script("import alpha\nprint('out: again', alpha.VERSION)").requirements("alpha==1.0");
     let task = place.submit_spec("again", &again, json!({}));
     let ended = place.ended(&task);
     ended.assert_status("completed");
@@ -71,7 +80,11 @@ fn execute_runs_one_task_in_a_container() {
         return;
     };
     let code = "import sys\nprint('out: here')\nsys.exit(3)\n";
-    let task = place.scene.api.create_task("alone", &TaskSpec::script(code)).unwrap();
+    let task = place
+        .scene
+        .api
+        .create_task("alone", &TaskSpec::script(code))
+        .unwrap();
     let arguments = ["execute", "--id", &task, "--docker", &place.image];
     let options = place.options();
     let (code, stdout, stderr) = finish(options.command(&arguments));

@@ -30,12 +30,16 @@ pub(crate) fn docker(arguments: &[&str]) -> Option<String> {
 impl Place {
     pub(crate) fn or_skip(test: &str) -> Option<Self> {
         if docker(&["version", "--format", "{{.Server.Version}}"]).is_none() {
-            eprintln!("SKIPPED {test}: no container engine answers (DOCKER_HOST), or there is no docker program");
+            eprintln!(
+                "SKIPPED {test}: no container engine answers (DOCKER_HOST), or there is no docker program"
+            );
             return None;
         }
         let image = std::env::var("CLEARML_TEST_IMAGE").unwrap_or_else(|_| "clearml-base:python".to_owned());
         if docker(&["image", "inspect", &image]).is_none() {
-            eprintln!("SKIPPED {test}: the engine has no image {image}; name one with Python in CLEARML_TEST_IMAGE");
+            eprintln!(
+                "SKIPPED {test}: the engine has no image {image}; name one with Python in CLEARML_TEST_IMAGE"
+            );
             return None;
         }
         Some(Self {
@@ -51,7 +55,14 @@ impl Place {
     }
 
     pub(crate) fn daemon(&self, options: &AgentOptions) -> Agent {
-        let arguments = ["daemon", "--queue", QUEUE, "--foreground", "--docker", &self.image];
+        let arguments = [
+            "daemon",
+            "--queue",
+            QUEUE,
+            "--foreground",
+            "--docker",
+            &self.image,
+        ];
         Agent::start(options, &arguments).unwrap()
     }
 

@@ -262,14 +262,8 @@ fn what_is_not_there_yet_is_checked_and_refused_by_name() {
         let stdout = run(arguments, true);
         assert!(stdout.contains(wanted), "{arguments}: {stdout}");
     }
-    for arguments in [
-        "daemon --docker img",
-        "execute --id x --docker",
-    ] {
-        assert!(
-            run(arguments, false).contains("can't be reached"),
-            "{arguments}"
-        );
+    for arguments in ["daemon --docker img", "execute --id x --docker"] {
+        assert!(run(arguments, false).contains("can't be reached"), "{arguments}");
     }
     // Without containers these mean nothing, and the official agent goes on.
     let stdout = run(

@@ -158,7 +158,10 @@ pub async fn inside(run: &Path, given: &Path, tools: bool) -> i32 {
     match result {
         Ok(code) => code,
         Err(failed) => {
-            say(&Redactor::new(), &format!("clearml_agent: ERROR: {}: {}", failed.stage, failed.text));
+            say(
+                &Redactor::new(),
+                &format!("clearml_agent: ERROR: {}: {}", failed.stage, failed.text),
+            );
             let reports = Reports {
                 schema: SCHEMA,
                 state: State::Failed,
@@ -243,8 +246,7 @@ impl Inside {
     async fn become_program(&self) -> Result<i32, Failed> {
         // Done already where there are scripts; then nothing is missing any more.
         self.provide()?;
-        let unwritable =
-            |e: clearml_support::fs::JsonFileError| Failed::new("infrastructure", e.to_string());
+        let unwritable = |e: clearml_support::fs::JsonFileError| Failed::new("infrastructure", e.to_string());
         let mut reports = Reports {
             schema: SCHEMA,
             ..Reports::default()
@@ -265,12 +267,22 @@ impl Inside {
         let mut environment = self.run_settings.environment.clone();
         environment.optimization = self.inputs.options.optimization;
         environment.env = strings(variables());
-        if let Some(python) = environment.env.get("LOCAL_PYTHON").filter(|python| !python.is_empty()) {
+        if let Some(python) = environment
+            .env
+            .get("LOCAL_PYTHON")
+            .filter(|python| !python.is_empty())
+        {
             environment.python_binary = Some(python.into());
         }
-        let folder = self.settings.agent.venvs_dir.join(safe_file_name(self.given.task.as_str()));
+        let folder = self
+            .settings
+            .agent
+            .venvs_dir
+            .join(safe_file_name(self.given.task.as_str()));
         // Not used unless the task wants a file from the server.
-        let client = client_options(&self.settings).ok().and_then(|options| Client::new(options).ok());
+        let client = client_options(&self.settings)
+            .ok()
+            .and_then(|options| Client::new(options).ok());
         let files = self.run_settings.files_server.as_deref();
         let host = |host: BuildHost| match &client {
             Some(client) => host.with_files(client, files),

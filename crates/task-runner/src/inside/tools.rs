@@ -34,7 +34,10 @@ impl Tools {
             if Path::new(from).is_dir()
                 && let Err(e) = copy_keys(Path::new(from), &to, 0)
             {
-                say(&format!("Warning: copying {from} to {} failed: {e}", to.display()));
+                say(&format!(
+                    "Warning: copying {from} to {} failed: {e}",
+                    to.display()
+                ));
             }
         }
         let missing = missing(task);
@@ -59,7 +62,9 @@ impl Tools {
                         still.join(" and no ")
                     ));
                 }
-                say(&format!("Warning: not everything in CLEARML_APT_INSTALL is installed: {why}"));
+                say(&format!(
+                    "Warning: not everything in CLEARML_APT_INSTALL is installed: {why}"
+                ));
             }
         }
         free_interpreters();

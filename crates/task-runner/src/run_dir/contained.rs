@@ -65,7 +65,11 @@ impl RunDir {
     /// Where the console of the task is, which for a container is another place than that of the agent.
     pub(crate) fn task_console_dir(&self) -> PathBuf {
         let output = self.output_dir();
-        if output.is_dir() { output } else { self.console_dir() }
+        if output.is_dir() {
+            output
+        } else {
+            self.console_dir()
+        }
     }
 
     /// The container of the run, once its name is decided.
@@ -127,7 +131,11 @@ impl RunDir {
     }
 
     /// As [`RunDir::give`], for a value.
-    pub(crate) fn give_json<T: Serialize + ?Sized>(&self, name: &str, value: &T) -> Result<PathBuf, RunDirError> {
+    pub(crate) fn give_json<T: Serialize + ?Sized>(
+        &self,
+        name: &str,
+        value: &T,
+    ) -> Result<PathBuf, RunDirError> {
         let path = self.given_dir().join(name);
         fs::write_json_atomic(&path, value, 0o644)?;
         Ok(path)

@@ -311,7 +311,10 @@ impl RunDir {
             remove(&path, std::fs::remove_file(&path))?;
         }
         let of_container = contained::FOLDERS.map(|name| self.path.join(name));
-        for folder in [self.environment_dir(), self.console_dir()].into_iter().chain(of_container) {
+        for folder in [self.environment_dir(), self.console_dir()]
+            .into_iter()
+            .chain(of_container)
+        {
             remove(&folder, fs::remove_tree(&folder))?;
         }
         Ok(())

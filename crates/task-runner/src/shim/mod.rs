@@ -12,9 +12,9 @@ pub(crate) mod group;
 mod sink;
 mod tree;
 
+use std::fs::Permissions;
 use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;

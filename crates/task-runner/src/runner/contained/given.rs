@@ -49,13 +49,15 @@ pub(super) fn write(
     let run = &runner.run;
     // An earlier runner may have left something; nothing of that has run.
     for folder in [run.box_dir(), run.given_dir()] {
-        clearml_support::fs::remove_tree(&folder).map_err(|e| format!("removing {}: {e}", folder.display()))?;
+        clearml_support::fs::remove_tree(&folder)
+            .map_err(|e| format!("removing {}: {e}", folder.display()))?;
     }
     run.make_box().map_err(text)?;
     run.give_json(TASK_FILE, task).map_err(text)?;
     let effective: Value = read_json(&runner.config).map_err(|e| e.to_string())?;
     let force = variable(&runner.inputs, "CLEARML_AGENT_FORCE_SYSTEM_SITE_PACKAGES");
-    run.give_json(CONFIG_FILE, &config(effective, settings, force.as_deref())).map_err(text)?;
+    run.give_json(CONFIG_FILE, &config(effective, settings, force.as_deref()))
+        .map_err(text)?;
     let containers = &settings.agent.containers;
     let scripts = Scripts::new(
         containers,
@@ -89,7 +91,8 @@ pub(super) fn write(
         tools,
     };
     run.give_json(INPUTS_FILE, &given).map_err(text)?;
-    let program = place_program(&run.given_dir()).map_err(|e| format!("giving the container our program: {e}"))?;
+    let program =
+        place_program(&run.given_dir()).map_err(|e| format!("giving the container our program: {e}"))?;
     let mut binds = mounts::own(run, program);
     binds.extend(keys.binds);
     binds.extend(mounts::caches(settings));
@@ -152,8 +155,14 @@ fn place_program(folder: &Path) -> std::io::Result<PathBuf> {
 fn config(mut config: Value, settings: &Settings, force_site_packages: Option<&str>) -> Value {
     let mounts = &settings.agent.containers.mounts;
     let mut set = |path: &str, value: Value| set(&mut config, path, value);
-    set("sdk.storage.cache.default_base_dir", mounts.sdk_cache.clone().into());
-    set("agent.pip_download_cache.path", mounts.pip_download.clone().into());
+    set(
+        "sdk.storage.cache.default_base_dir",
+        mounts.sdk_cache.clone().into(),
+    );
+    set(
+        "agent.pip_download_cache.path",
+        mounts.pip_download.clone().into(),
+    );
     set("agent.vcs_cache.path", mounts.vcs_cache.clone().into());
     set("agent.venvs_dir", mounts.venv_build.clone().into());
     if settings.agent.venvs_cache.path.is_some() {

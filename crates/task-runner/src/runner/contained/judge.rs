@@ -92,7 +92,11 @@ fn without_verdict(ending: &Ending<'_>, out_of_memory: bool) -> Failure {
     }
     if !ending.claimed {
         let words = ending.last_words.lines().rfind(|line| !line.trim().is_empty());
-        let words: String = words.unwrap_or("it said nothing").chars().take(MAX_TEXT).collect();
+        let words: String = words
+            .unwrap_or("it said nothing")
+            .chars()
+            .take(MAX_TEXT)
+            .collect();
         let text = format!(
             "the agent's program does not run in image {} (exit code {exit_code}): {words}",
             ending.image
@@ -192,8 +196,15 @@ mod tests {
         };
         assert_eq!(of(Some(&quiet), Some(&verdict(0)), Some(&started)), None);
         assert_eq!(of(Some(&quiet), Some(&verdict(127)), Some(&started)), None);
-        assert_eq!(of(None, Some(&verdict(3)), Some(&started)), None, "removed by somebody at its end");
-        begins(of(Some(&quiet), Some(&verdict(0)), None), "environment: the preparation");
+        assert_eq!(
+            of(None, Some(&verdict(3)), Some(&started)),
+            None,
+            "removed by somebody at its end"
+        );
+        begins(
+            of(Some(&quiet), Some(&verdict(0)), None),
+            "environment: the preparation",
+        );
         begins(
             of(Some(&quiet), Some(&verdict(1)), Some(&failed)),
             "clone: no such repository",
@@ -208,10 +219,22 @@ mod tests {
             None,
             "a child that was killed and not missed"
         );
-        begins(of(Some(&ended(137, true, "")), None, Some(&started)), "process: out of memory");
-        begins(of(Some(&ended(127, false, "no such file")), None, None), "launch: no such file");
-        begins(of(Some(&ended(137, false, "")), None, Some(&started)), "infrastructure: the container ended");
-        begins(of(None, None, Some(&started)), "infrastructure: the container has vanished");
+        begins(
+            of(Some(&ended(137, true, "")), None, Some(&started)),
+            "process: out of memory",
+        );
+        begins(
+            of(Some(&ended(127, false, "no such file")), None, None),
+            "launch: no such file",
+        );
+        begins(
+            of(Some(&ended(137, false, "")), None, Some(&started)),
+            "infrastructure: the container ended",
+        );
+        begins(
+            of(None, None, Some(&started)),
+            "infrastructure: the container has vanished",
+        );
         let stopped = Verdict {
             aborted: true,
             ..verdict(-15)
@@ -235,6 +258,9 @@ mod tests {
             ..Ending::default()
         });
         let foreign = foreign.unwrap().to_string();
-        assert!(foreign.contains("does not run in image img (exit code 1): version `GLIBC"), "{foreign}");
+        assert!(
+            foreign.contains("does not run in image img (exit code 1): version `GLIBC"),
+            "{foreign}"
+        );
     }
 }

@@ -40,7 +40,12 @@ pub(super) fn own(run: &RunDir, program: PathBuf) -> Vec<Bind> {
     vec![
         bind(program, inside::PROGRAM, true, false),
         bind(run.given_dir(), inside::GIVEN, true, false),
-        bind(run.given_dir().join(inside::CONFIG_FILE), inside::CONFIG, true, false),
+        bind(
+            run.given_dir().join(inside::CONFIG_FILE),
+            inside::CONFIG,
+            true,
+            false,
+        ),
         bind(run.box_dir(), inside::RUN, false, false),
         bind(run.output_dir(), inside::OUTPUT, false, false),
     ]
@@ -51,12 +56,17 @@ pub(super) fn caches(settings: &Settings) -> Vec<Bind> {
     let agent = &settings.agent;
     let (containers, mounts) = (&agent.containers, &agent.containers.mounts);
     let poetry = agent.package_manager.kind == PackageManager::Poetry;
-    let sdk = settings.text("sdk.storage.cache.default_base_dir").map(|path| at_home(&path));
+    let sdk = settings
+        .text("sdk.storage.cache.default_base_dir")
+        .map(|path| at_home(&path));
     let vcs = agent.vcs_cache.enabled.then(|| agent.vcs_cache.path.clone());
     [
         (containers.apt_cache.clone(), &mounts.apt_cache),
         (containers.pip_cache.clone(), &mounts.pip_cache),
-        (containers.poetry_cache.clone().filter(|_| poetry), &mounts.poetry_cache),
+        (
+            containers.poetry_cache.clone().filter(|_| poetry),
+            &mounts.poetry_cache,
+        ),
         (Some(agent.pip_download_cache.path.clone()), &mounts.pip_download),
         (sdk, &mounts.sdk_cache),
         (vcs, &mounts.vcs_cache),
@@ -64,13 +74,11 @@ pub(super) fn caches(settings: &Settings) -> Vec<Bind> {
     ]
     .into_iter()
     .filter_map(|(source, target)| Some((source.filter(|_| target.starts_with('/'))?, target)))
-    .filter_map(|(source, target)| {
-        match shared_folder(&source) {
-            Ok(()) => Some(bind(source, target, false, true)),
-            Err(e) => {
-                tracing::warn!("folder {} for containers: {e}", source.display());
-                None
-            }
+    .filter_map(|(source, target)| match shared_folder(&source) {
+        Ok(()) => Some(bind(source, target, false, true)),
+        Err(e) => {
+            tracing::warn!("folder {} for containers: {e}", source.display());
+            None
         }
     })
     .collect()
@@ -94,9 +102,16 @@ fn at_home(path: &str) -> PathBuf {
 }
 
 /// Keys for SSH: the agent that holds them, or else a copy, unless that is switched off; and the files of git.
-pub(super) fn keys(run: &RunDir, inputs: &RunInputs, settings: &ContainerSettings, socket: Option<&str>) -> Keys {
+pub(super) fn keys(
+    run: &RunDir,
+    inputs: &RunInputs,
+    settings: &ContainerSettings,
+    socket: Option<&str>,
+) -> Keys {
     let mut keys = Keys::default();
-    let home = variable(inputs, "HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    let home = variable(inputs, "HOME")
+        .filter(|home| !home.is_empty())
+        .map(PathBuf::from);
     let Some(home) = home else { return keys };
     if let Some(socket) = socket {
         keys.binds.push(bind(socket, socket, false, true));
@@ -104,7 +119,8 @@ pub(super) fn keys(run: &RunDir, inputs: &RunInputs, settings: &ContainerSetting
         let (from, copy) = (home.join(".ssh"), run.given_dir().join("ssh"));
         match copy_folder(&from, &copy, &mut 0) {
             Ok(()) => {
-                keys.binds.push(bind(copy, &settings.mounts.ssh_ro_folder, true, true));
+                keys.binds
+                    .push(bind(copy, &settings.mounts.ssh_ro_folder, true, true));
                 let to = settings.mounts.ssh_folder.clone();
                 keys.copies.push((settings.mounts.ssh_ro_folder.clone(), to));
             }
@@ -115,7 +131,8 @@ pub(super) fn keys(run: &RunDir, inputs: &RunInputs, settings: &ContainerSetting
     for name in [".git-credentials", ".gitconfig"] {
         let file = home.join(name);
         if file.is_file() {
-            keys.binds.push(bind(file, &format!("{GIT_FOLDER}/{name}"), true, true));
+            keys.binds
+                .push(bind(file, &format!("{GIT_FOLDER}/{name}"), true, true));
             if !keys.copies.iter().any(|(from, _)| from == GIT_FOLDER) {
                 keys.copies.push((GIT_FOLDER.to_owned(), "~".to_owned()));
             }
@@ -136,7 +153,9 @@ fn copy_folder(from: &Path, to: &Path, count: &mut usize) -> std::io::Result<()>
             break;
         }
         // Keys may be links.
-        let Ok(meta) = std::fs::metadata(&path) else { continue };
+        let Ok(meta) = std::fs::metadata(&path) else {
+            continue;
+        };
         if entry.file_type()?.is_dir() {
             copy_folder(&path, &target, count)?;
         } else if meta.is_file() && meta.len() <= MAX_KEY {

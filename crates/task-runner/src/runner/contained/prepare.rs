@@ -45,7 +45,11 @@ const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
 
 impl Runner {
     /// Prepares the container from the beginning. What an earlier runner has made is removed.
-    pub(in crate::runner) async fn prepare_container(&self, task: &Task, wanted: &ContainerOptions) -> Prepared {
+    pub(in crate::runner) async fn prepare_container(
+        &self,
+        task: &Task,
+        wanted: &ContainerOptions,
+    ) -> Prepared {
         match Box::pin(self.make_container(task, wanted)).await {
             Ok(()) => Prepared::Ready,
             Err(failure) => {
@@ -71,13 +75,18 @@ impl Runner {
         let engine = self.of_engine(async |engine| engine.facts().await).await;
         let engine = engine.map_err(|e| engine_failure(&e))?;
         let mut additions = self.additions(&choice, &settings, &engine);
-        let ports = request::publish(&mut spec, settings.agent.containers.docker_args_allowed_port_range.clone());
+        let ports = request::publish(
+            &mut spec,
+            settings.agent.containers.docker_args_allowed_port_range.clone(),
+        );
         if let Some(ports) = ports {
-            additions.env.push(format!("CLEARML_AGENT_HOST_IP={}", self.host_ip()));
+            additions
+                .env
+                .push(format!("CLEARML_AGENT_HOST_IP={}", self.host_ip()));
             self.tell_ports(&ports).await;
         }
-        let (scripts, mut binds) = given::write(self, task, &choice, &settings)
-            .map_err(|e| failure("infrastructure", &e))?;
+        let (scripts, mut binds) =
+            given::write(self, task, &choice, &settings).map_err(|e| failure("infrastructure", &e))?;
         additions.binds.append(&mut binds);
         additions.env.extend(given::ssh_variable(&self.inputs));
         let name = self.name(task, &spec, &settings);
@@ -95,14 +104,20 @@ impl Runner {
             .write_container(&record)
             .map_err(|e| failure("infrastructure", &e.to_string()))?;
         let created = self
-            .of_engine(async |engine| engine.create(&record.name, platform.as_deref(), body.clone()).await)
+            .of_engine(async |engine| {
+                engine
+                    .create(&record.name, platform.as_deref(), body.clone())
+                    .await
+            })
             .await;
         let id = match created {
             Ok((id, existed)) => self.checked(&record.name, id, existed).await?,
             Err(e @ EngineError::Refused { .. }) => return Err(launch_failure(&e)),
             Err(e) => return Err(engine_failure(&e)),
         };
-        let looked = self.of_engine(async |engine| self.look_into(engine, &id, &scripts).await).await;
+        let looked = self
+            .of_engine(async |engine| self.look_into(engine, &id, &scripts).await)
+            .await;
         let shell = looked.map_err(|e| engine_failure(&e))?;
         let command = match shell {
             ControlFlow::Continue(command) => command,
@@ -112,7 +127,12 @@ impl Runner {
             .map_err(|e| failure("infrastructure", &e.to_string()))
     }
 
-    async fn choose(&self, task: &Task, wanted: &ContainerOptions, settings: &Settings) -> Result<Choice, Failure> {
+    async fn choose(
+        &self,
+        task: &Task,
+        wanted: &ContainerOptions,
+        settings: &Settings,
+    ) -> Result<Choice, Failure> {
         let containers = &settings.agent.containers;
         let variable = ["CLEARML_DOCKER_IMAGE", "TRAINS_DOCKER_IMAGE"]
             .into_iter()
@@ -135,7 +155,10 @@ impl Runner {
         };
         let script = task.script.clone().unwrap_or_default();
         let lists = script.requirements.clone().unwrap_or_default();
-        let (pip, conda) = (lists.pip.map(|list| list.text()), lists.conda.map(|list| list.text()));
+        let (pip, conda) = (
+            lists.pip.map(|list| list.text()),
+            lists.conda.map(|list| list.text()),
+        );
         let tags: Vec<String> = task
             .extra
             .get("tags")
@@ -179,7 +202,11 @@ impl Runner {
             "setup_shell_script": choice.setup_script.clone().unwrap_or_default(),
         });
         let id = &self.identity.task;
-        if let Err(e) = self.client.tasks_edit(id, true, json!({ "container": container })).await {
+        if let Err(e) = self
+            .client
+            .tasks_edit(id, true, json!({ "container": container }))
+            .await
+        {
             tracing::warn!("writing the container to task {id}: {e}");
         }
     }
@@ -201,14 +228,23 @@ impl Runner {
         };
         let values = self.template_values(task, choice).await;
         let lookup = |name: &str| values.get(name).cloned().or_else(|| field(&values, name));
-        let fill = |words: &[String]| words.iter().map(|word| template::fill(word, &lookup)).collect::<Vec<_>>();
+        let fill = |words: &[String]| {
+            words
+                .iter()
+                .map(|word| template::fill(word, &lookup))
+                .collect::<Vec<_>>()
+        };
         let secrets = settings.secrets();
         // A task must not get what the agent keeps for itself by asking for a variable.
         let environment = |name: &str| {
             given::variable(&self.inputs, name)
                 .filter(|value| secrets.iter().all(|secret| !value.contains(secret.expose())))
         };
-        let combined = rules.combine(&fill(&choice.arguments), &containers.extra_docker_arguments, &environment);
+        let combined = rules.combine(
+            &fill(&choice.arguments),
+            &containers.extra_docker_arguments,
+            &environment,
+        );
         if !combined.forbidden.is_empty() {
             let text = format!(
                 "clearml-agent: ignoring docker argument(s) {}; they would override the agent startup script and \
@@ -236,7 +272,12 @@ impl Runner {
         let mut values = Map::new();
         values.insert("WORKER_ID".into(), self.identity.worker.as_str().into());
         values.insert("TASK".into(), serde_json::to_value(task).unwrap_or_default());
-        let wants = |name: &str| choice.arguments.iter().any(|word| word.contains(&format!("${{CLEARML_{name}")));
+        let wants = |name: &str| {
+            choice
+                .arguments
+                .iter()
+                .any(|word| word.contains(&format!("${{CLEARML_{name}")))
+        };
         if let Some(queue) = &self.identity.queue {
             values.insert("QUEUE_ID".into(), queue.as_str().into());
             if wants("QUEUE_NAME")
@@ -257,7 +298,12 @@ impl Runner {
     }
 
     /// The image, pulled where that is wanted or needed.
-    async fn image(&self, image: &ImageReference, spec: &RunSpec, settings: &Settings) -> Result<ImageFacts, Failure> {
+    async fn image(
+        &self,
+        image: &ImageReference,
+        spec: &RunSpec,
+        settings: &Settings,
+    ) -> Result<ImageFacts, Failure> {
         let look = async || self.of_engine(async |engine| engine.image(image).await).await;
         let known = look().await.map_err(|e| engine_failure(&e))?;
         let forced = settings.agent.containers.docker_force_pull || spec.pull == PullPolicy::Always;
@@ -268,14 +314,21 @@ impl Runner {
         if known.is_none() || forced {
             self.console.line(Level::Info, &format!("Pulling image {image}"));
             let platform = spec.platform.as_deref();
-            let pulled = self.of_engine(async |engine| engine.pull(image, platform, |progress| {
-                const MEGABYTE: u64 = 1_000_000;
-                let text = format!(
-                    "Pulling image {image}: {} of {} layers, {} of {} MB",
-                    progress.layers_done, progress.layers, progress.bytes / MEGABYTE, progress.total / MEGABYTE
-                );
-                self.console.line(Level::Info, &text);
-            }).await);
+            let pulled = self.of_engine(async |engine| {
+                engine
+                    .pull(image, platform, |progress| {
+                        const MEGABYTE: u64 = 1_000_000;
+                        let text = format!(
+                            "Pulling image {image}: {} of {} layers, {} of {} MB",
+                            progress.layers_done,
+                            progress.layers,
+                            progress.bytes / MEGABYTE,
+                            progress.total / MEGABYTE
+                        );
+                        self.console.line(Level::Info, &text);
+                    })
+                    .await
+            });
             match pulled.await {
                 Ok(()) => {}
                 // The one that is there will do.
@@ -285,7 +338,8 @@ impl Runner {
             }
         }
         let facts = look().await.map_err(|e| engine_failure(&e))?;
-        let facts = facts.ok_or_else(|| failure("environment", &format!("image {image} has vanished again")))?;
+        let facts =
+            facts.ok_or_else(|| failure("environment", &format!("image {image} has vanished again")))?;
         if !facts.architecture.is_empty() && facts.architecture != ARCHITECTURE {
             let text = format!(
                 "image {image} is for {} and this machine is {ARCHITECTURE}; use an image for it",
@@ -326,11 +380,16 @@ impl Runner {
         let skips = variable("CLEARML_DOCKER_SKIP_GPUS_FLAG").is_some_and(|flag| !flag.is_empty());
         if skips {
             let value = variable("NVIDIA_VISIBLE_DEVICES").filter(|value| !value.is_empty());
-            env.push(format!("NVIDIA_VISIBLE_DEVICES={}", value.as_deref().unwrap_or("all")));
+            env.push(format!(
+                "NVIDIA_VISIBLE_DEVICES={}",
+                value.as_deref().unwrap_or("all")
+            ));
         }
         Additions {
             image: choice.image.clone(),
-            command: [inside::PROGRAM, "shim", "--run", inside::RUN].map(str::to_owned).to_vec(),
+            command: [inside::PROGRAM, "shim", "--run", inside::RUN]
+                .map(str::to_owned)
+                .to_vec(),
             env,
             labels,
             binds: Vec::new(),
@@ -347,7 +406,10 @@ impl Runner {
             socket.connect("8.8.8.8:80").ok()?;
             Some(socket.local_addr().ok()?.ip().to_string())
         };
-        forced.filter(|ip| !ip.is_empty()).or_else(own).unwrap_or_else(|| "127.0.0.1".to_owned())
+        forced
+            .filter(|ip| !ip.is_empty())
+            .or_else(own)
+            .unwrap_or_else(|| "127.0.0.1".to_owned())
     }
 
     async fn tell_ports(&self, ports: &Mapped) {
@@ -363,7 +425,9 @@ impl Runner {
         }
         let entry = (PORTS_KEY.to_owned(), Value::from(mapping_text(&ports.mapping)));
         let id = &self.identity.task;
-        let told = self.client.tasks_edit_runtime(id, std::iter::once(entry).collect(), &[]);
+        let told = self
+            .client
+            .tasks_edit_runtime(id, std::iter::once(entry).collect(), &[]);
         if let Err(e) = told.await {
             tracing::warn!("noting the ports of task {id}: {e}");
         }
@@ -377,7 +441,11 @@ impl Runner {
             .chars()
             .filter_map(|c| char::from_u32(u32::from('a') + c.to_digit(16)?))
             .collect();
-        let own = format!("clearml-id-{}-{}", self.identity.task, &letters[..letters.len().min(8)]);
+        let own = format!(
+            "clearml-id-{}-{}",
+            self.identity.task,
+            &letters[..letters.len().min(8)]
+        );
         let Some(format) = &containers.docker_container_name_format else {
             return spec.name.clone().unwrap_or(own);
         };
@@ -389,11 +457,15 @@ impl Runner {
             key => {
                 let path = containers.docker_container_name_format_fields.get(key)?;
                 let value = path.split('.').try_fold(&json, |value, part| value.get(part))?;
-                value.as_str().map_or_else(|| Some(value.to_string()), |text| Some(text.to_owned()))
+                value
+                    .as_str()
+                    .map_or_else(|| Some(value.to_string()), |text| Some(text.to_owned()))
             }
         });
         name.unwrap_or_else(|| {
-            let text = format!("Warning: agent.docker_container_name_format {format:?} gives no name for a container");
+            let text = format!(
+                "Warning: agent.docker_container_name_format {format:?} gives no name for a container"
+            );
             self.console.line(Level::Warning, &text);
             own
         })
@@ -408,7 +480,9 @@ impl Runner {
             Ok(Some(found)) if self.is_ours(&found) => Ok(id),
             Ok(_) => Err(failure(
                 "environment",
-                &format!("there is another container of the name {name}; leave --name away, or choose another one"),
+                &format!(
+                    "there is another container of the name {name}; leave --name away, or choose another one"
+                ),
             )),
             Err(e) => Err(engine_failure(&e)),
         }
@@ -450,13 +524,21 @@ fn launch_failure(error: &EngineError) -> Failure {
 fn named(task: &Task) -> Result<Container, String> {
     let text = |name: &str| {
         let container = task.container.as_ref()?;
-        container.get(name)?.as_str().map(str::to_owned).filter(|text| !text.trim().is_empty())
+        container
+            .get(name)?
+            .as_str()
+            .map(str::to_owned)
+            .filter(|text| !text.trim().is_empty())
     };
     let split = |line: &str| {
-        shlex::split(line).ok_or_else(|| format!("the container arguments of the task have a quote without end: {line}"))
+        shlex::split(line)
+            .ok_or_else(|| format!("the container arguments of the task have a quote without end: {line}"))
     };
     let image = text("image").map(|image| image.trim().to_owned());
-    let old = task.execution.as_ref().and_then(|execution| execution.get("docker_cmd")?.as_str());
+    let old = task
+        .execution
+        .as_ref()
+        .and_then(|execution| execution.get("docker_cmd")?.as_str());
     if image.is_none()
         && let Some(line) = old.filter(|line| !line.trim().is_empty())
     {
@@ -497,7 +579,9 @@ fn wanted_gpus(cpu_only: bool, variable: &dyn Fn(&str) -> Option<String>) -> Gpu
 fn vendor(engine: &EngineFacts) -> Vendor {
     let there = |path: &str| Path::new(path).exists();
     if there("/dev/nvidiactl") || there("/proc/driver/nvidia/version") {
-        let described = ["/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml"].into_iter().any(there);
+        let described = ["/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml"]
+            .into_iter()
+            .any(there);
         return if !engine.nvidia_runtime && engine.cdi && described {
             Vendor::NvidiaCdi
         } else {

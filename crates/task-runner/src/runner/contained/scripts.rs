@@ -36,7 +36,11 @@ impl Scripts {
                 scripts.files.push((name, text));
             }
         };
-        add("preprocess.sh", formatted(&settings.docker_preprocess_bash_script), &mut steps);
+        add(
+            "preprocess.sh",
+            formatted(&settings.docker_preprocess_bash_script),
+            &mut steps,
+        );
         let init = formatted(&settings.docker_init_bash_script);
         if init.is_none() {
             steps.push("export CLEARML_APT_INSTALL LOCAL_PYTHON".to_owned());
@@ -67,7 +71,12 @@ impl Scripts {
 
 /// Words without anything that a shell would see something in.
 fn inside_command() -> String {
-    format!("{} inside --run {} --given {}", inside::PROGRAM, inside::RUN, inside::GIVEN)
+    format!(
+        "{} inside --run {} --given {}",
+        inside::PROGRAM,
+        inside::RUN,
+        inside::GIVEN
+    )
 }
 
 /// A script for shells becomes part of the one that runs; one for another interpreter is run.
@@ -75,7 +84,8 @@ fn step(name: &str, text: &str) -> String {
     let path = format!("{}/{name}", inside::GIVEN);
     let interpreter = text.strip_prefix("#!").and_then(|rest| rest.lines().next());
     let is_shell = interpreter.is_none_or(|line| {
-        line.split([' ', '/', '\t']).any(|word| ["sh", "bash", "dash", "ash"].contains(&word))
+        line.split([' ', '/', '\t'])
+            .any(|word| ["sh", "bash", "dash", "ash"].contains(&word))
     });
     if is_shell { format!(". {path}") } else { path }
 }

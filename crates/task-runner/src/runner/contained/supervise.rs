@@ -89,7 +89,9 @@ impl Runner {
         };
         let mut words = String::new();
         if with_words {
-            let asked = self.of_engine(async |engine| engine.last_words(&found.id, 20).await).await;
+            let asked = self
+                .of_engine(async |engine| engine.last_words(&found.id, 20).await)
+                .await;
             words = asked.unwrap_or_default();
         }
         (Some(found.state), words)
