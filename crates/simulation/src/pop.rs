@@ -109,7 +109,7 @@ impl QueueServer for Net {
         }
         let wanted = task.clone();
         self.world
-            .tell_often(&self.env, self.host, move |server| server.to_front(&wanted))
+            .tell_often(&self.env, self.host, move |server| server.put_in_front(&wanted))
             .await?;
         Ok(PutBack::Done)
     }

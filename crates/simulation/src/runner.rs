@@ -504,7 +504,7 @@ async fn make(
         }
         Tell::ToFront => {
             world
-                .tell_often(env, host, move |server| server.to_front(&id))
+                .tell_often(env, host, move |server| server.put_in_front(&id))
                 .await
         }
         Tell::Nothing(_) | Tell::Wait(_) => Ok(Reply::Done),

@@ -251,7 +251,7 @@ impl Server {
         }
     }
 
-    pub(crate) fn to_front(&mut self, id: &TaskId) -> Reply {
+    pub(crate) fn put_in_front(&mut self, id: &TaskId) -> Reply {
         if !self.queue.contains(id) {
             return Reply::Declined;
         }
