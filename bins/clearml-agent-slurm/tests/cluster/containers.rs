@@ -14,8 +14,7 @@ use xtask::workspace;
 use crate::scene::Scene;
 
 const IMAGE: &str = "docker://lab/py:1";
-const CODE: &str =
-    "import os; print('rank', os.environ.get('RANK'), open('/etc/image').read(), os.getuid(), flush=True)";
+const CODE: &str = "import os; print('rank', os.environ.get('RANK'), open('/etc/image').read(), os.getuid(), flush=True)\nimport time; time.sleep(1)";
 
 /// A documented template, and a line between its parts as users write them: the image has its Python.
 fn documented(name: &str) -> String {

@@ -557,7 +557,10 @@ impl Glue {
         }
         for id in ids {
             let mut how = known.remove(id);
-            if how.as_ref().is_none_or(|how| !how.complete)
+            // Older accounting shows exit codes above 128 without that bit; the controller knows them in full.
+            let is_unsure =
+                |how: &EndedJob| !how.complete || (how.exit.signal == 0 && (1..128).contains(&how.exit.code));
+            if how.as_ref().is_none_or(is_unsure)
                 && let Ok((Some(shown), _)) = self.slurm.show(*id).await
                 && shown.complete
             {
