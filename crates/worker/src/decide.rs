@@ -192,15 +192,31 @@ mod tests {
     fn what_is_found_is_continued_settled_or_left() {
         for (phase, runner, inputs, intent, expected) in [
             (Phase::Popping, false, false, false, Kept::Remove),
-            (Phase::Popping, false, false, true, Kept::Settle(PopPhase::Popping)),
+            (
+                Phase::Popping,
+                false,
+                false,
+                true,
+                Kept::Settle(PopPhase::Popping),
+            ),
             (Phase::Popped, false, false, false, Kept::Leave),
-            (Phase::Claimed, false, false, true, Kept::Settle(PopPhase::Claimed)),
+            (
+                Phase::Claimed,
+                false,
+                false,
+                true,
+                Kept::Settle(PopPhase::Claimed),
+            ),
             (Phase::Claimed, true, true, true, Kept::Continue),
             (Phase::Claimed, false, true, true, Kept::Continue),
             (Phase::Running, false, true, true, Kept::Continue),
             (Phase::Done, false, true, true, Kept::Clean),
         ] {
-            assert_eq!(kept(&record(phase), runner, inputs, intent), expected, "{phase:?}");
+            assert_eq!(
+                kept(&record(phase), runner, inputs, intent),
+                expected,
+                "{phase:?}"
+            );
         }
     }
 
