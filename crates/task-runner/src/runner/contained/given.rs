@@ -193,3 +193,50 @@ fn set(root: &mut Value, path: &str, value: Value) {
     }
     *place = value;
 }
+
+#[cfg(test)]
+mod tests {
+    use clearml_agent_config::Sources;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_configuration_says_what_is_right_inside() {
+        let sources = Sources {
+            home: Some("/home/me".into()),
+            ..Sources::default()
+        };
+        let settings = Settings::load(&sources).unwrap();
+        let effective = settings.effective_json();
+        let at = |config: &Value, path: &str| {
+            path.split('.')
+                .try_fold(config, |value, part| value.get(part))
+                .cloned()
+                .unwrap_or_default()
+        };
+        let inside = config(effective.clone(), &settings, None);
+        for (path, expected) in [
+            (
+                "sdk.storage.cache.default_base_dir",
+                json!("/clearml_agent_cache"),
+            ),
+            (
+                "agent.pip_download_cache.path",
+                json!("/root/.clearml/pip-download-cache"),
+            ),
+            ("agent.vcs_cache.path", json!("/root/.clearml/vcs-cache")),
+            ("agent.venvs_cache.path", json!("/root/.clearml/venvs-cache")),
+            ("agent.venvs_dir", json!("~/.clearml/venvs-builds")),
+            ("agent.default_python", json!("")),
+            ("agent.python_binary", json!("")),
+            ("agent.package_manager.system_site_packages", json!(true)),
+            ("agent.package_manager.conda_env_as_base_docker", json!(false)),
+        ] {
+            assert_eq!(at(&inside, path), expected, "{path}");
+        }
+        let without = config(effective.clone(), &settings, Some("False"));
+        let key = "agent.package_manager.system_site_packages";
+        assert_eq!(at(&without, key), at(&effective, key));
+    }
+}

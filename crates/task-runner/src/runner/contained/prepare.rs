@@ -600,3 +600,46 @@ fn vendor(engine: &EngineFacts) -> Vendor {
     }
     Vendor::Absent
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_container_of_a_task_in_both_forms() {
+        let of = |json: Value| named(&serde_json::from_value(json).unwrap());
+        let own = of(
+            json!({"container": {"image": " img ", "arguments": "-e 'A=1 2' --init",
+            "setup_shell_script": "echo\n"}}),
+        );
+        let own = own.unwrap();
+        assert_eq!(own.image.as_deref(), Some("img"));
+        assert_eq!(own.arguments, ["-e", "A=1 2", "--init"]);
+        assert_eq!(own.setup_script.as_deref(), Some("echo\n"));
+        let old = of(json!({"execution": {"docker_cmd": "img -v a:/b"}})).unwrap();
+        assert_eq!((old.image.as_deref(), old.arguments.len()), (Some("img"), 2));
+        assert_eq!(
+            of(json!({"container": {"image": ""}})).unwrap(),
+            Container::default()
+        );
+        assert!(of(json!({"container": {"arguments": "'"}})).is_err());
+    }
+
+    #[test]
+    fn the_gpus_of_the_daemon_are_those_of_the_container() {
+        let of = |value: Option<&str>| {
+            wanted_gpus(false, &|name| {
+                (name == "NVIDIA_VISIBLE_DEVICES").then(|| value.map(str::to_owned))?
+            })
+        };
+        assert_eq!(of(None), Gpus::All);
+        assert_eq!(of(Some("all")), Gpus::All);
+        assert_eq!(of(Some("none")), Gpus::None);
+        assert_eq!(of(Some("")), Gpus::Unmentioned);
+        assert_eq!(
+            of(Some("0, 1.2")),
+            Gpus::Some(vec!["0".to_owned(), "1:2".to_owned()])
+        );
+        assert_eq!(wanted_gpus(true, &|_| Some("0".to_owned())), Gpus::None);
+    }
+}

@@ -130,3 +130,92 @@ fn fill(line: &str, settings: &ContainerSettings, pip: &str) -> String {
 
 /// Where the files of git are mounted that are copied home.
 pub(super) const GIT_FOLDER: &str = "/.ssh.git";
+
+#[cfg(test)]
+mod tests {
+    use clearml_agent_config::{Settings, Sources};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn scripts(overrides: &[(&str, Value)], setup: Option<&str>) -> Scripts {
+        let settings = Settings::load(&Sources {
+            home: Some("/nowhere".into()),
+            overrides: overrides
+                .iter()
+                .map(|(key, value)| (format!("agent.{key}"), value.clone(), "test".to_owned()))
+                .collect(),
+            ..Sources::default()
+        })
+        .unwrap();
+        Scripts::new(&settings.agent.containers, setup, "pip<23")
+    }
+
+    #[test]
+    fn without_scripts_there_is_no_shell() {
+        let none = scripts(&[], Some(" \n"));
+        assert!(!none.needed && none.files.is_empty(), "{none:?}");
+        assert_eq!(
+            none.direct()[..2],
+            ["/.clearml-agent/bin/clearml-agent", "inside"]
+        );
+    }
+
+    #[test]
+    fn scripts_run_in_their_order_and_as_they_are() {
+        let setup = "if [ 1 = 1 ]; then\r\n  export A=\"b ; c\"\r\nfi\n";
+        let all = scripts(
+            &[
+                (
+                    "docker_preprocess_bash_script",
+                    json!(["echo {{x}} {python} {y}", "two"]),
+                ),
+                ("extra_docker_shell_script", json!(["echo {z}"])),
+            ],
+            Some(setup),
+        );
+        let text = |name: &str| {
+            all.files
+                .iter()
+                .find(|(file, _)| *file == name)
+                .unwrap()
+                .1
+                .as_str()
+        };
+        assert_eq!(text("preprocess.sh"), "echo {x} python3 {y}\ntwo");
+        assert_eq!(text("extra.sh"), "echo {z}");
+        assert_eq!(text("setup.sh"), setup.replace('\r', ""));
+        let start: Vec<&str> = text("start.sh").lines().collect();
+        let at = |what: &str| start.iter().position(|line| line.contains(what)).unwrap();
+        assert!(at(". /.clearml-agent/in/preprocess.sh") < at("--tools || exit"));
+        assert!(at("--tools || exit") < at(". /.clearml-agent/in/extra.sh"));
+        assert!(at("extra.sh") < at("setup.sh") && at("setup.sh") < at("exec /.clearml-agent"));
+        assert_eq!(all.by("/bin/sh"), ["/bin/sh", "/.clearml-agent/in/start.sh"]);
+    }
+
+    #[test]
+    fn an_own_preparation_replaces_that_of_the_agent() {
+        let own = scripts(
+            &[(
+                "docker_init_bash_script",
+                json!("cp -r {mount_ssh_ro} {mount_ssh}; pip install '{pip_version}'"),
+            )],
+            Some("#!/usr/bin/env python3\nprint()"),
+        );
+        let text = |name: &str| {
+            own.files
+                .iter()
+                .find(|(file, _)| *file == name)
+                .unwrap()
+                .1
+                .as_str()
+        };
+        assert_eq!(text("init.sh"), "cp -r /.ssh ~/.ssh; pip install 'pip<23'");
+        assert!(!text("start.sh").contains("--tools"));
+        assert!(
+            text("start.sh").contains("\n/.clearml-agent/in/setup.sh\n"),
+            "a script for another interpreter is started: {}",
+            text("start.sh")
+        );
+    }
+}
