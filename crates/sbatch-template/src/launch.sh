@@ -54,25 +54,6 @@ export CLEARML_WORKER_ID CLEARML_AGENT_PROPAGATE_EXITCODE
 if [ "${1:-}" = inside ] && [ -f "${CLEARML_SLURM_JOB_DIR:-/nowhere}/setup.sh" ]; then
   . "$CLEARML_SLURM_JOB_DIR/setup.sh"
 fi
-clearml_begun=${CLEARML_SLURM_JOB_DIR:-/nowhere}/begun
-if [ "$clearml_nodes" -gt 1 ] && [ "$clearml_rank" -gt 0 ]; then
-  # Only one agent can take the task out of its queue; the others come when it has.
-  clearml_waited=0
-  until [ -e "$clearml_begun" ]; do
-    [ "$clearml_waited" -lt 600 ] || fail 1 'the first node has not begun the task within ten minutes'
-    sleep 1
-    clearml_waited=$((clearml_waited + 1))
-  done
-elif [ "$clearml_nodes" -gt 1 ] && mkfifo -m 600 "$clearml_begun.pipe" 2>/dev/null; then
-  (
-    while IFS= read -r clearml_line; do
-      printf '%s\n' "$clearml_line"
-      case $clearml_line in 'Executing task id ['*) : > "$clearml_begun"; break ;; esac
-    done
-    exec cat
-  ) < "$clearml_begun.pipe" &
-  exec > "$clearml_begun.pipe"
-fi
 set -- execute --full-monitoring
 if [ "$clearml_rank" -eq 0 ] && [ "${CLEARML_SLURM_REQUIRE_QUEUE:-1}" = 1 ]; then
   set -- "$@" --require-queue

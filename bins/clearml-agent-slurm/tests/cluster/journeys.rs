@@ -254,7 +254,7 @@ fn several_nodes_run_one_task() {
     let Some(mut scene) = Scene::new("several_nodes_run_one_task", &queues()[..1]) else {
         return;
     };
-    let code = "import os; print('node', os.environ['NODE_RANK'], os.environ['MASTER_PORT'], flush=True)";
+    let code = "import os, time; print('node', os.environ['NODE_RANK'], flush=True); time.sleep(10)";
     let task = scene.submit("main", code, &[("num_nodes", "2")]);
     scene.start();
     scene.until(&task, "completed", 60);
