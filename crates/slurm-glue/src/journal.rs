@@ -159,6 +159,11 @@ impl Journal {
         self.lock().values().cloned().collect()
     }
 
+    /// Looks at all records without copying them.
+    pub fn for_each(&self, look: impl FnMut(&Record)) {
+        self.lock().values().for_each(look);
+    }
+
     /// One record.
     #[must_use]
     pub fn get(&self, run: &str) -> Option<Record> {

@@ -555,6 +555,12 @@ impl Glue {
                 Err(error) => tracing::warn!("{error}"),
             }
         }
+        let mut runs: HashMap<u64, String> = HashMap::new();
+        self.journal.for_each(|record| {
+            if let Some(id) = record.job() {
+                runs.insert(id, record.intent.run.clone());
+            }
+        });
         for id in ids {
             let mut how = known.remove(id);
             // Older accounting shows exit codes above 128 without that bit; the controller knows them in full.
@@ -572,13 +578,8 @@ impl Glue {
                 });
             }
             let Some(how) = how else { continue };
-            let record = self
-                .journal
-                .all()
-                .into_iter()
-                .find(|record| record.job() == Some(*id));
-            let Some(record) = record else { continue };
-            let watch = self.watches.entry(record.intent.run).or_default();
+            let Some(run) = runs.remove(id) else { continue };
+            let watch = self.watches.entry(run).or_default();
             let ended = how.state.stage() == crate::core::states::Stage::Ended;
             if how.complete || (ended && std::mem::replace(&mut watch.incomplete, true)) {
                 watch.how = Some(how);

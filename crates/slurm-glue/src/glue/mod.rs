@@ -238,21 +238,19 @@ impl Glue {
     fn has_room(&self, index: usize) -> bool {
         let mut all = Count::default();
         let mut own = Count::default();
-        for record in self.journal.all() {
+        let queue = &self.served[index].queue.id;
+        self.journal.for_each(|record| {
             if matches!(record.phase, Phase::Popping | Phase::Popped) {
-                continue;
+                return;
             }
             let pending = usize::from(!record.was_active);
-            let counts = if record.intent.queue == self.served[index].queue.id {
-                vec![&mut all, &mut own]
-            } else {
-                vec![&mut all]
-            };
-            for count in counts {
-                count.jobs += 1;
-                count.pending += pending;
+            all.jobs += 1;
+            all.pending += pending;
+            if record.intent.queue == *queue {
+                own.jobs += 1;
+                own.pending += pending;
             }
-        }
+        });
         let limits: Limits = self.served[index].setup.limits;
         let paused = self.served[index]
             .paused
