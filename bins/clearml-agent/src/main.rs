@@ -108,7 +108,7 @@ fn run(arguments: Arguments) -> anyhow::Result<i32> {
     match command {
         Command::Daemon(options) => block_on(commands::daemon(&options, sources)),
         Command::Execute(options) => block_on(commands::execute(&options, sources)),
-        Command::Build(options) => commands::build(&options, sources),
+        Command::Build(options) => block_on(commands::build(&options, sources)),
         Command::Server(options) => block_on(commands::server(options)),
         Command::List(options) => block_on(commands::list(options, sources)),
         Command::Config(options) => commands::config(&options, &sources),

@@ -22,7 +22,7 @@ use crate::packages::select::{Environment, Select};
 use crate::packages::{self, PackageError, RequirementSet, freeze};
 use crate::python::find;
 use crate::relay::Relay;
-use crate::request::{BuildRequest, PreparedEnvironment};
+use crate::request::{BuildRequest, Layout, PreparedEnvironment};
 use crate::side_by_side;
 use crate::tools::Context;
 
@@ -88,7 +88,8 @@ impl Build<'_> {
             info: &info,
             requirements: script.requirements.as_ref(),
             image: image.as_deref(),
-            root: self.request.run_dir_env.join("venv"),
+            root: self.root(),
+            run: self.request.run_dir_env.clone(),
         };
         let early = match early {
             None if !skip && select.may_be_project() => Some(acquire(context, self.request, &info)?),
@@ -101,7 +102,7 @@ impl Build<'_> {
             _ => None,
         };
         let (environment, (code, commit)) = match early {
-            None if !skip && context.settings.parallel_setup => {
+            None if !skip && context.settings.parallel_setup && self.is_run() => {
                 let (environment, acquired) = side_by_side::prepare(self.request, &select)?;
                 (Some(environment), acquired)
             }
@@ -126,6 +127,20 @@ impl Build<'_> {
             context.info(&caches::summary(made, self.started.elapsed()));
         }
         Ok(prepared)
+    }
+
+    fn is_run(&self) -> bool {
+        self.context.settings.layout == Layout::Run
+    }
+
+    /// Where the environment goes.
+    fn root(&self) -> PathBuf {
+        let folder = &self.request.run_dir_env;
+        if self.is_run() {
+            folder.join("venv")
+        } else {
+            folder.clone()
+        }
     }
 
     /// The code, and what a custom build script makes of it.
@@ -231,7 +246,7 @@ impl Build<'_> {
     /// The cache of environments, if this one is of a kind that it keeps.
     fn cached(&self, environment: &Environment, sets: &[RequirementSet]) -> Cached<'_> {
         // What restoring replaces must be ours.
-        let is_own = environment.venv.root == self.request.run_dir_env.join("venv");
+        let is_own = self.is_run() && environment.venv.root == self.root();
         if !is_own || !environment.is_of_lists() {
             return Cached::none(self.context);
         }

@@ -36,6 +36,10 @@
 //!
 //! A custom build script (`agent.custom_build_script`) replaces steps 2, 3, 6 and 7.
 //!
+//! A build that stays ([`Layout::Kept`]) is the environment itself, with the code in it, as the Python agent lays
+//! it out; [`Kept`] guards its folder, and `standalone` finds it again. Its steps follow each other, and its
+//! environment is not kept for other tasks.
+//!
 //! # Logins
 //!
 //! A login is never in an argument, a variable, an address or `.git/config`. git asks a program for it
@@ -74,6 +78,7 @@ mod caches;
 pub mod code;
 mod error;
 mod host;
+mod kept;
 pub mod launch;
 pub mod packages;
 pub mod python;
@@ -87,9 +92,10 @@ pub use build::build;
 pub use code::askpass;
 pub use error::{BuildError, FileError, Stage};
 pub use host::{Host, Level, Phase, PhaseEvent};
+pub use kept::{Kept, KeptError, python_for};
 pub use packages::requirements::torch::{Templates as TorchTemplates, TorchSettings};
 pub use request::{
-    BuildRequest, CondaSettings, Credential, EnvSettings, GitSettings, HgSettings, Lfs, LinkMode,
+    BuildRequest, CondaSettings, Credential, EnvSettings, GitSettings, HgSettings, Layout, Lfs, LinkMode,
     PackageManagerKind, PackageManagerSettings, PipBackend, PreparedEnvironment, Submodules,
     VcsCacheSettings, VenvsCacheSettings,
 };

@@ -55,6 +55,8 @@ pub struct EnvSettings {
     /// `agent.standalone_mode`: nothing is fetched or installed, and what earlier builds have left in this folder
     /// is used.
     pub standalone: Option<PathBuf>,
+    /// What the folder of the build becomes.
+    pub layout: Layout,
     /// Git.
     pub git: GitSettings,
     /// Mercurial.
@@ -67,6 +69,19 @@ pub struct EnvSettings {
     pub package_manager: PackageManagerSettings,
     /// Which torch goes with this machine.
     pub torch: TorchSettings,
+}
+
+/// What the folder of a build becomes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// The folder of one run: environment and code beside each other.
+    #[default]
+    Run,
+    /// An environment that stays, with the code in it.
+    Kept {
+        /// Packages go into the interpreter, and the environment sees what that has.
+        globally: bool,
+    },
 }
 
 /// A login for one host.

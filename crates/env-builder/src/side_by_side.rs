@@ -35,6 +35,7 @@ pub(crate) fn prepare(
         let select = Select {
             context: &context,
             root: select.root.clone(),
+            run: select.run.clone(),
             ..*select
         };
         let environment = context.phase(Phase::Python, || select.environment());

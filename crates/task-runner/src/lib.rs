@@ -60,7 +60,9 @@ mod spawn;
 pub mod umask;
 
 pub use clearml_env_builder::askpass;
-pub use execute::{ExecuteError, ExecuteOptions, MachineFigures, execute};
+pub use execute::{
+    BuildOnlyOptions, Built, ExecuteError, ExecuteOptions, MachineFigures, build_only, execute,
+};
 pub use inside::inside;
 pub use phase::Phase;
 pub use record::{ContainerOptions, RunInputs, RunOptions, RunRecord, Timeline, service_worker};

@@ -111,6 +111,7 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
         parallel_setup: agent.parallel_setup,
         time_limit: agent.env_build_timeout,
         optimization: 0,
+        layout: env::Layout::Run,
         standalone: agent.standalone_mode.then(|| agent.venvs_dir.clone()),
         git: env::GitSettings {
             user: agent.git.user.clone(),

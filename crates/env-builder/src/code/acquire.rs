@@ -74,7 +74,8 @@ impl Acquire<'_> {
     }
 
     fn existing(&self, builds: &Path) -> Result<Code, LaunchError> {
-        let Some(root) = existing::copy(builds, &self.info.repository) else {
+        let Some(root) = existing::copy(self.context, builds, self.request.task, &self.info.repository)
+        else {
             return Err(LaunchError::NoCopy {
                 repository: crate::code::repo_url::without_password(&self.info.repository),
                 builds: builds.to_owned(),
@@ -156,7 +157,9 @@ impl Acquire<'_> {
     }
 
     fn standalone(&self) -> Result<Code, BuildError> {
-        let root = self.request.run_dir_env.join("code");
+        let builds = self.context.settings.standalone.as_deref();
+        let built = builds.and_then(|builds| existing::script(self.context, builds, self.request.task));
+        let root = built.unwrap_or_else(|| self.request.run_dir_env.join("code"));
         create_private_dir(&root).map_err(at("creating", &root))?;
         let folder = self.info.working_dir.split(':').next().unwrap_or_default();
         if !matches!(folder, "" | ".") {

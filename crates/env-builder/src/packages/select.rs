@@ -11,6 +11,7 @@ use clearml_task_model::Requirements;
 use crate::caches::{Cached, Outcome, Wanted};
 use crate::code::info::ExecutionInfo;
 use crate::error::BuildError;
+use crate::kept;
 use crate::launch::Code;
 use crate::packages::conda::{Conda, CondaFreeze, CondaLists};
 use crate::packages::conda_environment;
@@ -21,11 +22,11 @@ use crate::packages::poetry::{self, PoetryProject};
 use crate::packages::requirements::{Requested, RequirementSet, restore};
 use crate::packages::uv_project::{self, UvProject};
 use crate::packages::{PackageError, uv};
-use crate::python::find;
 use crate::python::probe::Interpreter;
 use crate::python::seed;
 use crate::python::venv::{self, Venv};
-use crate::request::PackageManagerKind;
+use crate::python::{PythonError, find};
+use crate::request::{Layout, PackageManagerKind};
 use crate::tools::{Context, is_true};
 
 /// An environment, and what installs into it.
@@ -66,6 +67,8 @@ pub(crate) struct Select<'a> {
     pub(crate) image: Option<&'a str>,
     /// Where an environment of the task goes.
     pub(crate) root: PathBuf,
+    /// The folder of the build.
+    pub(crate) run: PathBuf,
 }
 
 impl Select<'_> {
@@ -168,7 +171,7 @@ impl Select<'_> {
     }
 
     fn cached_project(&self, interpreter: &Interpreter, folder: &Path) -> Cached<'_> {
-        let (Some(lock), Some(run)) = (uv_project::lock(self.context, folder), self.root.parent()) else {
+        let Some(lock) = uv_project::lock(self.context, folder) else {
             return Cached::none(self.context);
         };
         let wanted = Wanted {
@@ -178,7 +181,7 @@ impl Select<'_> {
             image: self.image,
             lock: Some(lock),
         };
-        Cached::new(self.context, &wanted, &folder.join(".venv"), run)
+        Cached::new(self.context, &wanted, &folder.join(".venv"), &self.run)
     }
 
     /// Where `Task.init` is added to scripts, a project needs the SDK although it does not list it.
@@ -187,7 +190,7 @@ impl Select<'_> {
         if !crate::code::source::forces_task_init(context) {
             return;
         }
-        let temp = self.root.with_file_name("tmp");
+        let temp = self.run.join("tmp");
         let set = RequirementSet::new("the SDK", "clearml", &temp);
         let pip = pip::version_in(venv);
         let uv = uv::find(context);
@@ -223,6 +226,9 @@ impl Select<'_> {
         }
         if context.settings.package_manager.kind == PackageManagerKind::Conda {
             return self.conda();
+        }
+        if context.settings.layout == (Layout::Kept { globally: true }) {
+            return self.global();
         }
         let looked = find::look(context, self.info);
         let uv = match &looked {
@@ -263,7 +269,7 @@ impl Select<'_> {
         let context = self.context;
         let there = seed::seed(context, venv)?;
         Ok(match (there, uv::find(context)) {
-            (None, Some(uv)) => pip::fetch_with_uv(context, venv, &uv, &self.root.with_file_name("tmp"))?,
+            (None, Some(uv)) => pip::fetch_with_uv(context, venv, &uv, &self.run.join("tmp"))?,
             (there, _) => there,
         })
     }
@@ -295,7 +301,12 @@ impl Select<'_> {
                 active.join("bin/python")
             }
         };
-        let venv = venv::existing(context, &python)?;
+        self.of_interpreter(&python)
+    }
+
+    fn of_interpreter(&self, python: &Path) -> Option<Environment> {
+        let context = self.context;
+        let venv = venv::existing(context, python)?;
         context.info(&format!(
             "Python {} ({}), without an environment of its own",
             venv.interpreter.full_version(),
@@ -313,6 +324,20 @@ impl Select<'_> {
             venv,
             manager: Manager::Lists(installer),
         })
+    }
+
+    /// Packages go into the interpreter; an environment without packages of its own sees them.
+    fn global(&self) -> Result<Environment, BuildError> {
+        let context = self.context;
+        let interpreter = find::find(context, self.info)?;
+        let python = interpreter.found_at.clone();
+        let environment = self.of_interpreter(&python);
+        let environment = environment.ok_or_else(|| PythonError::NotFound {
+            tried: vec![python.display().to_string()],
+        })?;
+        let own = venv::create(context, &self.root, interpreter)?;
+        kept::see(&own.site_packages, &environment.venv.site_packages)?;
+        Ok(environment)
     }
 
     /// `CLEARML_AGENT_SKIP_PIP_VENV_INSTALL`: a yes stands for the interpreter that is found anyway.

@@ -13,6 +13,7 @@ use clearml_support::fs::remove_tree;
 use crate::error::{FileError, at};
 use crate::python::PythonError;
 use crate::python::probe::{Interpreter, probe};
+use crate::request::Layout;
 use crate::tools::Context;
 
 /// A virtual environment.
@@ -103,7 +104,7 @@ fn by_interpreter(
         }
         last_line = ended.last_line();
         context.info(&format!("{module} made no environment: {last_line}"));
-        remove_tree(root).map_err(at("removing", root))?;
+        undo(root)?;
     }
     Err(PythonError::Venv { last_line })
 }
@@ -123,6 +124,10 @@ pub(crate) fn by_uv(
     if system {
         command = command.arg("--system-site-packages");
     }
+    if context.settings.layout != Layout::Run {
+        // Temporary files of the build are there already.
+        command = command.arg("--allow-existing");
+    }
     let command = crate::packages::install::quiet_tool(context, command.arg(root));
     let command = crate::packages::uv_downloads::tell(context, command, None);
     let command = crate::packages::uv::caches(context, root, command);
@@ -130,12 +135,28 @@ pub(crate) fn by_uv(
     let python = root.join("bin/python");
     let made = ended.status.success().then(|| probe(context, &python)).flatten();
     let Some(interpreter) = made else {
-        remove_tree(root).map_err(at("removing", root))?;
+        undo(root)?;
         return Err(PythonError::Venv {
             last_line: ended.last_line(),
         });
     };
     Ok(of(root, interpreter, system))
+}
+
+/// Removes what is left of an attempt. Where the environment is the folder of the build, its temporary files stay.
+fn undo(root: &Path) -> Result<(), FileError> {
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(at("reading", root)(e)),
+    };
+    for entry in entries {
+        let path = entry.map_err(at("reading", root))?.path();
+        if path != root.join("tmp") {
+            remove_tree(&path).map_err(at("removing", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// An environment that somebody else has made, or an interpreter as if it were one.

@@ -5,6 +5,7 @@
 //! * silent (`--disable-monitoring`): an outer agent does all that.
 
 mod attended;
+mod build_only;
 mod follow;
 mod ranks;
 mod reports;
@@ -31,6 +32,7 @@ use crate::runner::setup::is_unknown_task;
 use crate::runner::{RunnerError, RunnerExit, RunnerOptions, run_with};
 use crate::settings::client_options;
 use follow::Follower;
+pub use build_only::{BuildOnlyOptions, Built, build_only};
 pub use reports::MachineFigures;
 use reports::Reports;
 

@@ -67,7 +67,8 @@ pub(super) async fn run(
         .join("execute")
         .join(safe_file_name(id.as_str()));
     let host = |host: BuildHost| host.with_files(client, settings.files_server.as_deref());
-    let Some((prepared, host)) = build(&task, environment, folder, &settings.redactor, host).await? else {
+    let Some((prepared, host)) = build(&task, environment, folder, &settings.redactor, say, host).await?
+    else {
         return Ok(TOLD_TO_END);
     };
     if settings.rank == 0 {
@@ -122,6 +123,7 @@ pub(crate) async fn build(
     settings: env_builder::EnvSettings,
     run_dir_env: PathBuf,
     redactor: &Redactor,
+    say: Printed,
     complete: impl FnOnce(BuildHost) -> BuildHost,
 ) -> Result<Option<(PreparedEnvironment, BuildHost)>, ExecuteError> {
     let listen = |kind| {
@@ -229,8 +231,19 @@ impl Program {
     }
 }
 
+/// How a line is printed.
+pub(crate) type Printed = fn(&Redactor, &str);
+
 pub(crate) fn say(redactor: &Redactor, text: &str) {
-    let mut out = io::stdout().lock();
+    print(&mut io::stdout().lock(), redactor, text);
+}
+
+/// The same where standard output is data.
+pub(crate) fn say_aside(redactor: &Redactor, text: &str) {
+    print(&mut io::stderr().lock(), redactor, text);
+}
+
+fn print(out: &mut dyn Write, redactor: &Redactor, text: &str) {
     // A reader that has gone away must not keep the task from running.
     let _gone = writeln!(out, "{}", redactor.redact(text.trim_end_matches('\n'))).and_then(|()| out.flush());
 }

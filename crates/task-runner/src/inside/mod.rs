@@ -288,7 +288,7 @@ impl Inside {
             Some(client) => host.with_files(client, files),
             None => host,
         };
-        let built = silent::build(&self.task, environment, folder, redactor, host).await?;
+        let built = silent::build(&self.task, environment, folder, redactor, say, host).await?;
         let Some((prepared, host)) = built else {
             return Ok(TOLD_TO_END);
         };
