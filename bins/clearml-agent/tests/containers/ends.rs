@@ -15,6 +15,7 @@ fn each_failure_is_told_by_its_cause() {
     let print = "print('out: it ran')";
     let memory = "x = []\nwhile True:\n    x.append(bytearray(10_000_000))\n";
     let musl = musl_like();
+    let bare = without_python(&place.image);
     let cases = [
         (
             "exit code",
@@ -65,6 +66,12 @@ fn each_failure_is_told_by_its_cause() {
             "environment: the preparation in the container ended with exit code 5",
         ),
         ("musl", print, json!({"image": musl}), "has no GNU C library"),
+        (
+            "without Python",
+            print,
+            json!({"image": bare, "arguments": "--network none"}),
+            "environment: the image has no Python, and it could not be installed",
+        ),
     ];
     let tasks: Vec<String> = cases
         .iter()
@@ -94,6 +101,29 @@ fn each_failure_is_told_by_its_cause() {
         ended.console
     );
     agent.stop().unwrap();
+}
+
+/// The image without its interpreters.
+fn without_python(image: &str) -> String {
+    let (name, made) = (
+        format!("clearml-test-{}", std::process::id()),
+        "clearml-test-bare:1".to_owned(),
+    );
+    let remove = "rm -f /usr/bin/python* /usr/local/bin/python*";
+    docker(&[
+        "run",
+        "--name",
+        &name,
+        "--entrypoint",
+        "/bin/sh",
+        image,
+        "-c",
+        remove,
+    ])
+    .unwrap();
+    docker(&["commit", "--change", "ENTRYPOINT []", &name, &made]).unwrap();
+    docker(&["rm", "-f", &name]).unwrap();
+    made
 }
 
 /// An image without glibc, of a static program.

@@ -102,3 +102,39 @@ fn execute_runs_one_task_in_a_container() {
     let (code, stdout, stderr) = finish(options.command(&arguments));
     assert_eq!(code, 3, "{stdout}{stderr}");
 }
+
+#[test]
+fn keys_are_there_and_ports_are_told() {
+    let Some(place) = Place::or_skip("keys_are_there_and_ports_are_told") else {
+        return;
+    };
+    let home = place.options().home;
+    std::fs::create_dir_all(home.join(".ssh")).unwrap();
+    std::fs::write(home.join(".ssh/id_test"), "a key").unwrap();
+    std::fs::write(home.join(".gitconfig"), "[user]\n name = robot\n").unwrap();
+    let code = "import os\nkey = os.path.expanduser('~/.ssh/id_test')\n\
+                print('out:', open(key).read(), oct(os.stat(key).st_mode & 0o777))\n\
+                print('out:', 'robot' in open(os.path.expanduser('~/.gitconfig')).read())\n\
+                print('out:', os.environ['CLEARML_AGENT_HOST_IP'])\n";
+    // A port that somebody has already.
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let options = place
+        .options()
+        .variable("CLEARML_AGENT_FORCE_HOST_MACHINE_IP", "192.0.2.7")
+        .variable("SSH_AUTH_SOCK", "");
+    let mut agent = place.daemon(&options);
+    let task = place.submit("keys", code, place.with(&format!("-p {port}:22"), ""));
+    let ended = place.ended(&task);
+    ended.assert_status("completed");
+    assert_eq!(
+        ended.output(),
+        ["out: a key 0o600", "out: True", "out: 192.0.2.7"]
+    );
+    let told = ended.task["runtime"]["_external_host_tcp_port_mapping"]
+        .as_str()
+        .unwrap();
+    let (host, inside) = told.split_once(':').unwrap();
+    assert!(inside == "22" && host != port.to_string(), "{told}");
+    agent.stop().unwrap();
+}
