@@ -33,10 +33,10 @@ enum Command {
         /// Fewer repetitions and a shorter idle time.
         #[arg(long)]
         quick: bool,
-        /// With `worker`: only rows whose name contains this text, such as `services` or `burst`.
+        /// With `worker` and `slurm`: only rows whose name contains this text, such as `services` or `burst`.
         #[arg(long)]
         only: Option<String>,
-        /// With `worker`: this agent, which is built already.
+        /// With `worker` and `slurm`: this agent, which is built already.
         #[arg(long, value_name = "PROGRAM")]
         executable: Option<std::path::PathBuf>,
     },
@@ -134,6 +134,8 @@ enum Measured {
     Env,
     /// Many tasks, much output, a server in trouble, and aborts.
     Worker,
+    /// The Slurm glue on a cluster that is started here.
+    Slurm,
 }
 
 fn main() -> ExitCode {
@@ -162,6 +164,13 @@ fn main() -> ExitCode {
             let choice = xtask::bench::worker::Choice { only, executable };
             xtask::bench::worker::run(against_python, quick, choice)
         }
+        Command::Bench {
+            what: Measured::Slurm,
+            quick,
+            only,
+            executable,
+            ..
+        } => xtask::bench::slurm::run(quick, only.as_deref(), executable.as_deref()),
         Command::Soak { minutes, name } => xtask::soak::run(minutes, name.as_deref()),
         Command::E2e {
             what:

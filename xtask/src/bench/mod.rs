@@ -7,6 +7,7 @@
 pub mod env;
 mod measure;
 mod report;
+pub mod slurm;
 pub mod worker;
 
 use std::fs;
