@@ -34,9 +34,8 @@ pub(super) struct Tasks {
 impl Glue {
     /// Looks at everything once, and acts.
     pub(super) async fn look(&mut self) -> Result<(), GlueError> {
-        if !self.recovered {
-            self.resume_pops().await?;
-        }
+        // Those that an earlier glue has left, and those whose answer got lost since.
+        self.resume_pops().await?;
         let records = self.journal.all();
         if records.is_empty() && self.recovered && self.outage.is_none() {
             return Ok(());
@@ -156,6 +155,15 @@ impl Glue {
         tasks
     }
 
+    /// Whether the task says that this is its job.
+    fn is_noted(&self, task: &TaskId, id: u64, tasks: &Tasks) -> bool {
+        let note = tasks
+            .found
+            .get(task)
+            .and_then(|task| task.runtime.get(JOB_KEY)?.as_str());
+        note == Some(&*format!("{}/{id}", self.cluster))
+    }
+
     fn seen(&self, record: &Record, id: u64, tasks: &Tasks) -> TaskSeen {
         if !tasks.complete {
             return TaskSeen::Unknown;
@@ -211,6 +219,13 @@ impl Glue {
         let run = &record.intent.run;
         let task = self.seen(record, id, tasks);
         let seen = job.map_or(JobSeen::Missing, JobSeen::Listed);
+        if matches!(task, TaskSeen::Queued { .. }) && !self.is_noted(record.task(), id, tasks) {
+            // The agent in the job, and we ourselves, tell by this note whose the task is.
+            let job = format!("{}/{id}", self.cluster);
+            if let Err(error) = self.tell.note_job(record.task(), &job, record.restarts).await {
+                tracing::warn!("task {}: {error}", record.task());
+            }
+        }
         let stops = task == TaskSeen::Running { stopping: true };
         if matches!(task, TaskSeen::Running { .. } | TaskSeen::Final { .. })
             && tasks.parked.contains(record.task())

@@ -1,5 +1,7 @@
 //! After a start: pops that were interrupted, and jobs that the journal does not know.
 
+use std::collections::HashSet;
+
 use clearml_intake::pop::Phase as PopPhase;
 use clearml_intake::popper::Outcome;
 use clearml_intake::server::QueueServer;
@@ -12,9 +14,15 @@ use crate::core::states::Stage;
 use crate::journal::Phase;
 
 impl Glue {
-    /// Brings the pops of an earlier glue to their end. A claimed task is submitted by the next look.
+    /// Brings pops to their end that were interrupted. A claimed task is submitted by the next look.
     pub(super) async fn resume_pops(&mut self) -> Result<(), GlueError> {
-        for record in self.journal.all() {
+        let mut open = Vec::new();
+        self.journal.for_each(|record| {
+            if matches!(record.phase, Phase::Popping | Phase::Popped) {
+                open.push(record.clone());
+            }
+        });
+        for record in open {
             let phase = match record.phase {
                 Phase::Popping => PopPhase::Popping,
                 Phase::Popped => PopPhase::Popped,
@@ -36,6 +44,7 @@ impl Glue {
     /// Takes up jobs of ours that no record speaks of, and puts tasks back that are parked without a job. To be
     /// called with a complete listing.
     pub(super) async fn adopt(&mut self, jobs: &[QueuedJob]) -> Result<(), GlueError> {
+        let mut known: HashSet<TaskId> = self.journal.all().iter().map(|r| r.task().clone()).collect();
         for job in jobs {
             let Some(marker) =
                 Marker::read(&job.comment).filter(|marker| marker.glue == self.worker.as_str())
@@ -43,8 +52,7 @@ impl Glue {
                 continue;
             };
             let task = TaskId::new(&*marker.task);
-            let known = self.journal.all().iter().any(|record| *record.task() == task);
-            if known || job.state.stage() == Stage::Ended {
+            if job.state.stage() == Stage::Ended || !known.insert(task.clone()) {
                 continue;
             }
             self.adopt_one(job, &marker, &task).await?;
@@ -104,17 +112,12 @@ impl Glue {
                 return Ok(());
             }
         };
+        let tracked: HashSet<TaskId> = self.journal.all().iter().map(|r| r.task().clone()).collect();
+        let live = jobs.iter().filter(|job| job.state.stage() != Stage::Ended);
+        let names: HashSet<&str> = live.map(|job| job.name.as_str()).collect();
         for entry in entries {
             let name = format!("{NAME_PREFIX}{}", entry.task);
-            let tracked = self
-                .journal
-                .all()
-                .iter()
-                .any(|record| *record.task() == entry.task);
-            let has_job = jobs
-                .iter()
-                .any(|job| job.name == name && job.state.stage() != Stage::Ended);
-            if tracked || has_job {
+            if tracked.contains(&entry.task) || names.contains(name.as_str()) {
                 continue;
             }
             let seen = match self.server.look(&entry.task).await {
