@@ -266,7 +266,7 @@ async fn render(glue: &Glue, task: &str, queue: Option<&str>) -> anyhow::Result<
 fn status(options: &GlueOptions, worker: &WorkerId) -> anyhow::Result<u8> {
     let journal = Journal::open(&options.state_dir, worker)?;
     let mut records = journal.all();
-    records.sort_by(|a, b| a.since.cmp(&b.since));
+    records.sort_by_key(|record| record.since);
     let mut out = io::stdout().lock();
     for record in records {
         let job = record.job().map_or_else(|| "-".to_owned(), |job| job.to_string());

@@ -307,6 +307,11 @@ fn right_status(id: &TaskId, task: &Entry, runs: &[&Run], broken: &mut Vec<Strin
         (Some(_), _) if end == Some(End::Stopped) => &[TaskStatus::Stopped],
         (Some(_), _) => &[TaskStatus::Failed],
         (None, Some(verdict)) => status_of(verdict),
+        // It came to a task that had an end already: somebody had put it into the queue again in the instant in which
+        // its earlier run told the server how it had ended.
+        (None, None) if last.program.is_none() && end == Some(End::LeftAlone) && task.life > 1 => {
+            &[TaskStatus::Completed, TaskStatus::Stopped, TaskStatus::Failed]
+        }
         // Stopped before its program was started, or given up.
         (None, None) if last.program.is_none() => &[TaskStatus::Stopped, TaskStatus::Failed],
         (None, None) => &[TaskStatus::Failed],
