@@ -107,7 +107,14 @@ impl Settings {
     /// Substitutions in a vault see the vault itself and the environment; a vault can include nothing.
     #[must_use]
     pub fn with_vaults(&self, configuration: &[Vault], monitoring: &[Vault]) -> WithVaults {
-        let mut settings = self.without_vaults();
+        self.without_vaults().and_vaults(configuration, monitoring)
+    }
+
+    /// The same settings with further vaults laid over those that are there: what the owner of a task has, over
+    /// what the agent has. Otherwise as [`Settings::with_vaults`].
+    #[must_use]
+    pub fn and_vaults(&self, configuration: &[Vault], monitoring: &[Vault]) -> WithVaults {
+        let mut settings = self.clone();
         let mut notices = Vec::new();
         if configuration.len() > MAX_VAULTS {
             let text = format!(

@@ -21,6 +21,19 @@ const SINCE: (u32, u32) = (2, 15);
 ///
 /// The client must have logged in. Nothing is asked of a server that has no vaults.
 pub async fn with_vaults(client: &Client, settings: &Settings) -> WithVaults {
+    laid_in(client, settings, Settings::with_vaults).await
+}
+
+/// The settings with the vaults of one more user laid over those that are there already.
+pub async fn and_vaults(client: &Client, settings: &Settings) -> WithVaults {
+    laid_in(client, settings, Settings::and_vaults).await
+}
+
+async fn laid_in(
+    client: &Client,
+    settings: &Settings,
+    lay: fn(&Settings, &[Vault], &[Vault]) -> WithVaults,
+) -> WithVaults {
     let unchanged = |notices| WithVaults {
         settings: settings.clone(),
         notices,
@@ -49,7 +62,7 @@ pub async fn with_vaults(client: &Client, settings: &Settings) -> WithVaults {
     };
     // Few servers have these, and nobody on this machine can do anything about them.
     let monitoring = get(client, "monitoring").await.unwrap_or_default();
-    settings.with_vaults(&configuration, &monitoring)
+    lay(settings, &configuration, &monitoring)
 }
 
 /// Everything that happens to the settings of a command which runs one task: vaults are laid in, folders

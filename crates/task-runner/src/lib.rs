@@ -33,6 +33,11 @@
 //!   looked for on the server. A line is therefore delivered once; only a server that can't be read back
 //!   may get one twice.
 //!
+//! In a container the shim is the first process, and its child ([`inside`]) prepares the environment there and becomes
+//! the user's program. The runner stays outside and takes the same steps: it creates the container, starts it, follows
+//! it. What goes in and comes out are files of the run directory; what comes out is not trusted. Nothing inside needs
+//! the server.
+//!
 //! What the server says, or doesn't, delays nothing else: status polls, shipping, and the wait for the
 //! program are independent. A program is stopped at once when the agent is told to end, also while the
 //! server is away; what could not be delivered stays on disk for the next runner.
@@ -48,6 +53,7 @@ pub mod console;
 mod execute;
 pub mod glance;
 mod inside;
+pub mod owner;
 pub mod phase;
 pub mod record;
 pub mod requeue;

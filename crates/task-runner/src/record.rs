@@ -11,6 +11,7 @@ use clearml_support::process::ProcessIdentity;
 use clearml_task_model::{QueueId, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
+use crate::owner::OwnerSession;
 use crate::phase::Phase;
 
 /// The version that this program writes into every file of a run directory.
@@ -159,6 +160,9 @@ pub struct RunInputs {
     /// Command-line options that matter to the run.
     #[serde(default)]
     pub options: RunOptions,
+    /// The session of the task's owner, if the run works in the owner's name. It has a file of its own.
+    #[serde(skip)]
+    pub owner: Option<OwnerSession>,
 }
 
 impl std::fmt::Debug for RunInputs {
@@ -178,6 +182,7 @@ impl RunInputs {
             environment: options.environment(std::env::vars_os()),
             umask: crate::umask::original(),
             options,
+            owner: None,
         }
     }
 }
@@ -472,6 +477,7 @@ mod tests {
             environment: vec![("KEY".into(), "hidden-value".into())],
             umask: 0o22,
             options: RunOptions::default(),
+            owner: None,
         };
         assert!(!format!("{inputs:?}").contains("hidden-value"));
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clearml_agent_config::{
@@ -16,6 +17,7 @@ use clearml_env_builder::EnvSettings;
 use clearml_support::redact::Redactor;
 
 use crate::console::render::RenderOptions;
+use crate::owner::TOKEN_VARIABLE;
 use crate::record::RunInputs;
 use crate::shipper::ShipOptions;
 
@@ -298,6 +300,11 @@ impl RunSettings {
         let agent = &settings.agent;
         let redactor = Redactor::new();
         settings.register_secrets(&redactor);
+        let mut secrets = settings.secrets();
+        if let Some(given) = inputs.owner.as_ref().and_then(|owner| owner.given.clone()) {
+            redactor.add(&given);
+            secrets.push(given);
+        }
         let mut client = client_options(settings)?;
         // The run is there, so its server is worth waiting for, however often a call of others is repeated.
         client.retry.initial_retries = None;
@@ -314,7 +321,7 @@ impl RunSettings {
                 flush_interval: seconds(agent.console.flush_interval_sec),
                 partial_max_age: seconds(agent.console.partial_line_max_age_sec),
                 readback_delay: READBACK_DELAY,
-                secrets: settings.secrets(),
+                secrets: Arc::new(Mutex::new(secrets)),
                 heading: match &voice {
                     Voice::Headed(heading) => Some(heading.clone()),
                     Voice::Own | Voice::Silent => None,
@@ -345,12 +352,16 @@ pub(crate) fn sources(config: &Path, inputs: &RunInputs) -> Sources {
         .flat_map(|declaration| declaration.variables)
         .copied()
         .collect();
-    let env: BTreeMap<String, String> = inputs
+    let mut env: BTreeMap<String, String> = inputs
         .environment
         .iter()
         .filter_map(|(name, value)| Some((name.0.to_str()?.to_owned(), value.0.to_str()?.to_owned())))
         .filter(|(name, _)| !heard.contains(name.as_str()) && !name.starts_with("CLEARML_AGENT__"))
         .collect();
+    // The configuration of such a run has no credentials.
+    if let Some(owner) = &inputs.owner {
+        env.insert(TOKEN_VARIABLE.to_owned(), owner.token.expose().to_owned());
+    }
     let home = env.get("HOME").filter(|home| !home.is_empty()).map(Into::into);
     Sources {
         config_file: Some(config.to_owned()),
@@ -414,6 +425,7 @@ mod tests {
             environment,
             umask: 0o22,
             options: RunOptions::default(),
+            owner: None,
         }
     }
 

@@ -4,7 +4,8 @@
 //!
 //! Started as `run_daemon runner --run DIR` or `run_daemon shim --run DIR` it is the private command of that
 //! name, and as `run_daemon daemon CONFIG STATE WORKER QUEUE…` it is a daemon alone, which is how the tests
-//! get one as a process of its own. `EXAMPLE_SERVICES=N` makes it run N tasks at the same time.
+//! get one as a process of its own. `EXAMPLE_SERVICES=N` makes it run N tasks at the same time, `EXAMPLE_OWNER` makes it
+//! work in the names of their owners.
 
 use std::error::Error;
 use std::path::Path;
@@ -83,6 +84,7 @@ fn options(
         services: services.map(|limit| ServicesMode {
             limit: limit.parse().ok(),
         }),
+        use_owner_token: std::env::var_os("EXAMPLE_OWNER").is_some(),
         queues: queues.iter().map(|name| (*name).to_owned()).collect(),
         ..DaemonOptions::new(sources, settings)
     })

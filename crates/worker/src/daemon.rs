@@ -30,6 +30,7 @@ use crate::journal::RunJournal;
 use crate::metrics::Metrics;
 use crate::notify::{self, Notifier};
 use crate::observe::Observer;
+use crate::owner::{self, OwnerRefused};
 use crate::pull::Queues;
 use crate::reload::adopt_after;
 use crate::serve::{Server, say};
@@ -60,6 +61,8 @@ pub struct DaemonOptions {
     pub gpus_wanted: bool,
     /// Runs many tasks at the same time.
     pub services: Option<ServicesMode>,
+    /// Works for each task in the name of its owner.
+    pub use_owner_token: bool,
     /// When it takes tasks.
     pub hours: WorkingHours,
     /// Tags of the worker, for the server and for tasks; those of the configuration when `None`.
@@ -99,6 +102,7 @@ impl DaemonOptions {
             },
             gpus_wanted: false,
             services: None,
+            use_owner_token: false,
             hours: WorkingHours::Always,
             tags: None,
             output: Output::Terminal,
@@ -135,6 +139,9 @@ pub enum DaemonError {
     /// The worker id is taken, or nothing can be written where ids are kept.
     #[error(transparent)]
     Identity(#[from] SlotError),
+    /// The server, or the role of the agent's user, does not allow to work for owners of tasks.
+    #[error(transparent)]
+    Owner(#[from] OwnerRefused),
     /// The state folder can't be used.
     #[error(transparent)]
     State(#[from] RunDirError),
@@ -377,10 +384,11 @@ fn server(
         queues: Queues::new(ids, options.order_fairness),
         stop,
         program: options.program.unwrap_or_else(this_program),
+        use_owner_token: options.use_owner_token,
         options: RunOptions {
             worker_tags: tags,
             service: options.services.is_some(),
-            variables: without_manager(options.run.variables),
+            variables: hidden_from_tasks(options.run.variables, options.use_owner_token),
             ..options.run
         },
         poll: agent.poll.queue_interval(options.polling_interval),
@@ -401,9 +409,16 @@ fn server(
     }
 }
 
-/// Tasks must not speak to the service manager in the daemon's place.
-fn without_manager(mut variables: Vec<(String, Option<String>)>) -> Vec<(String, Option<String>)> {
+/// Tasks must not speak to the service manager in the daemon's place, nor to the server in the agent's name where
+/// they have their owner's.
+fn hidden_from_tasks(
+    mut variables: Vec<(String, Option<String>)>,
+    use_owner_token: bool,
+) -> Vec<(String, Option<String>)> {
     variables.extend(notify::VARIABLES.map(|name| (name.to_owned(), None)));
+    if use_owner_token {
+        variables.extend(owner::own_credentials().map(|name| (name, None)));
+    }
     variables
 }
 
@@ -464,7 +479,10 @@ async fn find_queues(client: &Client, options: &DaemonOptions) -> Result<Vec<Ser
     let mut backoff = Backoff::default();
     loop {
         let attempt = async {
-            client.login().await?;
+            let session = client.login().await?;
+            if options.use_owner_token {
+                owner::check(&session)?;
+            }
             Ok::<_, DaemonError>(resolve_queues(client, &options.queues, options.create_queue).await?)
         };
         let first = !backoff.is_failing();

@@ -31,6 +31,7 @@ mod journal;
 mod metrics;
 mod notify;
 mod observe;
+mod owner;
 mod pull;
 mod reload;
 mod serve;
@@ -50,5 +51,6 @@ pub mod decisions {
 
 pub use background::{Output, leave_terminal, start_detached};
 pub use daemon::{DaemonError, DaemonOptions, ServicesMode, daemon, status};
+pub use owner::OwnerRefused;
 pub use serve::ANNOUNCEMENTS;
 pub use terminate::{StopRequest, stop_daemons};

@@ -10,7 +10,7 @@ use clearml_intake::schedule::Backoff;
 use clearml_intake::{Activity, Intent, Outcome, Phase as PopPhase, PopError, Reporter};
 use clearml_support::redact::Redactor;
 use clearml_task_model::{TaskId, WorkerId};
-use clearml_task_runner::{RunDir, RunDirError, RunInputs, RunOptions, RunStore};
+use clearml_task_runner::{RunDir, RunDirError, RunOptions, RunStore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Level;
 
@@ -57,6 +57,8 @@ pub(crate) struct Server {
     pub(crate) stop: Stop,
     pub(crate) program: PathBuf,
     pub(crate) options: RunOptions,
+    /// Works for each task in the name of its owner.
+    pub(crate) use_owner_token: bool,
     pub(crate) poll: Duration,
     /// The option that may have a part in [`Self::poll`].
     pub(crate) polling_interval: Option<f64>,
@@ -367,7 +369,11 @@ impl Server {
         let task = record.identity.task.clone();
         if !run.has_inputs() {
             self.reload();
-            self.write_inputs(&run)?;
+            if !self.give_inputs(&run, &record).await? {
+                return Ok(());
+            }
+        } else {
+            self.renew_owner(&run).await;
         }
         if let Some(log) = &self.log {
             log.begin_task();
@@ -441,13 +447,6 @@ impl Server {
     pub(crate) fn end_patience(&self) -> Duration {
         let grace = Duration::try_from_secs_f64(self.settings.agent.abort_grace_sec);
         grace.unwrap_or_default() + REPORT_PATIENCE
-    }
-
-    fn write_inputs(&self, run: &RunDir) -> Result<(), RunDirError> {
-        run.write_inputs(
-            &self.settings.effective_json(),
-            &RunInputs::from_process(self.options.clone()),
-        )
     }
 
     fn prune(&mut self) {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
-use clearml_api_client::Client;
+use clearml_api_client::{ApiError, Client};
 use clearml_support::process::{ProcessIdentity, descendants, session_members};
 use clearml_task_model::TaskId;
 use clearml_task_runner::decisions::{Facts, decide};
@@ -28,7 +28,7 @@ const POLL: Duration = Duration::from_millis(200);
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// How long the server may be away while a run is given up.
-const REPORT_PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const REPORT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the watch over a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,10 @@ pub(crate) enum WatchError {
     Run(#[from] RunDirError),
     #[error("starting a runner for {}: {source}", path.display())]
     Spawn { path: PathBuf, source: io::Error },
+    #[error("logging in as the owner of the task: {0}")]
+    Owner(#[source] Box<ApiError>),
+    #[error("the daemon has to end before it could log in as the owner of the task")]
+    Ending,
 }
 
 /// One run in hand.

@@ -124,12 +124,6 @@ impl DaemonArguments {
         if self.dynamic_gpus {
             self.check_pool()?;
         }
-        if self.use_owner_token {
-            return Err(not_yet(
-                "acting as the owner of a task (--use-owner-token)",
-                "leave the option away to act with the agent's own credentials",
-            ));
-        }
         if self.dynamic_gpus {
             return Err(not_yet(
                 "sharing GPUs between queues (--dynamic-gpus)",
@@ -245,6 +239,7 @@ fn daemon_options(options: &DaemonArguments, prepared: Prepared, hours: WorkingH
         identity: prepared.identity(),
         gpus_wanted: options.task.wants_gpus() && !prepared.visible.ignored,
         services: options.services_mode(),
+        use_owner_token: options.use_owner_token,
         hours,
         tags: options.child_report_tags.clone(),
         output: options.output(),

@@ -158,10 +158,7 @@ pub async fn inside(run: &Path, given: &Path, tools: bool) -> i32 {
     match result {
         Ok(code) => code,
         Err(failed) => {
-            say(
-                &Redactor::new(),
-                &format!("clearml_agent: ERROR: {}: {}", failed.stage, failed.text),
-            );
+            // The agent outside says what went wrong.
             let reports = Reports {
                 schema: SCHEMA,
                 state: State::Failed,
@@ -207,6 +204,8 @@ impl Inside {
             environment,
             umask: given.umask,
             options: given.options.clone(),
+            // The token is among the variables.
+            owner: None,
         };
         let env: std::collections::BTreeMap<String, String> = inputs
             .environment

@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::owner::{OwnerFile, OwnerSession};
 use crate::phase::Phase;
 use crate::record::{
     AbortIntent, Launch, Mark, RunInputs, RunRecord, SCHEMA, ShimClaim, Timeline, Verdict, Versioned,
@@ -29,6 +30,7 @@ pub use store::{Keeper, NewRun, RunStore};
 const RUN: &str = "run.json";
 const CONFIG: &str = "config.json";
 const INPUTS: &str = "inputs.json";
+const OWNER: &str = "owner.json";
 const LAUNCH: &str = "launch.json";
 const CLAIM: &str = "shim.json";
 const VERDICT: &str = "verdict.json";
@@ -172,7 +174,29 @@ impl RunDir {
     ///
     /// When the file is missing, damaged or from a newer agent.
     pub fn inputs(&self) -> Result<RunInputs, RunDirError> {
-        self.read(INPUTS)
+        Ok(RunInputs {
+            owner: self.owner()?,
+            ..self.read(INPUTS)?
+        })
+    }
+
+    /// Lets the run work in the name of the task's owner, or stores a newer token for that. To be called before
+    /// [`RunDir::write_inputs`].
+    ///
+    /// # Errors
+    ///
+    /// When the file system refuses.
+    pub fn write_owner(&self, session: &OwnerSession) -> Result<(), RunDirError> {
+        self.write(OWNER, &OwnerFile::from(session))
+    }
+
+    /// The session of the task's owner, if the run works in the owner's name.
+    ///
+    /// # Errors
+    ///
+    /// When the file is damaged or from a newer agent.
+    pub fn owner(&self) -> Result<Option<OwnerSession>, RunDirError> {
+        Ok(optional(self.read::<OwnerFile>(OWNER))?.map(OwnerSession::from))
     }
 
     /// Stores what the shim shall run.
@@ -306,7 +330,7 @@ impl RunDir {
     /// When something can't be removed.
     pub fn clean(&self) -> Result<(), RunDirError> {
         // The secrets first: a folder may resist.
-        for name in [CONFIG, INPUTS, LAUNCH] {
+        for name in [CONFIG, INPUTS, OWNER, LAUNCH] {
             let path = self.path.join(name);
             remove(&path, std::fs::remove_file(&path))?;
         }

@@ -95,6 +95,10 @@ impl Shared {
 
     /// The configuration of a run. Runs with the same one share it, and the session with the server.
     pub(super) fn known(&self, run: &RunDir) -> Result<Arc<Known>, RunnerError> {
+        // The session of an owner is for one task alone.
+        if run.owner()?.is_some() {
+            return Ok(Arc::new(Known::load(run)?));
+        }
         let text = run.configuration_text()?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, found)) = known.iter().find(|(other, _)| *other == text) {

@@ -17,6 +17,7 @@ mod launch;
 mod leftovers;
 pub mod many;
 pub(crate) mod outcome;
+mod owner;
 pub(crate) mod report;
 pub(crate) mod setup;
 mod supervise;
@@ -280,6 +281,7 @@ impl Runner {
         tokio::select! {
             result = Box::pin(self.steps()) => result,
             never = Box::pin(watch.run(&self.abort)) => never,
+            never = self.keep_owner_token() => match never {},
             () = Box::pin(self.ship()) => unreachable!("shipping waits for the end of the run"),
             () = hear => unreachable!("signals are heard until the end of the run"),
         }

@@ -19,6 +19,7 @@ use super::environment::{Parts, base, complete, show_command};
 use super::leftovers::Leftovers;
 use super::{Runner, RunnerError, callback, patiently};
 use crate::console::{Level, Tag};
+use crate::owner::TOKEN_VARIABLE;
 use crate::phase::Phase;
 use crate::record::{AbortCommand, AbortReason, Failure, Identity, Launch, Mark, SCHEMA};
 use crate::requeue::is_anothers;
@@ -276,7 +277,11 @@ impl Runner {
         prepared: PreparedEnvironment,
     ) -> Result<Option<AbortCommand>, RunnerError> {
         let own = self.settings.enable_task_env.then_some(task);
-        let mut env = complete(base(&self.parts()), &prepared.env, own);
+        let mut variables = base(&self.parts());
+        if let Some(token) = self.token_for_program()? {
+            variables.insert(TOKEN_VARIABLE.into(), token.expose().into());
+        }
+        let mut env = complete(variables, &prepared.env, own);
         let abort_command = callback::take(&mut env).unwrap_or_else(|text| {
             self.console.line(Level::Warning, &text);
             None
@@ -374,7 +379,7 @@ pub enum MayStart {
     No(AbortReason),
 }
 
-/// As [`may_start`], for a run that knows itself.
+/// As `may_start`, for a run that knows itself.
 #[must_use]
 pub fn may_start_run(task: Option<&Task>, identity: &Identity, run_id: &str) -> MayStart {
     let status = task.and_then(|task| task.status.as_ref());

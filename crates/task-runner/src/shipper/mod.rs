@@ -12,8 +12,8 @@ pub(crate) mod delivery;
 pub(crate) mod pending;
 pub(crate) mod watch;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clearml_api_client::Client;
@@ -75,11 +75,28 @@ pub(crate) struct ShipOptions {
     /// A server makes new events findable with a delay; reading back waits this long.
     pub(crate) readback_delay: Duration,
     /// The agent's own secrets, which the user's program may print but nobody shall read.
-    pub(crate) secrets: Vec<Secret>,
+    pub(crate) secrets: Arc<Mutex<Vec<Secret>>>,
     /// A line before each batch, where several nodes write to the console of one task.
     pub(crate) heading: Option<String>,
     /// How far somebody else has read the task's channel; more is not deleted.
     pub(crate) reader: Option<Arc<AtomicU64>>,
+}
+
+impl ShipOptions {
+    fn secrets(&self) -> Vec<Secret> {
+        self.secrets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// One more secret, for the shippers that are at work already as well.
+    pub(crate) fn hide(&self, secret: &Secret) {
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        if !secrets.contains(secret) {
+            secrets.push(secret.clone());
+        }
+    }
 }
 
 /// The messages below a line that says whose they are. The same each time that a batch is made again.
@@ -363,7 +380,8 @@ impl Shipper {
                     ending,
                 },
         } = batch;
-        let clean = |text: String| mask(text, &self.options.secrets);
+        let secrets = self.options.secrets();
+        let clean = |text: String| mask(text, &secrets);
         let messages = headed(messages, self.options.heading.as_deref());
         let events = to_events(messages, &self.task, &self.worker, self.cursor.last_ts, clean);
         if self.cursor.begin(channel, (end, ending), &events) {

@@ -7,6 +7,7 @@
 
 mod cost;
 mod faults;
+mod owner;
 mod queues;
 mod requeue;
 mod runs;

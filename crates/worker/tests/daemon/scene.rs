@@ -26,14 +26,20 @@ pub(crate) struct Scene {
     folder: tempfile::TempDir,
     server: Option<Server>,
     port: u16,
+    features: &'static str,
     pub(crate) client: Client,
     pub(crate) queue: QueueId,
 }
 
 impl Scene {
     pub(crate) async fn start() -> Self {
+        Self::start_of("basic").await
+    }
+
+    /// With a server that has these features.
+    pub(crate) async fn start_of(features: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let server = start_server(folder.path(), 0).await;
+        let server = start_server(folder.path(), 0, features).await;
         let settings = Settings::load(&Sources {
             config_file: Some(server.config_path().to_owned()),
             ..Sources::from_process()
@@ -47,6 +53,7 @@ impl Scene {
             folder,
             server: Some(server),
             port,
+            features,
             client,
             queue,
         }
@@ -57,7 +64,7 @@ impl Scene {
     }
 
     pub(crate) async fn start_server(&mut self) {
-        self.server = Some(start_server(self.folder.path(), self.port).await);
+        self.server = Some(start_server(self.folder.path(), self.port, self.features).await);
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -213,10 +220,11 @@ impl Scene {
     }
 }
 
-async fn start_server(folder: &Path, port: u16) -> Server {
+async fn start_server(folder: &Path, port: u16, features: &str) -> Server {
     let mut options = ServerOptions::new(folder.join("server"));
     options.port = port;
     options.faults = true;
+    options.feature_set = features.to_owned();
     Server::start(options).await.unwrap()
 }
 
