@@ -110,18 +110,8 @@ fn without_python(image: &str) -> String {
         "clearml-test-bare:1".to_owned(),
     );
     let remove = "rm -f /usr/bin/python* /usr/local/bin/python*";
-    docker(&[
-        "run",
-        "--name",
-        &name,
-        "--entrypoint",
-        "/bin/sh",
-        image,
-        "-c",
-        remove,
-    ])
-    .unwrap();
-    docker(&["commit", "--change", "ENTRYPOINT []", &name, &made]).unwrap();
+    docker(&["run", "--name", &name, image, "/bin/sh", "-c", remove]).unwrap();
+    docker(&["commit", &name, &made]).unwrap();
     docker(&["rm", "-f", &name]).unwrap();
     made
 }

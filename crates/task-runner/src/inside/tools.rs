@@ -48,22 +48,21 @@ impl Tools {
         }
         wanted.extend(missing.iter().map(|tool| tool.package.to_owned()));
         if !wanted.is_empty() {
-            let installed = install(&wanted, say);
-            if let Err(why) = installed {
-                let still: Vec<&str> = missing
-                    .iter()
-                    .filter(|tool| !(tool.is_there)())
-                    .map(|tool| tool.what)
-                    .collect();
-                if !still.is_empty() {
-                    return Err(format!(
-                        "the image has no {}, and it could not be installed: {why}; use an image that has it, or a \
-                         setup script that installs it",
-                        still.join(" and no ")
-                    ));
-                }
+            let failed = install(&wanted, say).err();
+            let still = missing.iter().filter(|tool| !(tool.is_there)());
+            let still: Vec<&str> = still.map(|tool| tool.what).collect();
+            let why = failed.as_deref().unwrap_or("the package brings no such program");
+            if !still.is_empty() {
+                return Err(format!(
+                    "the image has no {}, and it could not be installed: {why}; use an image that has it, or a setup \
+                     script that installs it",
+                    still.join(" and no ")
+                ));
+            }
+            if failed.is_some() {
                 say(&format!(
-                    "Warning: not everything in CLEARML_APT_INSTALL is installed: {why}"
+                    "Warning: not all of {} is installed: {why}",
+                    wanted.join(" ")
                 ));
             }
         }
