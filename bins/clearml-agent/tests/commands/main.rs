@@ -7,5 +7,6 @@ mod doctor;
 mod init;
 mod init_given;
 mod list;
+mod owner;
 mod reference;
 mod stage;
