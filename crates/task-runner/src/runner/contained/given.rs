@@ -16,6 +16,7 @@ use super::super::setup::{LEFTOVER_GRACE, millis};
 use super::mounts;
 use super::scripts::Scripts;
 use crate::inside::{CONFIG_FILE, Given, INPUTS_FILE, TASK_FILE, Tools};
+use crate::owner::TOKEN_VARIABLE;
 use crate::record::{Launch, OsText, RunInputs, RunOptions, SCHEMA};
 use crate::run_dir::RunDirError;
 
@@ -86,7 +87,7 @@ pub(super) fn write(
             variables: Vec::new(),
             ..runner.inputs.options.clone()
         },
-        environment: secrets(settings),
+        environment: secrets(runner, settings)?,
         umask: UMASK,
         tools,
     };
@@ -100,13 +101,14 @@ pub(super) fn write(
 }
 
 /// Variables of the program that must not be seen from outside of the container.
-fn secrets(settings: &Settings) -> Vec<(OsText, OsText)> {
-    match settings.api.require_credentials() {
-        Ok(Credentials::Token(token)) => {
-            vec![(OsText("CLEARML_AUTH_TOKEN".into()), OsText(token.expose().into()))]
-        }
-        _ => Vec::new(),
-    }
+fn secrets(runner: &Runner, settings: &Settings) -> Result<Vec<(OsText, OsText)>, String> {
+    let owners = runner.token_for_program().map_err(|e| e.to_string())?;
+    let token = owners.or_else(|| match settings.api.require_credentials() {
+        Ok(Credentials::Token(token)) => Some(token),
+        _ => None,
+    });
+    let variable = token.map(|token| (OsText::from(TOKEN_VARIABLE), OsText::from(token.expose())));
+    Ok(variable.into_iter().collect())
 }
 
 /// What the shim inside shall run.
