@@ -10,3 +10,5 @@ mod journeys;
 mod kills;
 mod outages;
 mod scene;
+mod users;
+mod waiting;
