@@ -37,7 +37,7 @@ impl Runner {
 
     /// The token for the user's program, if the run works in the owner's name. From now on nobody reads it in
     /// the console, whoever ships that.
-    pub(super) fn token_for_program(&self) -> Result<Option<Secret>, RunnerError> {
+    pub(in crate::runner) fn token_for_program(&self) -> Result<Option<Secret>, RunnerError> {
         let Some(session) = self.run.owner()? else {
             return Ok(None);
         };
