@@ -18,6 +18,8 @@
 //! log file and `--detached` (`background`), and `--stop` (`terminate`). What people and their programs see of
 //! a daemon is in `observe`, `metrics` (Prometheus) and `notify` (systemd).
 //!
+//! Where the daemon works in the names of the owners of tasks, `owner` logs in for each of them.
+//!
 //! Not here: what happens inside a run (`clearml-task-runner`), and everything that other consumers of
 //! queues need as well (`clearml-intake`).
 
