@@ -178,27 +178,34 @@ impl Glue {
     pub(super) async fn announce(&self, record: &Record, id: u64, what: &str) {
         let task = record.task();
         let job = format!("{}/{id}", self.cluster);
-        if let Err(error) = self.tell.note_job(task, &job, record.restarts).await {
-            tracing::warn!("task {task}: {error}");
-        }
         let queue = self
             .served_of(&record.intent.queue)
             .map_or("", |index| &self.served[index].queue.name);
-        if self.options.report_properties {
-            let id = id.to_string();
-            let mut properties = vec![
-                ("slurm-job-id", id.as_str()),
-                ("slurm-cluster", &self.cluster),
-                ("slurm-queue", queue),
-            ];
-            if let Some(user) = &record.user {
-                properties.push(("slurm-user", user));
-            }
-            self.tell.properties(task, &properties).await;
+        let number = id.to_string();
+        let mut properties = vec![
+            ("slurm-job-id", number.as_str()),
+            ("slurm-cluster", &self.cluster),
+            ("slurm-queue", queue),
+        ];
+        if let Some(user) = &record.user {
+            properties.push(("slurm-user", user));
         }
+        let properties = async {
+            if self.options.report_properties {
+                self.tell.properties(task, &properties).await;
+            }
+        };
         let text = format!("Slurm job {id} {what} on cluster {}", self.cluster);
-        self.tell.message(task, &text).await;
-        self.tell.say(task, &text).await;
+        // None of them depends on another, and the next task waits for all.
+        let (noted, (), (), ()) = tokio::join!(
+            self.tell.note_job(task, &job, record.restarts),
+            properties,
+            self.tell.message(task, &text),
+            self.tell.say(task, &text),
+        );
+        if let Err(error) = noted {
+            tracing::warn!("task {task}: {error}");
+        }
     }
 
     /// The job cannot be: its task fails.
@@ -311,7 +318,11 @@ impl Glue {
             } else {
                 Value::Null
             },
-            config: self.settings.masked_json(),
+            config: if text.contains("CLEARML_CONFIG.") {
+                self.settings.masked_json()
+            } else {
+                Value::Null
+            },
             project_name: if text.contains("PROJECT_NAME") || text.contains("project.name") {
                 self.project(task).await
             } else {
