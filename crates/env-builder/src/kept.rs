@@ -244,9 +244,9 @@ pub(crate) fn is_building(caches_dir: &Path, folder: &Path) -> bool {
     let Ok(folder) = folder.canonicalize() else {
         return false;
     };
-    // A file that is cut off was being written when the build began.
-    let entry = entry_of(caches_dir, &folder);
-    entry.is_file() && read_json::<Entry>(&entry).map_or(true, |entry| entry.building)
+    // What can't be read was never more than locked: it is written before anything in the folder is changed, and
+    // again after the record.
+    read_json::<Entry>(&entry_of(caches_dir, &folder)).is_ok_and(|entry| entry.building)
 }
 
 /// Whether it looks like a build of the Python agent, which leaves no record.
@@ -395,6 +395,8 @@ mod tests {
         fs::create_dir_all(other.join("bin")).unwrap();
         fs::write(other.join("pyvenv.cfg"), "").unwrap();
         assert!(matches!(begin("other", false), Err(KeptError::Occupied { .. })));
+        // That was asked does not make it ours.
+        assert!(matches!(begin("other", false), Err(KeptError::Occupied { .. })));
         assert!(other.join("pyvenv.cfg").is_file());
         fs::write(scratch.path().join("file"), "").unwrap();
         assert!(matches!(begin("file", true), Err(KeptError::Io(_))));
@@ -414,7 +416,8 @@ mod tests {
         let kept = begin("new", false).unwrap();
         assert!(kept.replaces() && !kept.folder().join("half").exists());
         kept.abandon().unwrap();
-        assert!(!scratch.path().join("new").exists());
+        let left = fs::read_dir(scratch.path().join("new")).unwrap();
+        assert_eq!(left.count(), 0);
     }
 
     #[test]

@@ -218,7 +218,6 @@ fn what_is_not_there_yet_is_checked_and_refused_by_name() {
             "daemon --podman img --services-mode",
             "running services in containers (--services-mode with --docker) is not supported",
         ),
-        ("daemon --use-owner-token", "--use-owner-token) is not supported"),
         (
             "daemon --dynamic-gpus --gpus 0-3 --queue a=1 b=2-4",
             "--dynamic-gpus) is not supported",
@@ -245,10 +244,6 @@ fn what_is_not_there_yet_is_checked_and_refused_by_name() {
         ),
         ("daemon --gpus 3-1", "Failed parsing --gpus"),
         ("daemon --uptime nonsense", "nonsense"),
-        (
-            "build --id x --target t --install-globally --python-version 3.10",
-            "building the environment of task x",
-        ),
         (
             "build --id x --docker --entry-point clone_task --force-docker",
             "as an image (--docker)",
