@@ -31,8 +31,8 @@ use crate::run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};
 use crate::runner::setup::is_unknown_task;
 use crate::runner::{RunnerError, RunnerExit, RunnerOptions, run_with};
 use crate::settings::client_options;
-use follow::Follower;
 pub use build_only::{BuildOnlyOptions, Built, build_only};
+use follow::Follower;
 pub use reports::MachineFigures;
 use reports::Reports;
 
