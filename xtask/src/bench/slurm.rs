@@ -299,8 +299,13 @@ impl Bench {
             "{} calls of the server for each: {calls:?}",
             each / count as u64
         ));
-        let task = self.api.create_task("bare", &TaskSpec::script("print('done')"))?;
+        let spec = TaskSpec::script("print('done')");
+        let mut task = self.api.create_task("bare", &spec)?;
         let bare = self.api.create_queue("bare")?;
+        let parking = self.api.create_queue("parking")?;
+        for _ in 0..count {
+            self.api.submit("bare", &spec, &bare)?;
+        }
         let script = format!(
             "#!/bin/bash\n#SBATCH --hold\n#SBATCH --output=/dev/null\n#SBATCH --mem=200\n{}exit 0\n",
             "# as long as a script of the glue\n".repeat(150)
@@ -311,7 +316,7 @@ impl Bench {
                 // Spread evenly: what is not called once for each task is called for some of them.
                 let now = (round + 1) * of / count as u64 - round * of / count as u64;
                 for _ in 0..now {
-                    self.same_call(endpoint, &task, &bare)?;
+                    self.same_call(endpoint, &mut task, &bare, &parking)?;
                 }
             }
             let mut child = self
@@ -333,29 +338,28 @@ impl Bench {
         Ok(took)
     }
 
-    fn same_call(&self, endpoint: &str, task: &str, queue: &str) -> Result<()> {
+    fn same_call(&self, endpoint: &str, task: &mut String, queue: &str, parking: &str) -> Result<()> {
         let one = json!({"task": task});
-        let reason =
-            json!({"task": task, "status_message": "Slurm job 1 submitted to cluster lab", "force": true});
         let (endpoint, body): (&'static str, Value) = match endpoint {
             "queues.get_all" => (
                 "queues.get_all",
                 json!({"id": [queue], "only_fields": ["id", "name", "entries"], "max_task_entries": 1}),
             ),
-            "queues.get_next_task" => ("queues.get_next_task", json!({"queue": queue})),
+            "queues.get_next_task" => {
+                let reply = self.api.call("queues.get_next_task", json!({"queue": queue}))?;
+                let popped = reply["entry"]["task"].as_str().context("the queue is empty")?;
+                popped.clone_into(task);
+                return Ok(());
+            }
             "queues.get_by_id" => ("queues.get_by_id", json!({"queue": queue})),
             "tasks.get_all" => (
                 "tasks.get_all",
                 json!({"id": [task], "only_fields": ["id", "status"]}),
             ),
-            "tasks.enqueue" | "tasks.dequeue" | "queues.add_task" | "queues.remove_task" => {
-                // Both change a task and a queue: this pair leaves them as they were.
-                let body = json!({"task": task, "queue": queue, "force": true});
-                if self.api.call("tasks.enqueue", body).is_err() {
-                    self.api.call("tasks.dequeue", one)?;
-                }
-                return Ok(());
-            }
+            "tasks.enqueue" => (
+                "tasks.enqueue",
+                json!({"task": task, "queue": parking, "update_execution_queue": false, "status_reason": "parked"}),
+            ),
             "tasks.edit_hyper_params" => (
                 "tasks.edit_hyper_params",
                 json!({"task": task, "hyperparams": [
@@ -372,7 +376,6 @@ impl Bench {
                 "events.add",
                 json!({"type": "log", "task": task, "level": "info", "msg": "Slurm job 1 submitted", "worker": GLUE}),
             ),
-            "tasks.ping" => ("tasks.ping", one),
             _ => ("tasks.get_by_id", one),
         };
         self.api.call(endpoint, body).map(drop)
