@@ -57,16 +57,41 @@ async fn a_server_that_is_away_for_long_costs_the_newest_lines_and_the_console_s
     let events = world.events(&task).await;
     let console: String = events.iter().map(|event| event.msg.as_str()).collect();
     let got = numbers(&console);
-    let oldest = got.iter().zip(0..).take_while(|(number, at)| *number == at).count();
-    assert!((1000..60_000).contains(&oldest), "{oldest} of the oldest lines are kept");
-    assert!(got.is_sorted_by(|one, next| one < next), "lines are doubled or out of order");
+    let oldest = got
+        .iter()
+        .zip(0..)
+        .take_while(|(number, at)| *number == at)
+        .count();
+    assert!(
+        (1000..60_000).contains(&oldest),
+        "{oldest} of the oldest lines are kept"
+    );
+    assert!(
+        got.is_sorted_by(|one, next| one < next),
+        "lines are doubled or out of order"
+    );
     // Where there was room again, in the last segment for example, later lines are kept as well.
-    assert!(got.len() < 2 * oldest, "{} lines of which {oldest} are the oldest", got.len());
+    assert!(
+        got.len() < 2 * oldest,
+        "{} lines of which {oldest} are the oldest",
+        got.len()
+    );
     let told: u64 = console
         .lines()
-        .filter_map(|line| line.strip_prefix("### ")?.split_once(" lines (")?.0.parse::<u64>().ok())
+        .filter_map(|line| {
+            line.strip_prefix("### ")?
+                .split_once(" lines (")?
+                .0
+                .parse::<u64>()
+                .ok()
+        })
         .next_back()
-        .unwrap_or_else(|| panic!("no line says what is missing: {}", &console[console.len() - 600..]));
+        .unwrap_or_else(|| {
+            panic!(
+                "no line says what is missing: {}",
+                &console[console.len() - 600..]
+            )
+        });
     let missing = 60_000 - got.len() as u64;
     assert!(
         told.abs_diff(missing) <= 1,
