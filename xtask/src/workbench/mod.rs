@@ -8,8 +8,8 @@ mod server;
 
 pub use agent::{Agent, AgentKind, AgentOptions};
 pub use api::{Api, Scalar, TaskSpec};
-pub(crate) use marked::{ProcessStat, proportional_memory};
 pub use marked::{Mark, cpu_seconds};
+pub(crate) use marked::{ProcessStat, proportional_memory};
 pub use python::PythonEnvironment;
 pub use server::LocalServer;
 

@@ -1,7 +1,7 @@
 //! Options of `docker run`, as people write them, into fields of the Engine API.
 //!
 //! The rules are those of the `docker` program: `--name value`, `--name=value`, `-n value`, `-nvalue`,
-//! several switches in one word (`-it`), `--` as the end. Every option of that program stands in [`table`]
+//! several switches in one word (`-it`), `--` as the end. Every option of that program stands in [`flags`]
 //! with what becomes of it, so none can be dropped in silence.
 
 mod devices;

@@ -33,7 +33,9 @@ async fn a_task_whose_run_has_died_is_put_back_as_often_as_configured_and_not_on
     let scene = Scene::start().await;
     let once = [("CLEARML_AGENT__AGENT__REQUEUE_ON_INFRASTRUCTURE_FAILURE", "1")];
     let daemon = scene.daemon_with(WORKER, &["work"], &once);
-    let task = scene.enqueued_script(&scene.queue, "dies", "exec sleep 1000").await;
+    let task = scene
+        .enqueued_script(&scene.queue, "dies", "exec sleep 1000")
+        .await;
     eventually("the program runs", || scene.executions("dies") == 1).await;
     let behind = scene.enqueued(&scene.queue, "behind").await;
 
