@@ -153,8 +153,23 @@ fn unpacked(context: &Context<'_>, venv: &Venv, wheel: &Path, stem: &str) -> Res
     ));
     let installer = info.join("INSTALLER");
     fs::write(&installer, "pip\n").map_err(at("writing", &installer))?;
+    list_in_record(&info, "INSTALLER")?;
     finish(&staging, &target)?;
     Ok(target)
+}
+
+/// Adds a file to the list of what belongs to the package: whoever replaces pip removes what is listed, and a
+/// folder that is left over would be taken for a second pip.
+fn list_in_record(info: &Path, name: &str) -> Result<(), PythonError> {
+    let record = info.join("RECORD");
+    let mut lines = fs::read_to_string(&record).map_err(at("reading", &record))?;
+    if !lines.ends_with('\n') {
+        lines.push('\n');
+    }
+    let folder = info.file_name().unwrap_or_default().to_string_lossy();
+    lines.push_str(&format!("{folder}/{name},,\n"));
+    fs::write(&record, lines).map_err(at("writing", &record))?;
+    Ok(())
 }
 
 /// Gives an unpacked pip its final name.
