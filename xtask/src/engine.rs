@@ -13,6 +13,10 @@ use crate::workspace;
 
 /// Where Debian puts the engine; not every user's PATH has it.
 const PROGRAMS: [&str; 2] = ["/usr/sbin/dockerd", "/usr/bin/dockerd"];
+/// An image with Python and git for tests that run tasks.
+const IMAGE: &str = "clearml-base:python";
+/// What is in it, beside the smallest Debian.
+const PACKAGES: &str = "python3,python3-pip,python3-venv,git,ca-certificates";
 /// How long an engine may take to answer.
 const START: Duration = Duration::from_secs(60);
 
@@ -76,6 +80,53 @@ impl Engine {
             std::thread::sleep(Duration::from_millis(200));
         }
         Ok(engine)
+    }
+
+    /// Makes the image of the tests, if there is none: images can't be pulled everywhere. It stays in the build
+    /// folder, for the next time.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be made; tests that need it are skipped then.
+    pub fn make_image(&self) -> Result<()> {
+        let docker = |arguments: &[&str]| {
+            let mut command = Command::new("docker");
+            command
+                .args(arguments)
+                .env("DOCKER_HOST", self.address())
+                .stdout(Stdio::null());
+            command
+        };
+        if docker(&["image", "inspect", IMAGE])
+            .stderr(Stdio::null())
+            .status()?
+            .success()
+        {
+            return Ok(());
+        }
+        let root = TempDir::with_prefix("clearml-image-")?;
+        let made = Command::new("/usr/sbin/debootstrap")
+            .args(["--variant=minbase", &format!("--include={PACKAGES}"), "bookworm"])
+            .arg(root.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .context("starting debootstrap")?;
+        ensure!(made.success(), "debootstrap failed ({made})");
+        let mut tar = Command::new("tar")
+            .args(["--exclude=./var/cache/apt/archives/*.deb", "-c", "-C"])
+            .arg(root.path())
+            .arg(".")
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting tar")?;
+        let archive = tar.stdout.take().context("tar has no output")?;
+        let imported = docker(&["import", "-", IMAGE]).stdin(archive).status()?;
+        ensure!(
+            tar.wait()?.success() && imported.success(),
+            "importing the image failed"
+        );
+        Ok(())
     }
 
     /// What `DOCKER_HOST` has to be.

@@ -81,6 +81,9 @@ pub fn run(filter: Option<&str>) -> Result<()> {
             None
         }
     };
+    if let Some(Err(e)) = engine.as_ref().map(Engine::make_image) {
+        println!("Tests that run tasks in containers are skipped: {e:#}");
+    }
     terminal::step("Running the tests of the workspace");
     let built = run_tests(filter, engine.as_ref(), &mut tally, &mut log)?;
     drop(engine);
