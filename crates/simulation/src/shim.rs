@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use clearml_task_runner::record::{SCHEMA, Verdict};
+use clearml_task_runner::record::Verdict;
 
 use crate::kernel::{Either, Env, Pid, either};
 use crate::runner::GRACE;
@@ -86,16 +86,8 @@ async fn supervise(world: &Shared, env: &Env, host: usize, name: &str) {
     env.step().await;
     let code = pipe.code.get().unwrap_or(-9);
     let verdict = Verdict {
-        schema: SCHEMA,
-        exit_code: (code >= 0).then_some(code),
-        signal: (code < 0).then_some(-code),
-        launch_error: None,
-        started_ms: 0,
-        finished_ms: 0,
         aborted,
-        dropped_lines: 0,
-        dropped_bytes: 0,
-        survivors: 0,
+        ..Verdict::of(Some(code))
     };
     env.kernel
         .log(|| format!("{name} has ended with {code}, aborted {aborted}"));

@@ -339,6 +339,24 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// A program that has ended with this code, as [`Self::code`] shows it; `None` while its end is not known.
+    /// Everything else is nothing yet.
+    #[must_use]
+    pub fn of(code: Option<i32>) -> Self {
+        Self {
+            schema: SCHEMA,
+            exit_code: code.filter(|code| *code >= 0),
+            signal: code.filter(|code| *code < 0).map(|code| -code),
+            launch_error: None,
+            started_ms: 0,
+            finished_ms: 0,
+            aborted: false,
+            dropped_lines: 0,
+            dropped_bytes: 0,
+            survivors: 0,
+        }
+    }
+
     /// The exit code as reports show it: 0–255, or minus the signal.
     #[must_use]
     pub fn code(&self) -> Option<i32> {

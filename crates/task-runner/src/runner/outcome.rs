@@ -200,20 +200,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::record::SCHEMA;
 
     fn verdict(code: i32, aborted: bool) -> Verdict {
         Verdict {
-            schema: SCHEMA,
-            exit_code: (code >= 0).then_some(code),
-            signal: (code < 0).then_some(-code),
-            launch_error: None,
-            started_ms: 0,
-            finished_ms: 0,
             aborted,
-            dropped_lines: 0,
-            dropped_bytes: 0,
-            survivors: 0,
+            ..Verdict::of(Some(code))
         }
     }
 

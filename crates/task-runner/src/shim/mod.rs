@@ -105,7 +105,7 @@ fn supervise(run_dir: &Path) -> io::Result<i32> {
         }
         Err(e) => Verdict {
             launch_error: Some(launch_error(&launch, &e)),
-            ..empty_verdict()
+            ..Verdict::of(None)
         },
     };
     let dropped = sink.finish();
@@ -134,21 +134,6 @@ impl Reserve {
 
     fn release(self) {
         let _never_made = std::fs::remove_file(self.0);
-    }
-}
-
-fn empty_verdict() -> Verdict {
-    Verdict {
-        schema: SCHEMA,
-        exit_code: None,
-        signal: None,
-        launch_error: None,
-        started_ms: 0,
-        finished_ms: 0,
-        aborted: false,
-        dropped_lines: 0,
-        dropped_bytes: 0,
-        survivors: 0,
     }
 }
 
@@ -351,7 +336,7 @@ impl Supervisor {
             stage: Stage::Running,
             grace: Duration::from_millis(launch.grace_ms),
             leftover_grace: Duration::from_millis(launch.leftover_grace_ms),
-            verdict: empty_verdict(),
+            verdict: Verdict::of(None),
             main_ended: false,
         })
     }

@@ -139,21 +139,9 @@ fn memory(exit_code: Option<i32>) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::SCHEMA;
 
     fn verdict(code: i32) -> Verdict {
-        Verdict {
-            schema: SCHEMA,
-            exit_code: (code >= 0).then_some(code),
-            signal: (code < 0).then_some(-code),
-            launch_error: None,
-            started_ms: 0,
-            finished_ms: 0,
-            aborted: false,
-            dropped_lines: 0,
-            dropped_bytes: 0,
-            survivors: 0,
-        }
+        Verdict::of(Some(code))
     }
 
     fn ended(exit_code: i64, out_of_memory: bool, error: &str) -> ContainerState {
