@@ -3,6 +3,7 @@
 mod follow;
 mod pull;
 mod recover;
+mod render;
 mod submit;
 mod watch;
 

@@ -1,0 +1,212 @@
+//! The script of a task: its Linux user, its template filled in, what sbatch is told besides; previews and checks.
+
+use clearml_sbatch_template::{Container, Script, Setup, Values};
+use clearml_task_model::{QueueId, Task, TaskId};
+use serde_json::{Value, json};
+
+use super::{Glue, GlueError};
+use crate::core::jobs::NAME_PREFIX;
+use crate::core::pyxis;
+use crate::core::users::{self, Decision};
+use crate::slurm::Job;
+
+impl Glue {
+    /// The Linux user of a task's job with its home; `None`: our own.
+    pub(super) async fn user_of(&self, task: &Task) -> Result<Option<(String, String)>, String> {
+        let clearml = task.user.as_ref().map(|user| user.as_str());
+        let map = users::effective(&self.options.user_map, None);
+        let wanted = clearml
+            .and_then(|user| map.get(user))
+            .or_else(|| map.get("default"));
+        let known = match wanted {
+            Some(name) => self.slurm.user(name).await,
+            None => None,
+        };
+        match users::decide(map, clearml, &self.options.user_rules, |_| {
+            known.as_ref().map(|(uid, _)| *uid)
+        }) {
+            Decision::Glue => Ok(None),
+            Decision::User(name) => Ok(Some((name, known.map(|(_, home)| home).unwrap_or_default()))),
+            Decision::Rejected(reason) => Err(reason),
+        }
+    }
+
+    /// What Pyxis has to be told besides the directives of a script.
+    pub(super) fn container_arguments(&self, script: &Script) -> (Vec<String>, Option<String>) {
+        let path = |path: &Option<std::path::PathBuf>| Some(path.as_ref()?.to_string_lossy().into_owned());
+        let (agent, shared) = (path(&self.options.agent_binary), path(&self.options.shared_dir));
+        pyxis::arguments(script, agent.as_deref(), shared.as_deref())
+    }
+
+    pub(super) fn job(
+        &self,
+        index: usize,
+        task: &TaskId,
+        script: &Script,
+        comment: Option<String>,
+        user: Option<(String, String)>,
+    ) -> Job {
+        let setup = &self.served[index].setup;
+        let folder = setup.work_dir.as_ref().or(self.options.work_dir.as_ref());
+        let work_dir = match (folder, &user) {
+            (Some(folder), _) => folder.to_string_lossy().into_owned(),
+            (None, Some((_, home))) => home.clone(),
+            (None, None) => std::env::current_dir()
+                .unwrap_or_else(|_| "/tmp".into())
+                .to_string_lossy()
+                .into_owned(),
+        };
+        Job {
+            script: script.text.clone(),
+            name: format!("{NAME_PREFIX}{task}"),
+            comment,
+            work_dir: script.option("chdir", 'D').is_none().then_some(work_dir),
+            extra: [self.container_arguments(script).0, setup.extra_args.clone()].concat(),
+            user,
+        }
+    }
+
+    /// Fills in the template of a queue.
+    pub(super) async fn render(
+        &self,
+        index: usize,
+        task: &Task,
+        user: Option<&str>,
+    ) -> Result<Script, String> {
+        let served = &self.served[index];
+        let id = task.id.as_ref().map(ToString::to_string).unwrap_or_default();
+        let worker = format!("{}:{id}", self.worker);
+        let text = &served.template.text;
+        let container = |key: &str| {
+            let value = task.container.as_ref().and_then(|container| container.get(key));
+            value.and_then(Value::as_str).map(str::to_owned)
+        };
+        let values = Values {
+            task: serde_json::to_value(task).map_err(|error| error.to_string())?,
+            user: if text.contains("CLEARML_USER.") {
+                self.owner(task).await
+            } else {
+                Value::Null
+            },
+            config: if text.contains("CLEARML_CONFIG.") {
+                self.settings.masked_json()
+            } else {
+                Value::Null
+            },
+            project_name: if text.contains("PROJECT_NAME") || text.contains("project.name") {
+                self.project(task).await
+            } else {
+                None
+            },
+            queue_name: served.queue.name.clone(),
+            queue_id: served.queue.id.to_string(),
+            worker_id: worker.clone(),
+            slurm_user: user.map_or_else(own_name, str::to_owned),
+            glue_id: self.worker.to_string(),
+            default_image: self.options.default_image.clone(),
+            ..Values::default()
+        };
+        let path =
+            |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let setup = Setup {
+            task: id,
+            queue: served.queue.name.clone(),
+            worker,
+            shared_dir: path(&self.options.shared_dir),
+            agent: path(&self.options.agent_binary),
+            configuration: self.options.configuration.clone(),
+            require_queue: self.parking.is_some(),
+            container: Container {
+                image: container("image"),
+                arguments: container("arguments").unwrap_or_default(),
+                setup_script: container("setup_shell_script"),
+            },
+        };
+        served
+            .template
+            .template
+            .render(&values, &setup)
+            .map_err(|error| error.to_string())
+    }
+
+    async fn owner(&self, task: &Task) -> Value {
+        let Some(user) = &task.user else {
+            return Value::Null;
+        };
+        match self.client.users_get_by_id(user).await {
+            Ok(user) => serde_json::to_value(user).unwrap_or_default(),
+            Err(error) => {
+                tracing::debug!("user {user}: {error}");
+                json!({"id": user})
+            }
+        }
+    }
+
+    async fn project(&self, task: &Task) -> Option<String> {
+        let project = task.project.as_ref()?;
+        match self.client.projects_get_by_id(project).await {
+            Ok(project) => project.name,
+            Err(error) => {
+                tracing::debug!("project {project}: {error}");
+                None
+            }
+        }
+    }
+
+    /// The script that would be submitted for a task of a queue; secrets masked.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such task or queue, or the template can't be filled in.
+    pub async fn preview(&self, task: &TaskId, queue: Option<&str>) -> Result<Script, GlueError> {
+        let task = self.client.tasks_get_by_id(task).await?;
+        let named = |name: &str| {
+            self.served
+                .iter()
+                .position(|s| s.queue.name == name || s.queue.id.as_str() == name)
+        };
+        let own = task
+            .execution
+            .as_ref()
+            .and_then(|execution| execution.get("queue"))
+            .and_then(Value::as_str);
+        let index = match queue {
+            Some(name) => {
+                named(name).ok_or_else(|| GlueError::Task(format!("queue {name:?} is not served")))?
+            }
+            None => own.and_then(|id| self.served_of(&QueueId::new(id))).unwrap_or(0),
+        };
+        let user = self.user_of(&task).await.map_err(GlueError::Task)?;
+        let script = self
+            .render(index, &task, user.as_ref().map(|(name, _)| name.as_str()))
+            .await;
+        script.map_err(GlueError::Task)
+    }
+
+    /// Asks Slurm whether it would take the job of a small task from each queue. Nothing is submitted.
+    pub async fn check(&self) -> Vec<(String, Result<String, String>)> {
+        let mut findings = Vec::new();
+        for index in 0..self.served.len() {
+            let id = "0".repeat(32);
+            let task: Task = serde_json::from_value(json!({
+                "id": id, "name": "check", "status": "queued", "container": {"image": "docker://check"},
+            }))
+            .unwrap_or_default();
+            let name = format!("queue {}", self.served[index].queue.name);
+            let result = match self.render(index, &task, None).await {
+                // A template may ask for more than an empty task has; that is no fault.
+                Err(reason) => Ok(format!("needs values that a task must have: {reason}")),
+                Ok(script) => {
+                    let job = self.job(index, &TaskId::new(&*id), &script, None, None);
+                    self.slurm.test(&job).await.map_err(|error| error.to_string())
+                }
+            };
+            findings.push((name, result));
+        }
+        findings
+    }
+}
+
+fn own_name() -> String {
+    std::env::var("USER").unwrap_or_else(|_| rustix::process::geteuid().as_raw().to_string())
+}
