@@ -62,6 +62,7 @@ pub mod runner;
 pub mod settings;
 pub mod shim;
 mod shipper;
+mod slurm;
 mod spawn;
 pub mod umask;
 

@@ -213,7 +213,11 @@ pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
     // So is a full disk.
     let run = store.map(|store| create_run(&store, &id, &options)).transpose()?;
     if !options.clone && !is_beside {
-        let dequeued = dequeue(&client, &task, &id, options.require_queue).await;
+        let again = ranks::go_on(&client, &task, &id, &options).await;
+        let dequeued = match again {
+            Ok(false) => dequeue(&client, &task, &id, options.require_queue).await,
+            other => other,
+        };
         if dequeued.map_err(|e| without_run(run.as_ref(), e))? {
             task.status = Some(TaskStatus::InProgress);
         }

@@ -1,14 +1,17 @@
-//! One task on several nodes of a Slurm job: the first node takes it out of its queue, the others wait for that.
+//! One task in a job of Slurm: the first node takes it out of its queue, the others wait for that; and a job that Slurm
+//! has started anew goes on with the task that was its own before.
 
 use std::time::Duration;
 
-use clearml_api_client::Client;
-use clearml_task_model::{TaskId, TaskStatus};
+use clearml_api_client::{Client, StatusChange};
+use clearml_task_model::{Task, TaskId, TaskStatus};
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::{ExecuteError, ExecuteOptions};
 use crate::record::RunInputs;
 use crate::settings::rank;
+use crate::slurm::{RESTART, SlurmJob};
 
 /// How long the first node may take to begin.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -37,4 +40,38 @@ pub(super) async fn wait_for_the_first(client: &Client, id: &TaskId) -> Result<b
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Takes a task that is not queued because an earlier run of this very job had taken it. `false`: it is not that.
+pub(super) async fn go_on(
+    client: &Client,
+    task: &Task,
+    id: &TaskId,
+    options: &ExecuteOptions,
+) -> Result<bool, ExecuteError> {
+    let inputs = RunInputs::from_process(options.run.clone());
+    let Some(job) = SlurmJob::of(&inputs, id).filter(|job| job.restarts() > 0 && job.is_noted(task)) else {
+        return Ok(false);
+    };
+    let is_ours = job.may_go_on(task);
+    if is_ours {
+        let message = format!("Slurm has started the job again (restart {})", job.restarts());
+        let change = StatusChange::reason("worker started execution")
+            .message(message)
+            .force();
+        client
+            .tasks_started(id, &change)
+            .await
+            .map_err(|source| ExecuteError::Start {
+                task: id.clone(),
+                source: Box::new(source),
+            })?;
+    }
+    // What an earlier run may still do on a node that was given up ends when it reads this.
+    let mut entries = Map::new();
+    entries.insert(RESTART.to_owned(), Value::from(job.restarts()));
+    if let Err(e) = client.tasks_edit_runtime(id, entries, &[]).await {
+        tracing::warn!("noting restart {} of task {id}: {e}", job.restarts());
+    }
+    Ok(is_ours)
 }

@@ -15,6 +15,7 @@ use super::board::Board;
 use crate::console::{AgentConsole, Level};
 use crate::record::{AbortReason, Identity};
 use crate::requeue::is_anothers;
+use crate::slurm::SlurmJob;
 
 /// A reset is believed when it has been seen this often in a row: the status is `created` for a moment
 /// also when somebody edits a task.
@@ -95,6 +96,8 @@ pub(crate) struct StatusWatch {
     /// Where many tasks are looked at together.
     pub(crate) board: Option<Arc<Board>>,
     pub(crate) ping: Option<Duration>,
+    /// The job of Slurm that this is a run of.
+    pub(crate) slurm: Option<SlurmJob>,
 }
 
 impl StatusWatch {
@@ -114,6 +117,9 @@ impl StatusWatch {
         let mut pinged = Instant::now();
         loop {
             match self.look().await {
+                Ok(Some(task)) if self.slurm.as_ref().is_some_and(|job| job.is_superseded(&task)) => {
+                    announce(abort, AbortReason::StatusChanged);
+                }
                 Ok(task) => match interpreter.observe_own(task.as_ref(), &self.identity, &self.run_id) {
                     Meaning::GoOn => {}
                     Meaning::MaybeReset(times) => self.console.line(

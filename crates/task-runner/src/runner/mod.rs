@@ -45,6 +45,7 @@ use crate::record::{AbortReason, Identity, Mark, RunInputs, service_worker};
 use crate::run_dir::{RunDir, RunDirError};
 use crate::settings::{RunSettings, SettingsError};
 use crate::shipper::{Closed, ShipError, ShipOptions, Shipper};
+use crate::slurm::SlurmJob;
 use abort::{StatusWatch, announce};
 use decide::{Prepared, ShipPatience, Step, next_step};
 use many::{Known, Shared};
@@ -269,6 +270,7 @@ impl Runner {
             poll: self.settings.status_poll,
             board: self.board.clone(),
             ping: self.settings.ping,
+            slurm: SlurmJob::of(&self.inputs, &self.identity.task),
         };
         let hear = async {
             loop {

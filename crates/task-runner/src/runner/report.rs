@@ -14,8 +14,9 @@ use super::tell::{Answer, Tell, Teller};
 use super::{Runner, RunnerError};
 use crate::console::{Level, Tag};
 use crate::phase::Phase;
-use crate::record::{End, Identity, Mark, Outcome, RunRecord};
+use crate::record::{AbortReason, End, Identity, Mark, Outcome, RunRecord};
 use crate::shipper::Closed;
+use crate::slurm::SlurmJob;
 
 impl Runner {
     /// Decides the outcome, writes the last line, and waits until the server has the whole console.
@@ -54,7 +55,13 @@ impl Runner {
                     task.as_ref(),
                     (self.settings.rank, self.settings.requeue_limit),
                 );
-                let outcome = decide(&facts);
+                let mut outcome = decide(&facts);
+                if outcome.end == End::Stopped
+                    && facts.abort == Some(AbortReason::AgentStopped)
+                    && let Some(job) = SlurmJob::of(&self.inputs, &self.identity.task)
+                {
+                    outcome.status_reason = job.terminated();
+                }
                 self.stored(|run| run.update(|record| record.outcome = Some(outcome.clone())))
                     .await?;
                 outcome

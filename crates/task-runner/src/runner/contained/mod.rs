@@ -7,10 +7,15 @@
 //!
 //! The engine may be away for a while at any moment: what it was asked is asked again.
 
+mod arguments;
+mod choose;
 mod given;
+mod image;
 mod judge;
 mod launch;
+mod machine;
 mod mounts;
+mod naming;
 mod prepare;
 mod reports;
 mod scripts;

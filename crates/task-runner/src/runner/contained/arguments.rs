@@ -1,0 +1,111 @@
+//! Arguments as people write them, filled in, filtered, and understood.
+
+use clearml_agent_config::Settings;
+use clearml_container::choice::Choice;
+use clearml_container::flags::{self, RunSpec};
+use clearml_container::template;
+use clearml_container::words::Rules;
+use clearml_task_model::Task;
+use regex::Regex;
+use serde_json::{Map, Value, json};
+
+use super::super::Runner;
+use super::super::setup::failure;
+use super::given;
+use crate::console::Level;
+use crate::record::Failure;
+
+impl Runner {
+    /// The options of the task and of this machine, as a request.
+    pub(super) async fn spec(&self, task: &Task, choice: &Choice, settings: &Settings) -> Result<RunSpec, Failure> {
+        let containers = &settings.agent.containers;
+        let mut filters = Vec::new();
+        for filter in &containers.docker_args_filters {
+            let text = |e| format!("agent.docker_args_filters has the pattern {filter:?}: {e}");
+            filters.push(Regex::new(filter).map_err(|e| failure("environment", &text(e)))?);
+        }
+        let rules = Rules {
+            filters,
+            forbidden: containers.forbidden_docker_args.clone(),
+            protected: containers.protected_docker_extra_args.clone(),
+            extra_first: containers.docker_args_extra_precedes_task,
+            host_environment_for_tasks: containers.docker_allow_host_environ,
+        };
+        let values = self.template_values(task, choice).await;
+        let lookup = |name: &str| values.get(name).cloned().or_else(|| field(&values, name));
+        let fill = |words: &[String]| {
+            words
+                .iter()
+                .map(|word| template::fill(word, &lookup))
+                .collect::<Vec<_>>()
+        };
+        let secrets = settings.secrets();
+        // A task must not get what the agent keeps for itself by asking for a variable.
+        let environment = |name: &str| {
+            given::variable(&self.inputs, name)
+                .filter(|value| secrets.iter().all(|secret| !value.contains(secret.expose())))
+        };
+        let combined = rules.combine(
+            &fill(&choice.arguments),
+            &containers.extra_docker_arguments,
+            &environment,
+        );
+        if !combined.forbidden.is_empty() {
+            let text = format!(
+                "clearml-agent: ignoring docker argument(s) {}; they would override the agent startup script and \
+                 prevent the task from running",
+                combined.forbidden.join(" ")
+            );
+            tracing::warn!("task {}: {text}", self.identity.task);
+            self.console.line(Level::Warning, &text);
+        }
+        let words = fill(&combined.words);
+        let shown = settings.command_mask().words(&words).join(" ");
+        self.console.line(
+            Level::Info,
+            &format!("Container: image {}, arguments: {shown}", choice.image),
+        );
+        let spec = flags::parse(&words, &environment).map_err(|e| failure("environment", &e.to_string()))?;
+        for notice in &spec.notices {
+            self.console.line(Level::Warning, notice);
+        }
+        Ok(spec)
+    }
+
+    /// Values for references in arguments. What nobody refers to is not asked for.
+    async fn template_values(&self, task: &Task, choice: &Choice) -> Map<String, Value> {
+        let mut values = Map::new();
+        values.insert("WORKER_ID".into(), self.identity.worker.as_str().into());
+        values.insert("TASK".into(), serde_json::to_value(task).unwrap_or_default());
+        let wants = |name: &str| {
+            choice
+                .arguments
+                .iter()
+                .any(|word| word.contains(&format!("${{CLEARML_{name}")))
+        };
+        if let Some(queue) = &self.identity.queue {
+            values.insert("QUEUE_ID".into(), queue.as_str().into());
+            if wants("QUEUE_NAME")
+                && let Ok(queue) = self.client.queues_get_by_id(queue, Some(1)).await
+            {
+                values.insert("QUEUE_NAME".into(), json!(queue.name));
+            }
+        }
+        if let Some(project) = &task.project {
+            values.insert("PROJECT_ID".into(), project.as_str().into());
+            if wants("PROJECT_NAME")
+                && let Ok(project) = self.client.projects_get_by_id(project).await
+            {
+                values.insert("PROJECT_NAME".into(), json!(project.name));
+            }
+        }
+        values
+    }
+}
+
+/// `TASK.a.b` in the values.
+fn field(values: &Map<String, Value>, name: &str) -> Option<Value> {
+    let mut parts = name.split('.');
+    let first = values.get(parts.next()?)?;
+    parts.try_fold(first, |value, part| value.get(part)).cloned()
+}
