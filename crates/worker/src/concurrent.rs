@@ -14,6 +14,8 @@ use crate::services::{Services, Tools};
 
 /// How long an absent server may hold up the start of services mode.
 const FORGET_LIMIT: Duration = Duration::from_secs(5);
+/// The key that says what becomes of tasks.
+const ON_STOP: &str = "agent.on_stop";
 
 impl Server {
     /// From now on a task is in hand while the next one is looked for.
@@ -79,7 +81,7 @@ impl Server {
         let Some(services) = self.services.take() else {
             return;
         };
-        if self.settings.agent.on_stop == OnStop::Detach {
+        if self.leaves_services() {
             return services.leave();
         }
         if services.count() > 0 {
@@ -88,6 +90,12 @@ impl Server {
         services
             .stop(self.end_patience(), self.stop.wait_for_hurry())
             .await;
+    }
+
+    /// Services in containers outlive their daemon, as those of the official agent do, unless they are meant to end.
+    fn leaves_services(&self) -> bool {
+        let said = self.settings.origin(ON_STOP).is_some();
+        self.settings.agent.on_stop == OnStop::Detach || (self.options.container.is_some() && !said)
     }
 
     /// Makes a service known to the server, as a worker of its own.

@@ -131,12 +131,6 @@ impl DaemonArguments {
             ));
         }
         let contained = self.containers().wanted();
-        if contained && self.services() {
-            return Err(not_yet(
-                "running services in containers (--services-mode with --docker)",
-                "leave one of the options away",
-            ));
-        }
         for (given, option) in [
             (self.force_current_version, "--force-current-version"),
             (self.standalone_mode, "--standalone-mode"),

@@ -215,10 +215,6 @@ fn what_is_not_there_yet_is_checked_and_refused_by_name() {
     for (arguments, wanted) in [
         ("daemon --docker a --podman b", "different containers provided"),
         (
-            "daemon --podman img --services-mode",
-            "running services in containers (--services-mode with --docker) is not supported",
-        ),
-        (
             "daemon --dynamic-gpus --gpus 0-3 --queue a=1 b=2-4",
             "--dynamic-gpus) is not supported",
         ),
@@ -257,7 +253,11 @@ fn what_is_not_there_yet_is_checked_and_refused_by_name() {
         let stdout = run(arguments, true);
         assert!(stdout.contains(wanted), "{arguments}: {stdout}");
     }
-    for arguments in ["daemon --docker img", "execute --id x --docker"] {
+    for arguments in [
+        "daemon --docker img",
+        "daemon --podman img --services-mode",
+        "execute --id x --docker",
+    ] {
         assert!(run(arguments, false).contains("can't be reached"), "{arguments}");
     }
     // Without containers these mean nothing, and the official agent goes on.

@@ -1,0 +1,67 @@
+//! Several at the same time.
+
+use serde_json::json;
+
+use crate::place::Place;
+use crate::stand::{Stand, inspect, until};
+
+#[test]
+fn services_in_containers_run_at_once_and_none_waits_for_the_environment_of_another() {
+    let name = "services_in_containers_run_at_once_and_none_waits_for_the_environment_of_another";
+    let Some(mut stand) = Stand::or_skip(name) else {
+        return;
+    };
+    let slow = stand.service("slow", "sleep 600");
+    let (one, two, waiting) = (
+        stand.service("one", ""),
+        stand.service("two", ""),
+        stand.service("waiting", ""),
+    );
+    let options = [
+        "--services-mode",
+        "3",
+        "--foreground",
+        "--gpus",
+        "0",
+        "--child-report-tags",
+        "fast",
+    ];
+    let mut daemon = stand.daemon(&options, &[]);
+    for task in [&one, &two] {
+        stand.place.says(task, "out: 3\n");
+        let parent = inspect(task, "{{index .Config.Labels \"clearml-parent-worker-id\"}}");
+        assert_eq!(parent, "tester:cpu:0");
+        let own = inspect(task, "{{index .Config.Labels \"clearml-worker-id\"}}");
+        assert_eq!(own, format!("tester:cpu:0:service:{task}"));
+        assert_eq!(inspect(task, "{{.HostConfig.DeviceRequests}}"), "[]");
+    }
+    // The limit holds, and the slow one counts.
+    assert_eq!(stand.place.scene.api.status(&slow).unwrap(), "in_progress");
+    assert_eq!(stand.place.scene.api.status(&waiting).unwrap(), "queued");
+    let mut expected = vec![("tester:cpu:0".to_owned(), json!([]))];
+    expected
+        .extend([&one, &two, &slow].map(|task| (format!("tester:cpu:0:service:{task}"), json!(["fast"]))));
+    expected[1..].sort_by(|a, b| a.0.cmp(&b.0));
+    let mut listed = stand.workers();
+    if !listed[0].1.is_array() {
+        listed[0].1 = json!([]);
+    }
+    assert_eq!(listed, expected);
+    // The daemon and one that looks after all; nothing for a single container.
+    let processes = daemon.mark().processes();
+    assert_eq!(processes.len(), 2, "{processes:?}");
+
+    // What a user stops makes room, wherever it stands.
+    let body = json!({"task": slow, "status_reason": "enough"});
+    stand.call("tasks.stop", body);
+    stand.place.ended(&slow).assert_status("stopped");
+    Place::is_removed(&slow);
+    stand.place.says(&waiting, "out: 3\n");
+    stand.go();
+    for task in [&one, &two, &waiting] {
+        stand.has_counted(task, &format!("tester:cpu:0:service:{task} fast 1 none"));
+    }
+    until("the workers of the services to go", || stand.workers().len() == 1);
+    assert!(daemon.output().contains("ClearML-Agent running in services mode"));
+    daemon.stop().unwrap();
+}
