@@ -18,6 +18,9 @@ pub const JOB_KEY: &str = "_slurm_job";
 /// How often Slurm has put the job back, so that an old agent sees that it is not the last.
 pub const RESTART_KEY: &str = "_slurm_restart";
 
+/// How often preemption has sent the task back to its queue.
+pub const REQUEUES_KEY: &str = "_slurm_requeues";
+
 /// The most of Slurm's or a job's own text that goes into a console.
 const MOST_TEXT: usize = 4096;
 

@@ -133,7 +133,7 @@ fn waiting(situation: &Situation<'_>, graces: &Graces) -> Action {
     match situation.task {
         TaskSeen::Elsewhere => Action::Cancel,
         // Slurm has put the job back, and the agent has taken the end of its process for the end of the task.
-        TaskSeen::Final { by_user: false } if situation.was_active && !situation.cancelled => Action::Park,
+        TaskSeen::Final { by_user: false } if !situation.cancelled => Action::Park,
         TaskSeen::Final { .. } => Action::Cancel,
         TaskSeen::Queued { parked: true } => Action::ShowWaiting,
         TaskSeen::Queued { parked: false } if situation.since.unparked > graces.pass => Action::Park,

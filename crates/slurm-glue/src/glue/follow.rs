@@ -15,7 +15,7 @@ use crate::core::states::{explain, is_hopeless, reason_kind};
 use crate::core::verdict::{self, Verdict};
 use crate::journal::{Phase, Record};
 use crate::slurm::SlurmError;
-use crate::tell::{JOB_KEY, tail};
+use crate::tell::{JOB_KEY, REQUEUES_KEY, tail};
 
 /// The most ids in one request.
 const PAGE: usize = 250;
@@ -201,9 +201,13 @@ impl Glue {
             },
             Some(TaskStatus::Created | TaskStatus::InProgress) | None => TaskSeen::Elsewhere,
             // A job that Slurm puts back is not over, whatever its agent has said when it was told to end.
-            Some(TaskStatus::Stopped | TaskStatus::Failed) => TaskSeen::Final {
-                by_user: record.stop_wanted || !record.was_active,
-            },
+            Some(TaskStatus::Stopped | TaskStatus::Failed) => {
+                let told = format!("Slurm job {id} received SIGTERM");
+                let was_told = task.status_reason.as_ref() == Some(&told);
+                TaskSeen::Final {
+                    by_user: record.stop_wanted || !(record.was_active || was_told),
+                }
+            }
             Some(_) => TaskSeen::Final { by_user: true },
         }
     }
@@ -461,14 +465,25 @@ impl Glue {
     /// Back to the front of the queue that the task came from.
     async fn requeue(&mut self, record: &Record, reason: &str) -> Result<(), GlueError> {
         let task = record.task();
-        if record.restarts >= self.options.max_requeue {
-            let verdict = Verdict::Stopped(format!("{reason}, for the {}th time", record.restarts + 1));
+        // The next job has a record of its own, so the task itself counts.
+        let found = match self.client.tasks_get_by_id(task).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!("task {task}: {error}; trying again");
+                return Ok(());
+            }
+        };
+        let before = found.runtime.get(REQUEUES_KEY).and_then(Value::as_u64).unwrap_or(0);
+        if before >= u64::from(self.options.max_requeue) {
+            let verdict = Verdict::Stopped(format!("{reason}; it has been put back {before} times before"));
             return Box::pin(self.end_task(record, &verdict)).await;
         }
         let queue = &record.intent.queue;
         let change = StatusChange::reason(reason).force();
+        let counted = std::iter::once((REQUEUES_KEY.to_owned(), Value::from(before + 1))).collect();
         let moved = async {
             self.server.unpark(task).await?;
+            self.client.tasks_edit_runtime(task, counted, &[]).await?;
             self.client.tasks_enqueue(task, queue, &change).await?;
             self.client.queues_move_task_to_front(queue, task).await
         };
