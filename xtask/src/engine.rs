@@ -14,7 +14,7 @@ use crate::workspace;
 /// Where Debian puts the engine; not every user's PATH has it.
 const PROGRAMS: [&str; 2] = ["/usr/sbin/dockerd", "/usr/bin/dockerd"];
 /// An image with Python and git for tests that run tasks.
-const IMAGE: &str = "clearml-base:python";
+pub(crate) const IMAGE: &str = "clearml-base:python";
 /// What is in it, beside the smallest Debian.
 const PACKAGES: &str = "python3,python3-pip,python3-venv,git,ca-certificates";
 /// How long an engine may take to answer.

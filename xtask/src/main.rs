@@ -33,10 +33,10 @@ enum Command {
         /// Fewer repetitions and a shorter idle time.
         #[arg(long)]
         quick: bool,
-        /// With `worker` and `slurm`: only rows whose name contains this text, such as `services` or `burst`.
+        /// With `worker`, `slurm` and `docker`: only rows whose name contains this text, such as `services` or `burst`.
         #[arg(long)]
         only: Option<String>,
-        /// With `worker` and `slurm`: this agent, which is built already.
+        /// With `worker`, `slurm` and `docker`: this agent, which is built already.
         #[arg(long, value_name = "PROGRAM")]
         executable: Option<std::path::PathBuf>,
     },
@@ -136,6 +136,8 @@ enum Measured {
     Worker,
     /// The Slurm glue on a cluster that is started here.
     Slurm,
+    /// Tasks in containers of the engine that answers, or of one that is started.
+    Docker,
 }
 
 fn main() -> ExitCode {
@@ -171,6 +173,16 @@ fn main() -> ExitCode {
             executable,
             ..
         } => xtask::bench::slurm::run(quick, only.as_deref(), executable.as_deref()),
+        Command::Bench {
+            what: Measured::Docker,
+            against_python,
+            quick,
+            only,
+            executable,
+        } => {
+            let choice = xtask::bench::docker::Choice { only, executable };
+            xtask::bench::docker::run(against_python, quick, &choice)
+        }
         Command::Soak { minutes, name } => xtask::soak::run(minutes, name.as_deref()),
         Command::E2e {
             what:

@@ -64,7 +64,12 @@ pub(super) fn version_cpu(contestant: &Contestant, runs: usize) -> Result<f64> {
 
 /// Starts a daemon and waits until the server knows it.
 pub(super) fn daemon(contestant: &Contestant, api: &Api) -> Result<Agent> {
-    let mut agent = Agent::daemon(&contestant.options, &contestant.queue_name)?;
+    let agent = Agent::daemon(&contestant.options, &contestant.queue_name)?;
+    registered(contestant, api, agent)
+}
+
+/// Waits until the server knows a daemon.
+pub(super) fn registered(contestant: &Contestant, api: &Api, mut agent: Agent) -> Result<Agent> {
     wait_for(
         "the registration of the daemon",
         Duration::from_secs(120),

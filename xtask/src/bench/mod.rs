@@ -4,6 +4,7 @@
 //! same configuration and the defaults of both; the repetitions alternate. `measure.rs` says how each figure is
 //! taken. The result is printed, and written to `target/bench/agents.json`.
 
+pub mod docker;
 pub mod env;
 mod measure;
 mod report;
