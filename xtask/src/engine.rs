@@ -1,4 +1,8 @@
 //! A Docker Engine for the tests: the one that answers already, or one of their own while they run.
+//!
+//! One of their own has its data below the build folder, so that the image is made once, and everything else in a
+//! folder that goes with it. It may be stopped, killed and started again, which nobody does to an engine that
+//! others use. What a process that was killed has left running is stopped by the next one.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,25 +10,54 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use clearml_support::process::ProcessIdentity;
+use rustix::process::Signal;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::workspace;
 
+/// An image with Python and git for tests that run tasks.
+pub const IMAGE: &str = "clearml-base:python";
 /// Where Debian puts the engine; not every user's PATH has it.
 const PROGRAMS: [&str; 2] = ["/usr/sbin/dockerd", "/usr/bin/dockerd"];
-/// An image with Python and git for tests that run tasks.
-pub(crate) const IMAGE: &str = "clearml-base:python";
-/// What is in it, beside the smallest Debian.
+/// What is in the image, beside the smallest Debian.
 const PACKAGES: &str = "python3,python3-pip,python3-venv,git,ca-certificates";
-/// How long an engine may take to answer.
-const START: Duration = Duration::from_secs(60);
+/// How long an engine may take to answer, or to end.
+const LIMIT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(100);
+/// The data of the engine that all tests share.
+const SHARED: &str = "engine";
+/// The data of engines that are treated badly.
+const OWN: &str = "engine-own";
+/// Nothing of the network of this machine is touched; containers of such an engine have none.
+const WITHOUT_NETWORK: [&str; 3] = ["--bridge=none", "--iptables=false", "--ip6tables=false"];
 
-/// An engine that was started here, and ends with this value.
+/// An engine that was started here, and ends with this value, unless it is left.
 #[derive(Debug)]
 pub struct Engine {
-    child: Child,
-    folder: TempDir,
+    program: &'static Path,
+    child: Option<Child>,
+    /// Sockets and what belongs to containers that run.
+    folder: PathBuf,
+    data: PathBuf,
+    options: &'static [&'static str],
+    left: bool,
+    /// Nobody else uses the data meanwhile.
+    _lock: File,
+}
+
+/// Why no engine can be started on this machine.
+#[must_use]
+pub fn missing() -> Option<&'static str> {
+    if program().is_none() {
+        return Some("no Docker Engine is installed (Debian: docker.io)");
+    }
+    (!rustix::process::geteuid().is_root()).then_some("only root can start a Docker Engine")
+}
+
+fn program() -> Option<&'static Path> {
+    PROGRAMS.iter().map(Path::new).find(|path| path.is_file())
 }
 
 impl Engine {
@@ -37,49 +70,129 @@ impl Engine {
         if answers(None) {
             return Ok(None);
         }
-        let program = PROGRAMS.iter().map(Path::new).find(|path| path.is_file());
-        let Some(program) = program else {
-            bail!("no Docker Engine is installed (Debian: docker.io)")
-        };
-        ensure!(
-            rustix::process::geteuid().is_root(),
-            "no Docker Engine runs, and only root can start one"
-        );
-        Self::start(program).map(Some)
+        Self::start(SHARED, &[]).map(Some)
     }
 
-    fn start(program: &Path) -> Result<Self> {
-        // Paths of sockets are short, so not below the build folder.
-        let folder = TempDir::with_prefix("clearml-engine-")?;
-        let data = workspace::target().join("engine");
+    /// Starts one that others don't use, with the image in it. Its containers have no network. Whoever wants a
+    /// second one waits for the end of the first.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start, or has no image.
+    pub fn own() -> Result<Self> {
+        let engine = Self::start(OWN, &WITHOUT_NETWORK)?;
+        if !has_image(Some(&engine.address())) && has_image(None) {
+            let mut save = docker(None, &["save", IMAGE])
+                .stdout(Stdio::piped())
+                .spawn()
+                .context("starting docker save")?;
+            let archive = save.stdout.take().context("docker save has no output")?;
+            let loaded = engine.docker(&["load", "--quiet"]).stdin(archive).output()?;
+            ensure!(
+                save.wait()?.success() && loaded.status.success(),
+                "copying image {IMAGE} failed: {}",
+                String::from_utf8_lossy(&loaded.stderr).trim()
+            );
+        }
+        engine.make_image()?;
+        Ok(engine)
+    }
+
+    fn start(name: &str, options: &'static [&'static str]) -> Result<Self> {
+        let program = program().filter(|_| missing().is_none());
+        let program = program.with_context(|| missing().unwrap_or_default())?;
+        let data = workspace::target().join(name);
         fs::create_dir_all(&data)?;
-        let log = File::create(folder.path().join("log"))?;
-        let child = Command::new(program)
+        let lock = File::create(data.with_extension("lock"))?;
+        lock.lock().context("waiting for the data of the Docker Engine")?;
+        stop_recorded(&data, false)?;
+        // Paths of sockets are short, so not below the build folder.
+        let mut engine = Self {
+            program,
+            child: None,
+            folder: TempDir::with_prefix("clearml-engine-")?.keep(),
+            data,
+            options,
+            left: false,
+            _lock: lock,
+        };
+        engine.start_again(false)?;
+        Ok(engine)
+    }
+
+    /// Starts it once more, after it was stopped or killed. With live restore, containers live on without it.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer; its last words are in it.
+    pub fn start_again(&mut self, live_restore: bool) -> Result<()> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("log"))?;
+        let child = Command::new(self.program)
+            .args(self.options)
+            .arg(format!("--live-restore={live_restore}"))
             .arg("--data-root")
-            .arg(&data)
+            .arg(&self.data)
             .arg("--exec-root")
-            .arg(folder.path().join("exec"))
+            .arg(self.folder.join("exec"))
             .arg("--pidfile")
-            .arg(folder.path().join("pid"))
+            .arg(self.folder.join("pid"))
             .arg("--host")
-            .arg(format!("unix://{}", folder.path().join("docker.sock").display()))
+            .arg(self.address())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
-        let mut engine = Self { child, folder };
+            .with_context(|| format!("starting {}", self.program.display()))?;
+        let child = self.child.insert(child);
+        let identity = ProcessIdentity::of(i32::try_from(child.id())?)?;
+        let record = json!({"engine": identity, "folder": self.folder, "left": self.left});
+        fs::write(self.data.with_extension("json"), record.to_string())?;
         let begin = Instant::now();
-        while !answers(Some(&engine.address())) {
-            let ended = engine.child.try_wait()?;
+        while !answers(Some(&self.address())) {
+            let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
             ensure!(
-                ended.is_none() && begin.elapsed() < START,
+                ended.is_none() && begin.elapsed() < LIMIT,
                 "the Docker Engine does not start: {}",
-                engine.last_words()
+                self.last_words()
             );
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(PAUSE);
         }
-        Ok(engine)
+        Ok(())
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.child.as_ref().context("the engine does not run")?;
+        let identity = ProcessIdentity::of(i32::try_from(child.id())?)?;
+        identity.context("the engine has ended")?.signal(signal)?;
+        Ok(())
+    }
+
+    /// Ends it with a signal: SIGTERM, after which it says good-bye to its containers, or SIGKILL.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end.
+    pub fn end(&mut self, signal: Signal) -> Result<()> {
+        self.signal(signal)?;
+        let mut child = self.child.take().context("the engine does not run")?;
+        let begin = Instant::now();
+        while child.try_wait()?.is_none() {
+            if begin.elapsed() > LIMIT {
+                child.kill()?;
+                child.wait()?;
+                bail!("the Docker Engine has not ended within {} s", LIMIT.as_secs());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
     }
 
     /// Makes the image of the tests, if there is none: images can't be pulled everywhere. It stays in the build
@@ -89,84 +202,173 @@ impl Engine {
     ///
     /// Why it could not be made; tests that need it are skipped then.
     pub fn make_image(&self) -> Result<()> {
-        let docker = |arguments: &[&str]| {
-            let mut command = Command::new("docker");
-            command
-                .args(arguments)
-                .env("DOCKER_HOST", self.address())
-                .stdout(Stdio::null());
-            command
-        };
-        if docker(&["image", "inspect", IMAGE])
-            .stderr(Stdio::null())
-            .status()?
-            .success()
-        {
-            return Ok(());
-        }
-        let root = TempDir::with_prefix("clearml-image-")?;
-        let made = Command::new("/usr/sbin/debootstrap")
-            .args(["--variant=minbase", &format!("--include={PACKAGES}"), "bookworm"])
-            .arg(root.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status()
-            .context("starting debootstrap")?;
-        ensure!(made.success(), "debootstrap failed ({made})");
-        let mut tar = Command::new("tar")
-            .args(["--exclude=./var/cache/apt/archives/*.deb", "-c", "-C"])
-            .arg(root.path())
-            .arg(".")
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting tar")?;
-        let archive = tar.stdout.take().context("tar has no output")?;
-        let imported = docker(&["import", "-", IMAGE]).stdin(archive).status()?;
-        ensure!(
-            tar.wait()?.success() && imported.success(),
-            "importing the image failed"
-        );
-        Ok(())
+        make_image(Some(&self.address()))
+    }
+
+    /// A command of the docker program on this engine.
+    #[must_use]
+    pub fn docker(&self, arguments: &[&str]) -> Command {
+        docker(Some(&self.address()), arguments)
     }
 
     /// What `DOCKER_HOST` has to be.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("unix://{}", self.socket().display())
+        format!("unix://{}", self.folder.join("docker.sock").display())
     }
 
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("docker.sock")
+    /// Leaves it running; `stop_left` ends it.
+    ///
+    /// # Errors
+    ///
+    /// When this can't be noted.
+    pub fn leave(mut self) -> Result<()> {
+        let path = self.data.with_extension("json");
+        let mut record: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        record["left"] = true.into();
+        fs::write(path, record.to_string())?;
+        self.left = true;
+        Ok(())
     }
 
     fn last_words(&self) -> String {
-        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
         log.lines().last().unwrap_or_default().to_owned()
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // It stops its containers and unmounts what it has mounted.
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _gone = kill_process(pid, Signal::TERM);
+        if self.left {
+            return;
         }
-        let _ended = self.child.wait();
+        // Containers may have outlived an engine that was killed. It also unmounts what it has mounted.
+        if self.child.is_some() || self.start_again(false).is_ok() {
+            let _frozen = self.signal(Signal::CONT);
+            remove_containers(&self.address());
+            let _gone = self.end(Signal::TERM);
+        }
+        let _absent = fs::remove_file(self.data.with_extension("json"));
+        let _mounted = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Whether an engine answers there, or where the docker program looks by itself.
-fn answers(address: Option<&str>) -> bool {
+/// Ends the engine that was left running. `false` if there is none.
+///
+/// # Errors
+///
+/// When it does not end.
+pub fn stop_left() -> Result<bool> {
+    stop_recorded(&workspace::target().join(SHARED), true)
+}
+
+/// Ends an engine whose record was left: by somebody who was killed, or, where that is meant, on purpose.
+fn stop_recorded(data: &Path, also_left: bool) -> Result<bool> {
+    let path = data.with_extension("json");
+    let Ok(text) = fs::read(&path) else {
+        return Ok(false);
+    };
+    let record: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let engine: Option<ProcessIdentity> = serde_json::from_value(record["engine"].clone())?;
+    let folder = PathBuf::from(record["folder"].as_str().unwrap_or_default());
+    let address = format!("unix://{}", folder.join("docker.sock").display());
+    let mut ended = false;
+    if let Some(engine) = engine.filter(ProcessIdentity::is_alive) {
+        ensure!(
+            also_left || record["left"] != true,
+            "an engine was left running: export DOCKER_HOST={address}, or cargo xtask e2e docker down"
+        );
+        engine.signal(Signal::CONT)?;
+        remove_containers(&address);
+        engine.signal(Signal::TERM)?;
+        let begin = Instant::now();
+        while engine.is_alive() {
+            ensure!(
+                begin.elapsed() < LIMIT,
+                "the Docker Engine with pid {} does not end",
+                engine.pid
+            );
+            std::thread::sleep(PAUSE);
+        }
+        ended = true;
+    }
+    let _absent = fs::remove_file(path);
+    if folder.file_name().is_some() {
+        let _mounted = fs::remove_dir_all(folder);
+    }
+    Ok(ended)
+}
+
+fn remove_containers(address: &str) {
+    let Ok(listed) = docker(Some(address), &["ps", "-aq"]).output() else {
+        return;
+    };
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let ids: Vec<&str> = listed.lines().collect();
+    if !ids.is_empty() {
+        let _outcome = docker(Some(address), &["rm", "-f"]).args(ids).output();
+    }
+}
+
+/// Makes the image on the engine that answers there, or where the docker program looks by itself.
+///
+/// # Errors
+///
+/// Why it could not be made.
+pub fn make_image(address: Option<&str>) -> Result<()> {
+    if has_image(address) {
+        return Ok(());
+    }
+    let root = TempDir::with_prefix("clearml-image-")?;
+    let made = Command::new("/usr/sbin/debootstrap")
+        .args(["--variant=minbase", &format!("--include={PACKAGES}"), "bookworm"])
+        .arg(root.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .context("starting debootstrap")?;
+    ensure!(made.success(), "debootstrap failed ({made})");
+    let mut tar = Command::new("tar")
+        .args(["--exclude=./var/cache/apt/archives/*.deb", "-c", "-C"])
+        .arg(root.path())
+        .arg(".")
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting tar")?;
+    let archive = tar.stdout.take().context("tar has no output")?;
+    let imported = docker(address, &["import", "-", IMAGE])
+        .stdin(archive)
+        .stdout(Stdio::null())
+        .status()?;
+    ensure!(
+        tar.wait()?.success() && imported.success(),
+        "importing the image failed"
+    );
+    Ok(())
+}
+
+fn docker(address: Option<&str>, arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
-    command
-        .args(["version", "--format", "{{.Server.Version}}"])
-        .stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null());
     if let Some(address) = address {
         command.env("DOCKER_HOST", address);
     }
+    command
+}
+
+fn succeeds(mut command: Command) -> bool {
     command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+/// Whether an engine answers there, or where the docker program looks by itself.
+fn answers(address: Option<&str>) -> bool {
+    succeeds(docker(address, &["version", "--format", "{{.Server.Version}}"]))
+}
+
+fn has_image(address: Option<&str>) -> bool {
+    succeeds(docker(address, &["image", "inspect", IMAGE]))
 }
