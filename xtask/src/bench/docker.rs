@@ -17,20 +17,31 @@ use anyhow::{Context, Result, ensure};
 
 use super::measure::{self, Contestant};
 use super::report::{self, Figure};
-use super::{PYTHON_AGENT, contestant};
+use super::{PYTHON_AGENT, contestant, services_contained};
 use crate::engine::{self, Engine};
 use crate::terminal::{note, step};
 use crate::workbench::{Agent, AgentKind, LocalServer, PythonEnvironment};
 use crate::workspace;
 
 const LAUNCH: usize = 0;
+const SERVICES_LATE: usize = 1;
+const SERVICES_MEMORY: usize = 2;
+const SERVICES_CPU: usize = 3;
+/// As many services as the permitted memory is for.
+const SERVICES: usize = 50;
 
 /// What both agents add to every container.
 const ARGUMENTS: &str = "--network host -v /etc/ssl/certs:/etc/ssl/certs:ro -e SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
      -e PIP_CERT=/etc/ssl/certs/ca-certificates.crt";
 
 fn figures() -> Vec<Figure> {
-    vec![Figure::new("launch: pulled -> first line", "s", 1.0 / 10.0, None)]
+    let most = |name, unit, most| Figure::new(name, unit, 1.0, Some(most));
+    vec![
+        Figure::new("launch: pulled -> first line", "s", 1.0 / 10.0, None),
+        most("services, launches later than 1 s", "%", 5.0),
+        most("services, memory (PSS)", "MiB", 128.0),
+        most("services, CPU time per minute", "s", 6.0),
+    ]
 }
 
 /// What is measured.
@@ -86,6 +97,14 @@ pub fn run(against_python: bool, quick: bool, choice: &Choice) -> Result<()> {
             address: address.as_deref(),
         };
         place.launches(against_python, rounds, &mut figures[LAUNCH])?;
+    }
+    if choice.wants("services") {
+        let place = Place {
+            run: &run,
+            executable: &executable,
+            address: address.as_deref(),
+        };
+        place.services(if quick { SERVICES / 5 } else { SERVICES }, &mut figures)?;
     }
     figures.retain(Figure::is_measured);
     report::print(&figures);
@@ -150,6 +169,19 @@ impl Place<'_> {
             }
         }
         daemons.iter_mut().try_for_each(|daemon| daemon.stop().map(drop))
+    }
+
+    fn services(&self, count: usize, figures: &mut [Figure]) -> Result<()> {
+        step(&format!("Starting {count} services in containers"));
+        let server = LocalServer::start(self.executable, &self.run.join("server of services"))?;
+        let api = server.api()?;
+        let mut contestant = self.contestant(AgentKind::Ours, self.executable.to_owned(), &server);
+        contestant.queue = api.create_queue(&contestant.queue_name)?;
+        let services = services_contained::measure(&contestant, &api, count)?;
+        figures[SERVICES_LATE].add(contestant.kind, services.late);
+        figures[SERVICES_MEMORY].add(contestant.kind, services.memory);
+        figures[SERVICES_CPU].add(contestant.kind, services.cpu);
+        Ok(())
     }
 
     fn contestant(&self, kind: AgentKind, executable: PathBuf, server: &LocalServer) -> Contestant {

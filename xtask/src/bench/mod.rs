@@ -8,6 +8,7 @@ pub mod docker;
 pub mod env;
 mod measure;
 mod report;
+mod services_contained;
 pub mod slurm;
 pub mod worker;
 
