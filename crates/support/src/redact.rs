@@ -51,6 +51,13 @@ impl Redactor {
         secrets.sort_by_key(|known| std::cmp::Reverse(known.len()));
     }
 
+    /// What it searches for.
+    #[must_use]
+    pub fn known(&self) -> Vec<Secret> {
+        let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
+        secrets.iter().map(|secret| Secret::new(secret.as_str())).collect()
+    }
+
     /// The text without any known secret and without passwords in URLs. Borrows when nothing changed.
     #[must_use]
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {

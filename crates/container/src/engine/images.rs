@@ -28,8 +28,14 @@ pub struct ImageFacts {
     pub env: Vec<String>,
     /// Its entry point.
     pub entrypoint: Vec<String>,
+    /// Its command, or the arguments of its entry point.
+    pub cmd: Vec<String>,
     /// Its user; empty for root.
     pub user: String,
+    /// Bytes of all its layers.
+    pub size: u64,
+    /// How many layers it has.
+    pub layers: usize,
 }
 
 /// How far a pull has come.
@@ -60,7 +66,16 @@ impl Engine {
                     architecture: image.architecture.unwrap_or_default(),
                     env: config.env.unwrap_or_default(),
                     entrypoint: config.entrypoint.unwrap_or_default(),
+                    cmd: config.cmd.unwrap_or_default(),
                     user: config.user.unwrap_or_default(),
+                    size: image
+                        .size
+                        .and_then(|bytes| bytes.try_into().ok())
+                        .unwrap_or_default(),
+                    layers: image
+                        .root_fs
+                        .and_then(|layers| layers.layers)
+                        .map_or(0, |layers| layers.len()),
                 }))
             }
             Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),

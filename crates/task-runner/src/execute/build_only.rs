@@ -12,12 +12,12 @@ use clearml_env_builder::{EnvSettings, Kept, KeptError, Layout, PreparedEnvironm
 use clearml_support::command::CancelToken;
 use clearml_support::redact::Redactor;
 use clearml_task_model::{Task, TaskId, WorkerId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::silent::{Printed, build, say, say_aside};
 use super::{ExecuteError, find, id_of};
 use crate::record::{RunInputs, RunOptions};
-use crate::runner::build_host::BuildHost;
+use crate::runner::build_host::{BuildHost, Reported};
 use crate::runner::describe::described;
 use crate::runner::environment::{Parts, base};
 use crate::runner::setup::{strings, with_causes};
@@ -45,7 +45,7 @@ pub struct BuildOnlyOptions {
 }
 
 /// What has been built.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Built {
     /// The task.
     pub task: TaskId,
@@ -81,101 +81,133 @@ pub async fn build_only(options: BuildOnlyOptions) -> Result<Option<Built>, Exec
     let inputs = RunInputs::from_process(options.run.clone());
     let settings = RunSettings::new(&options.settings, &inputs)?;
     let say: Printed = if options.aside { say_aside } else { say };
-    let redactor = &settings.redactor;
-    say(redactor, &described(&id, &task));
-    let mut environment = EnvSettings {
-        env: strings(base(&Parts {
-            base: &inputs.environment,
-            options: &inputs.options,
-            task: &id,
-            worker: &options.worker,
-            run_id: None,
-            config: options.settings.location(),
-            configured: &settings.configured_environment,
-        })),
-        optimization: options.run.optimization,
-        layout: Layout::Kept {
-            globally: options.globally,
+    say(&settings.redactor, &described(&id, &task));
+    let work = Work {
+        task: &task,
+        id: &id,
+        environment: EnvSettings {
+            env: strings(base(&Parts {
+                base: &inputs.environment,
+                options: &inputs.options,
+                task: &id,
+                worker: &options.worker,
+                run_id: None,
+                config: options.settings.location(),
+                configured: &settings.configured_environment,
+            })),
+            optimization: options.run.optimization,
+            ..settings.environment.clone()
         },
-        standalone: None,
-        ..settings.environment.clone()
+        target: options.target,
+        globally: options.globally,
+        python_version: options.python_version,
+        venvs_dir: options.settings.agent.venvs_dir.clone(),
+        redactor: &settings.redactor,
+        say,
     };
-    choose(&mut environment, &options);
-    let kept = begin(&task, &environment, &options, redactor).await?;
-    if kept.replaces() {
-        say(
-            redactor,
-            &format!("replacing the earlier build in {}", kept.folder().display()),
-        );
-    }
-    let folder = kept.folder().to_owned();
     let host = |host: BuildHost| host.with_files(&client, settings.files_server.as_deref());
-    match build(&task, environment, folder.clone(), redactor, say, host).await {
-        Ok(Some((prepared, host))) => {
-            kept.finish(&task, &prepared).map_err(|e| unusable(&e))?;
-            let packages = host.reported().packages.unwrap_or_default();
-            Ok(Some(built(id, &folder, prepared, packages)))
-        }
-        ended => {
-            kept.abandon().map_err(|e| unusable(&e))?;
-            ended.map(|_| None)
-        }
-    }
+    Ok(work.make(host).await?.map(|(built, _)| built))
 }
 
-/// What the options say about packages and interpreter.
-fn choose(environment: &mut EnvSettings, options: &BuildOnlyOptions) {
-    if options.globally {
-        environment.package_manager.system_site_packages = true;
-        environment.package_manager.conda.use_base_env = true;
-    }
-    if let Some(version) = &options.python_version {
-        environment.ignore_requested_python_version = true;
-        environment.python_binary = None;
-        environment.default_python = Some(version.clone());
-    }
+/// A build in a folder that stays. It needs no server.
+pub(crate) struct Work<'a> {
+    pub(crate) task: &'a Task,
+    pub(crate) id: &'a TaskId,
+    /// The settings of the builder, with the environment of its tools.
+    pub(crate) environment: EnvSettings,
+    pub(crate) target: Option<PathBuf>,
+    pub(crate) globally: bool,
+    pub(crate) python_version: Option<String>,
+    pub(crate) venvs_dir: PathBuf,
+    pub(crate) redactor: &'a Redactor,
+    pub(crate) say: Printed,
 }
 
-/// Finds the folder and takes it.
-async fn begin(
-    task: &Task,
-    environment: &EnvSettings,
-    options: &BuildOnlyOptions,
-    redactor: &Redactor,
-) -> Result<Kept, ExecuteError> {
-    let (task, environment, redactor) = (task.clone(), environment.clone(), redactor.clone());
-    let (target, wanted) = (options.target.clone(), options.python_version.clone());
-    let venvs_dir = options.settings.agent.venvs_dir.clone();
-    let begun = tokio::task::spawn_blocking(move || {
-        let conda = environment.package_manager.kind == env_builder::PackageManagerKind::Conda;
-        let version = python_for(&task, &environment, &redactor, &CancelToken::default());
-        let version = match (version, wanted) {
-            // conda brings every version.
-            (_, Some(wanted)) if conda => wanted,
-            (Err(_), None) if conda => "conda".to_owned(),
-            (version, wanted) => {
-                let version = version.map_err(|e| ExecuteError::Prepare {
-                    stage: e.stage().as_str(),
-                    reason: with_causes(&e),
-                })?;
-                has_version(&version, wanted.as_deref())?;
-                version
+impl Work<'_> {
+    /// Builds; `None` when a signal has ended that.
+    pub(crate) async fn make(
+        mut self,
+        host: impl FnOnce(BuildHost) -> BuildHost,
+    ) -> Result<Option<(Built, Reported)>, ExecuteError> {
+        let (say, redactor) = (self.say, self.redactor);
+        self.choose();
+        let kept = self.begin().await?;
+        if kept.replaces() {
+            say(
+                redactor,
+                &format!("replacing the earlier build in {}", kept.folder().display()),
+            );
+        }
+        let folder = kept.folder().to_owned();
+        match build(self.task, self.environment, folder.clone(), redactor, say, host).await {
+            Ok(Some((prepared, host))) => {
+                kept.finish(self.task, &prepared).map_err(|e| unusable(&e))?;
+                let reported = host.reported();
+                let packages = reported.packages.clone().unwrap_or_default();
+                let built = built(self.id.clone(), &folder, prepared, packages);
+                Ok(Some((built, reported)))
             }
+            ended => {
+                kept.abandon().map_err(|e| unusable(&e))?;
+                ended.map(|_| None)
+            }
+        }
+    }
+
+    /// What the options say about packages and interpreter.
+    fn choose(&mut self) {
+        let environment = &mut self.environment;
+        environment.layout = Layout::Kept {
+            globally: self.globally,
         };
-        let own = target.is_none();
-        let folder = match target {
-            Some(target) => std::path::absolute(&target).map_err(|source| ExecuteError::System {
-                doing: "making --target absolute",
-                source,
-            })?,
-            None => venvs_dir.join(version),
-        };
-        Kept::begin(&environment.caches_dir, &folder, own).map_err(|e| unusable(&e))
-    });
-    begun.await.map_err(|e| ExecuteError::System {
-        doing: "preparing the folder of the build",
-        source: io::Error::other(e),
-    })?
+        environment.standalone = None;
+        if self.globally {
+            environment.package_manager.system_site_packages = true;
+            environment.package_manager.conda.use_base_env = true;
+        }
+        if let Some(version) = &self.python_version {
+            environment.ignore_requested_python_version = true;
+            environment.python_binary = None;
+            environment.default_python = Some(version.clone());
+        }
+    }
+
+    /// Finds the folder and takes it.
+    async fn begin(&self) -> Result<Kept, ExecuteError> {
+        let (task, environment) = (self.task.clone(), self.environment.clone());
+        let (redactor, venvs_dir) = (self.redactor.clone(), self.venvs_dir.clone());
+        let (target, wanted) = (self.target.clone(), self.python_version.clone());
+        let begun = tokio::task::spawn_blocking(move || {
+            let conda = environment.package_manager.kind == env_builder::PackageManagerKind::Conda;
+            let version = python_for(&task, &environment, &redactor, &CancelToken::default());
+            let version = match (version, wanted) {
+                // conda brings every version.
+                (_, Some(wanted)) if conda => wanted,
+                (Err(_), None) if conda => "conda".to_owned(),
+                (version, wanted) => {
+                    let version = version.map_err(|e| ExecuteError::Prepare {
+                        stage: e.stage().as_str(),
+                        reason: with_causes(&e),
+                    })?;
+                    has_version(&version, wanted.as_deref())?;
+                    version
+                }
+            };
+            let own = target.is_none();
+            let folder = match target {
+                Some(target) => std::path::absolute(&target).map_err(|source| ExecuteError::System {
+                    doing: "making --target absolute",
+                    source,
+                })?,
+                None => venvs_dir.join(version),
+            };
+            Kept::begin(&environment.caches_dir, &folder, own).map_err(|e| unusable(&e))
+        });
+        begun.await.map_err(|e| ExecuteError::System {
+            doing: "preparing the folder of the build",
+            source: io::Error::other(e),
+        })?
+    }
 }
 
 /// Who names a version wants no other.

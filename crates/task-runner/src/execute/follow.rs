@@ -20,7 +20,7 @@ const WINDOW: usize = 1 << 20;
 const TICK: Duration = Duration::from_secs(1);
 
 /// A second reader of the console beside the shipper.
-pub(super) struct Follower {
+pub(crate) struct Follower {
     agent: ChannelReader,
     task: ChannelReader,
     watch: FolderWatch,
@@ -30,10 +30,12 @@ pub(super) struct Follower {
     /// The task's own output goes here as well.
     log: Option<File>,
     position: Arc<AtomicU64>,
+    /// Standard output is data; it is shown on standard error.
+    aside: bool,
 }
 
 impl Follower {
-    pub(super) fn new(
+    pub(crate) fn new(
         (folder, task_folder): (&Path, &Path),
         render: RenderOptions,
         secrets: Vec<Secret>,
@@ -49,11 +51,17 @@ impl Follower {
             secrets,
             log,
             position,
+            aside: false,
         }
     }
 
+    /// Shows everything on standard error where `aside` is true.
+    pub(crate) fn aside(self, aside: bool) -> Self {
+        Self { aside, ..self }
+    }
+
     /// Shows everything until `done` is true and nothing is left.
-    pub(super) async fn run(mut self, mut done: watch::Receiver<bool>) -> io::Result<()> {
+    pub(crate) async fn run(mut self, mut done: watch::Receiver<bool>) -> io::Result<()> {
         loop {
             // Asked before reading, so that "done" covers what is read.
             let last = *done.borrow_and_update();
@@ -93,7 +101,11 @@ impl Follower {
         let rendered = render(reader.window(), self.render, tail, WINDOW, until);
         let progress = rendered.end > reader.position();
         reader.consume(rendered.end);
-        let mut out = io::stdout().lock();
+        let mut out: Box<dyn Write> = if self.aside {
+            Box::new(io::stderr().lock())
+        } else {
+            Box::new(io::stdout().lock())
+        };
         for message in rendered.messages {
             let text = mask(message.text, &self.secrets);
             out.write_all(text.as_bytes())?;
