@@ -319,9 +319,20 @@ pub fn make_image(address: Option<&str>) -> Result<()> {
     if has_image(address) {
         return Ok(());
     }
+    make_debian(address, IMAGE, "bookworm", &[&format!("--include={PACKAGES}")])
+}
+
+/// Makes an image that is a smallest Debian, of this suite and with these further options of debootstrap.
+///
+/// # Errors
+///
+/// Why it could not be made.
+pub fn make_debian(address: Option<&str>, image: &str, suite: &str, options: &[&str]) -> Result<()> {
     let root = TempDir::with_prefix("clearml-image-")?;
     let made = Command::new("/usr/sbin/debootstrap")
-        .args(["--variant=minbase", &format!("--include={PACKAGES}"), "bookworm"])
+        .arg("--variant=minbase")
+        .args(options)
+        .arg(suite)
         .arg(root.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -336,7 +347,7 @@ pub fn make_image(address: Option<&str>) -> Result<()> {
         .spawn()
         .context("starting tar")?;
     let archive = tar.stdout.take().context("tar has no output")?;
-    let imported = docker(address, &["import", "-", IMAGE])
+    let imported = docker(address, &["import", "-", image])
         .stdin(archive)
         .stdout(Stdio::null())
         .status()?;
@@ -347,7 +358,9 @@ pub fn make_image(address: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn docker(address: Option<&str>, arguments: &[&str]) -> Command {
+/// A command of the docker program on the engine that answers there, or where the program looks by itself.
+#[must_use]
+pub fn docker(address: Option<&str>, arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(Stdio::null());
     if let Some(address) = address {
