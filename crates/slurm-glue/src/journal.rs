@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clearml_intake::pop::{Before, Intent, Phase as PopPhase};
 use clearml_intake::popper;
@@ -114,7 +114,8 @@ impl Record {
 pub struct Journal {
     folder: PathBuf,
     worker: WorkerId,
-    records: Mutex<HashMap<String, Record>>,
+    /// Shared with whoever works on one: copies of ten thousand would weigh.
+    records: Mutex<HashMap<String, Arc<Record>>>,
 }
 
 impl Journal {
@@ -135,7 +136,7 @@ impl Journal {
             let path = entry.map_err(failed)?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
                 let record: Record = read_json(&path)?;
-                records.insert(record.intent.run.clone(), record);
+                records.insert(record.intent.run.clone(), Arc::new(record));
             }
         }
         Ok(Self {
@@ -145,7 +146,7 @@ impl Journal {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Record>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Record>>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -155,18 +156,30 @@ impl Journal {
 
     /// All records, in no order.
     #[must_use]
-    pub fn all(&self) -> Vec<Record> {
+    pub fn all(&self) -> Vec<Arc<Record>> {
         self.lock().values().cloned().collect()
     }
 
+    /// Whether nothing is tracked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// Looks at all records without copying them.
-    pub fn for_each(&self, look: impl FnMut(&Record)) {
-        self.lock().values().for_each(look);
+    pub fn for_each(&self, mut look: impl FnMut(&Record)) {
+        self.lock().values().for_each(|record| look(record));
+    }
+
+    /// The record of a task.
+    #[must_use]
+    pub fn of_task(&self, task: &TaskId) -> Option<Arc<Record>> {
+        self.lock().values().find(|record| record.task() == task).cloned()
     }
 
     /// One record.
     #[must_use]
-    pub fn get(&self, run: &str) -> Option<Record> {
+    pub fn get(&self, run: &str) -> Option<Arc<Record>> {
         self.lock().get(run).cloned()
     }
 
@@ -175,15 +188,16 @@ impl Journal {
     /// # Errors
     ///
     /// When there is none, or it can't be written.
-    pub fn update(&self, run: &str, change: impl FnOnce(&mut Record)) -> Result<Record, JournalError> {
+    pub fn update(&self, run: &str, change: impl FnOnce(&mut Record)) -> Result<Arc<Record>, JournalError> {
         let mut records = self.lock();
-        let mut record = records
+        let old = records
             .get(run)
-            .cloned()
             .ok_or_else(|| JournalError::Missing(run.to_owned()))?;
+        let mut record = Record::clone(old);
         change(&mut record);
         write_json_atomic(&self.path(run), &record, 0o600)?;
-        records.insert(run.to_owned(), record.clone());
+        let record = Arc::new(record);
+        records.insert(run.to_owned(), Arc::clone(&record));
         Ok(record)
     }
 
@@ -199,15 +213,14 @@ impl Journal {
         job: u64,
         nonce: &str,
         since: i64,
-    ) -> Result<Record, JournalError> {
+    ) -> Result<Arc<Record>, JournalError> {
         let intent = self.intent(task, queue, &Before::default());
         let mut record = self.record(intent);
         record.phase = Phase::Submitted(job);
         nonce.clone_into(&mut record.nonce);
         record.marked = true;
         record.since = since;
-        self.insert(&record)?;
-        Ok(record)
+        self.insert(record)
     }
 
     /// Forgets a record.
@@ -258,25 +271,25 @@ impl Journal {
         }
     }
 
-    fn insert(&self, record: &Record) -> Result<(), JournalError> {
-        let run = &record.intent.run;
-        write_json_atomic(&self.path(run), record, 0o600)?;
-        self.lock().insert(run.clone(), record.clone());
-        Ok(())
+    fn insert(&self, record: Record) -> Result<Arc<Record>, JournalError> {
+        let run = record.intent.run.clone();
+        write_json_atomic(&self.path(&run), &record, 0o600)?;
+        let record = Arc::new(record);
+        self.lock().insert(run, Arc::clone(&record));
+        Ok(record)
     }
 }
 
 /// The journal as the pop protocol sees it.
 #[derive(Debug, Clone)]
-pub(crate) struct Shared(pub(crate) std::sync::Arc<Journal>);
+pub(crate) struct Shared(pub(crate) Arc<Journal>);
 
 impl popper::Journal for Shared {
     type Error = JournalError;
 
     fn begin(&self, task: &TaskId, queue: &QueueId, before: &Before) -> Result<Intent, JournalError> {
         let record = self.0.record(self.0.intent(task, queue, before));
-        self.0.insert(&record)?;
-        Ok(record.intent)
+        Ok(self.0.insert(record)?.intent.clone())
     }
 
     fn advance(&self, intent: &Intent, phase: PopPhase) -> Result<(), JournalError> {
@@ -307,7 +320,7 @@ mod tests {
     #[test]
     fn a_record_is_found_again_as_it_was_left() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || std::sync::Arc::new(Journal::open(folder.path(), &WorkerId::new("h:slurm")).unwrap());
+        let open = || Arc::new(Journal::open(folder.path(), &WorkerId::new("h:slurm")).unwrap());
         let journal = Shared(open());
         let intent = journal
             .begin(&TaskId::new("t"), &QueueId::new("q"), &Before::default())

@@ -1,10 +1,15 @@
 //! The loop: look at jobs, look at tasks, decide, act; take new tasks where there is room.
 
+mod ending;
 mod follow;
+mod owner;
 mod pull;
 mod recover;
 mod render;
+mod search;
 mod submit;
+mod tasks;
+mod waiting;
 mod watch;
 
 use std::collections::HashMap;
@@ -17,18 +22,25 @@ use clearml_intake::order::QueueOrder;
 use clearml_intake::popper::{Popper, Timing};
 use clearml_intake::queues::{QueueError, ServedQueue, resolve_queues};
 use clearml_support::lock::FileLock;
-use clearml_task_model::{QueueId, WorkerId};
+use clearml_task_model::{QueueId, UserId, WorkerId};
 use tokio::sync::watch as signal;
 use tokio::time::Instant;
 
 use crate::core::limits::{Count, Limits};
-use crate::journal::{Journal, JournalError, Phase, Record, Shared};
+use crate::core::pace::Pace;
+use crate::journal::{Journal, JournalError, Phase, Shared};
 use crate::options::{GlueOptions, QueueSetup};
 use crate::parking::ParkingServer;
 use crate::slurm::{Slurm, SlurmError};
 use crate::tell::Teller;
 use crate::templates::{LoadError, Loaded};
 use watch::Watch;
+
+/// So many requests about different tasks go to the server at the same time.
+const AT_ONCE: usize = 8;
+
+/// Extra looks, for jobs that have ended, are so far apart at least.
+const EXTRA: Duration = Duration::from_millis(500);
 
 /// The glue could not be started, or goes on no more.
 #[derive(Debug, thiserror::Error)]
@@ -95,11 +107,12 @@ pub struct Glue {
     /// Since when Slurm can't be reached.
     outage: Option<Instant>,
     outage_told: Option<Instant>,
-    /// The last complete listing.
-    listed: Option<Instant>,
+    pace: Pace,
     /// sacct is of no use until then; `None`: it is.
     no_accounting: Option<Instant>,
     recovered: bool,
+    /// Sessions of the owners of tasks.
+    owners: tokio::sync::Mutex<HashMap<UserId, Client>>,
     _lock: FileLock,
 }
 
@@ -129,13 +142,15 @@ impl Glue {
         let (lock, journal) = open_journal(&options, &worker)?;
         let served = served(&client, &options).await?;
         let parking = match &options.parking {
-            Some(name) => {
+            // Looking makes nothing.
+            Some(name) if !options.look_only => {
                 let queues = resolve_queues(&client, std::slice::from_ref(name), true).await?;
                 queues.into_iter().next().map(|queue| queue.id)
             }
-            None => None,
+            _ => None,
         };
-        let slurm = slurm(&options);
+        let mut slurm = slurm(&options);
+        slurm.hides_jobs = slurm.is_private().await;
         let cluster = cluster_name(&slurm).await;
         let server = ParkingServer::new(client.clone(), parking.clone());
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -151,6 +166,7 @@ impl Glue {
             order: QueueOrder::new(options.order_fairness),
             client,
             settings,
+            pace: Pace::new(options.poll),
             options,
             worker,
             served,
@@ -162,9 +178,9 @@ impl Glue {
             watches: HashMap::new(),
             outage: None,
             outage_told: None,
-            listed: None,
             no_accounting: None,
             recovered: false,
+            owners: tokio::sync::Mutex::default(),
             _lock: lock,
         })
     }
@@ -181,12 +197,6 @@ impl Glue {
         &self.cluster
     }
 
-    /// Everything that is tracked.
-    #[must_use]
-    pub fn records(&self) -> Vec<Record> {
-        self.journal.all()
-    }
-
     /// Serves the queues. A change of `stop` ends it; jobs go on.
     ///
     /// # Errors
@@ -198,19 +208,20 @@ impl Glue {
             let begun = Instant::now();
             if begun >= next_look {
                 self.look().await?;
-                next_look = begun + self.interval(begun.elapsed());
+                next_look = self.next_look(begun);
             }
             let may_pull = self.outage.is_none() && self.recovered && how != Run::Drain;
-            if may_pull {
-                self.pull(how == Run::Once, &stop).await?;
-            }
+            let more = may_pull && self.pull(how == Run::Once, &stop, next_look).await?;
             match how {
                 Run::Once => return self.look().await,
-                Run::Drain if self.journal.all().is_empty() => return Ok(()),
+                Run::Drain if self.journal.is_empty() => return Ok(()),
                 _ => {}
             }
             if *stop.borrow() {
                 return Ok(());
+            }
+            if more {
+                continue;
             }
             let wait = (begun + self.options.queue_poll).min(next_look.max(begun));
             let wait = wait.max(begun + Duration::from_millis(50));
@@ -221,14 +232,16 @@ impl Glue {
         }
     }
 
-    /// Slow controllers are asked less often.
-    fn interval(&self, took: Duration) -> Duration {
-        let usual = self.options.poll;
-        if self.outage.is_some() || took > Duration::from_secs(1).max(usual / 4) {
-            (usual * 2).min(Duration::from_secs(120).max(usual))
-        } else {
-            usual
-        }
+    /// When jobs are looked at again, after a look that began then: after the usual pause, or as soon as the time of
+    /// an agent is up whose job has ended.
+    fn next_look(&self, begun: Instant) -> Instant {
+        let now = Instant::now();
+        let graces = &self.options.graces;
+        let due = self.watches.values().filter_map(|watch| watch.due(graces));
+        // What was due in this look was done, or has to wait until the server is back.
+        let due = due.filter(|due| *due > now).min();
+        let usual = begun + self.pace.pause();
+        due.map_or(usual, |due| due.max(now + EXTRA).min(usual))
     }
 
     fn served_of(&self, queue: &QueueId) -> Option<usize> {
@@ -333,6 +346,7 @@ pub fn slurm(options: &GlueOptions) -> Slurm {
         bin_dir: options.bin_dir.clone(),
         environment: Slurm::environment(|name| std::env::var(name).ok(), &options.pass_env),
         timeout: options.command_timeout,
+        hides_jobs: false,
     }
 }
 

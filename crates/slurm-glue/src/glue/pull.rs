@@ -1,97 +1,234 @@
-//! Taking tasks: one look at the heads of all queues, then the pop protocol, then the job.
+//! Taking tasks: an assembly line.
+//!
+//! Four stations work at the same time, each on another task: the pop protocol takes it from its queue, its script is
+//! prepared, sbatch is called, and the task is told about its job. Every task passes them in the order of the queues,
+//! and sbatch is called for one after the other, so jobs have the order of their tasks. The journal is written at the
+//! same points as for a single task; a glue that dies finds each of them where it was.
+//!
+//! Stations only note what an attempt means for those after it. The conclusions are drawn when the line stands still.
 
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clearml_api_client::QueuesQuery;
-use clearml_intake::order::Choice;
+use clearml_intake::order::{Choice, QueueOrder};
 use clearml_intake::popper::{Outcome, PopError};
 use clearml_task_model::TaskId;
-use tokio::sync::watch as signal;
+use tokio::sync::{mpsc, watch as signal};
+use tokio::time::Instant;
 
-use super::{Glue, GlueError};
+use super::submit::{Attempt, Prepared};
+use super::{AT_ONCE, Glue, GlueError};
+use crate::journal::Record;
 
-/// The most tasks that one look takes.
+/// The most tasks that are taken after one look at the queues.
 const BURST: usize = 10;
 
+/// So many tasks may wait between two stations. Each is claimed already, and goes back if the cluster takes no more.
+const BETWEEN: usize = 2;
+
+/// What the stations have to know of each other.
+struct Line<'a> {
+    once: bool,
+    stop: &'a signal::Receiver<bool>,
+    /// Slurm can't be reached.
+    halted: Cell<bool>,
+    /// Queues whose jobs the cluster refuses.
+    closed: Vec<Cell<bool>>,
+    attempts: RefCell<Vec<(Arc<Record>, usize, Attempt)>>,
+}
+
+impl Line<'_> {
+    fn takes(&self, index: usize) -> bool {
+        !self.halted.get() && !self.closed[index].get()
+    }
+
+    fn note(&self, record: Arc<Record>, index: usize, attempt: Attempt) {
+        match attempt {
+            Attempt::Full(_) => self.closed[index].set(true),
+            Attempt::Outage(_) | Attempt::Unknown(_) => self.halted.set(true),
+            _ => {}
+        }
+        self.attempts.borrow_mut().push((record, index, attempt));
+    }
+}
+
 impl Glue {
-    /// Takes tasks while there are any and there is room. `once`: at most one of each queue.
-    pub(super) async fn pull(&mut self, once: bool, stop: &signal::Receiver<bool>) -> Result<(), GlueError> {
+    /// Takes tasks while there are any, and there is room, and the next look at jobs is not due. `once`: at most one
+    /// of each queue. Returns whether there may be more.
+    pub(super) async fn pull(
+        &mut self,
+        once: bool,
+        stop: &signal::Receiver<bool>,
+        until: Instant,
+    ) -> Result<bool, GlueError> {
         for served in &mut self.served {
             served.template.refresh();
         }
-        let mut taken = vec![0usize; self.served.len()];
-        for _ in 0..BURST {
-            if *stop.borrow() || self.outage.is_some() {
-                return Ok(());
-            }
-            let room: Vec<bool> = (0..self.served.len())
-                .map(|index| self.has_room(index) && !(once && taken[index] > 0))
-                .collect();
-            if !room.contains(&true) {
-                return Ok(());
-            }
-            let heads = self.heads().await;
-            let ready: Vec<bool> = heads
-                .iter()
-                .zip(&room)
-                .map(|(head, room)| head.is_some() && *room)
-                .collect();
-            let index = match self.order.choose(&ready) {
-                Choice::Serve(index) => index,
-                Choice::NextPass if once => return Ok(()),
-                Choice::NextPass => continue,
-                Choice::Idle => return Ok(()),
-            };
-            let Some(task) = &heads[index] else { return Ok(()) };
-            self.take(index, task, &mut taken).await?;
-        }
-        Ok(())
+        let mut order = self.order.clone();
+        let line = Line {
+            once,
+            stop,
+            halted: Cell::new(false),
+            closed: vec![Cell::new(false); self.served.len()],
+            attempts: RefCell::default(),
+        };
+        let (claimed, to_prepare) = mpsc::channel(BETWEEN);
+        let (prepared, to_submit) = mpsc::channel(BETWEEN);
+        let (submitted, to_tell) = mpsc::channel(8 * AT_ONCE);
+        let (more, ready, called, ()) = tokio::join!(
+            Box::pin(self.take_tasks(&mut order, &line, until, claimed)),
+            Box::pin(self.prepare_jobs(to_prepare, prepared)),
+            Box::pin(self.call_sbatch(&line, to_submit, submitted)),
+            Box::pin(self.tell_tasks(to_tell)),
+        );
+        let attempts = line.attempts.take();
+        self.order = order;
+        self.after(attempts).await?;
+        ready.and(called).and(more)
     }
 
-    async fn take(&mut self, index: usize, task: &TaskId, taken: &mut [usize]) -> Result<(), GlueError> {
+    /// The first station.
+    async fn take_tasks(
+        &self,
+        order: &mut QueueOrder,
+        line: &Line<'_>,
+        until: Instant,
+        claimed: mpsc::Sender<String>,
+    ) -> Result<bool, GlueError> {
+        let mut taken = vec![0usize; self.served.len()];
+        loop {
+            let mut heads = self.heads().await;
+            let before: usize = taken.iter().sum();
+            loop {
+                if *line.stop.borrow() || line.halted.get() {
+                    return Ok(false);
+                }
+                let ready: Vec<bool> = (0..self.served.len())
+                    .map(|index| {
+                        let may = line.takes(index) && !(line.once && taken[index] > 0);
+                        may && !heads[index].is_empty() && self.has_room(index)
+                    })
+                    .collect();
+                let index = match order.choose(&ready) {
+                    Choice::Serve(index) => index,
+                    Choice::NextPass if line.once => return Ok(false),
+                    Choice::NextPass => continue,
+                    Choice::Idle => break,
+                };
+                let Some(task) = heads[index].pop_front() else {
+                    break;
+                };
+                match self.take(index, &task).await? {
+                    Some(run) => {
+                        order.pulled(index);
+                        taken[index] += 1;
+                        if claimed.send(run).await.is_err() {
+                            return Ok(false);
+                        }
+                    }
+                    None => {
+                        order.passed_over(index);
+                        // What was seen behind it may be wrong as well.
+                        heads[index].clear();
+                    }
+                }
+            }
+            if taken.iter().sum::<usize>() == before {
+                return Ok(false);
+            }
+            if Instant::now() >= until {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Pops and claims the task at the head of a queue. Returns its run.
+    async fn take(&self, index: usize, task: &TaskId) -> Result<Option<String>, GlueError> {
         let queue = self.served[index].queue.id.clone();
-        let tracked = self
-            .journal
-            .all()
-            .into_iter()
-            .find(|record| record.task() == task);
+        let tracked = self.journal.of_task(task);
         match Box::pin(self.popper.acquire(&queue, task)).await {
             Ok(Outcome::Ours(intent)) => {
-                self.order.pulled(index);
-                taken[index] += 1;
                 if let Some(record) = tracked {
                     // Somebody has put a task into the queue again whose job exists: it is parked again.
                     tracing::info!("task {task} was queued again; job {:?} goes on", record.job());
                     self.journal.remove(&intent.run)?;
-                    return Ok(());
                 }
-                self.submit(&intent.run).await
+                Ok(Some(intent.run))
             }
             Ok(Outcome::NotOurs(intent, why)) => {
-                self.order.passed_over(index);
                 tracing::info!("task {} is not submitted: {why}", intent.task);
-                Ok(())
+                Ok(None)
             }
-            Ok(Outcome::PutBack(_) | Outcome::Missed) => {
-                self.order.passed_over(index);
-                Ok(())
-            }
+            Ok(Outcome::PutBack(_) | Outcome::Missed) => Ok(None),
             Err(PopError::Journal { source, .. }) => Err(source.into()),
             Err(error) => {
-                self.order.passed_over(index);
                 tracing::warn!("{error}");
                 tokio::time::sleep(Duration::from_millis(500)).await;
-                Ok(())
+                Ok(None)
             }
         }
     }
 
-    /// The task at the head of each queue, by one request.
-    async fn heads(&self) -> Vec<Option<TaskId>> {
+    /// The second station.
+    async fn prepare_jobs(
+        &self,
+        mut claimed: mpsc::Receiver<String>,
+        prepared: mpsc::Sender<Prepared>,
+    ) -> Result<(), GlueError> {
+        while let Some(run) = claimed.recv().await {
+            let Some(job) = self.prepare(&run).await? else {
+                continue;
+            };
+            if prepared.send(job).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The third station.
+    async fn call_sbatch(
+        &self,
+        line: &Line<'_>,
+        mut prepared: mpsc::Receiver<Prepared>,
+        submitted: mpsc::Sender<(Arc<Record>, u64)>,
+    ) -> Result<(), GlueError> {
+        let mut next = Instant::now();
+        while let Some(job) = prepared.recv().await {
+            if !line.takes(job.index) {
+                line.note(job.record, job.index, Attempt::NotTried);
+                continue;
+            }
+            tokio::time::sleep_until(next).await;
+            next = Instant::now() + self.options.spacing;
+            let (record, attempt) = self.attempt(&job).await?;
+            if let Attempt::Job(id) = attempt {
+                // Its reader goes on until we end.
+                let _told = submitted.send((Arc::clone(&record), id)).await;
+            }
+            line.note(record, job.index, attempt);
+        }
+        Ok(())
+    }
+
+    /// The last station. What has come together meanwhile is told together.
+    async fn tell_tasks(&self, mut submitted: mpsc::Receiver<(Arc<Record>, u64)>) {
+        let mut jobs = Vec::new();
+        while submitted.recv_many(&mut jobs, AT_ONCE).await > 0 {
+            self.announce(&jobs, "submitted").await;
+            jobs.clear();
+        }
+    }
+
+    /// The first tasks of each queue, by one request.
+    async fn heads(&self) -> Vec<VecDeque<TaskId>> {
         let query = QueuesQuery {
             id: self.queues(),
             only_fields: ["id", "name", "entries"].map(str::to_owned).to_vec(),
-            max_task_entries: Some(1),
+            max_task_entries: Some(u32::try_from(BURST).unwrap_or(u32::MAX)),
             search_hidden: true,
             ..QueuesQuery::default()
         };
@@ -99,16 +236,16 @@ impl Glue {
             Ok(queues) => queues,
             Err(error) => {
                 tracing::warn!("looking at the queues: {error}");
-                return vec![None; self.served.len()];
+                return vec![VecDeque::new(); self.served.len()];
             }
         };
+        let entries = |id| queues.iter().find(|queue| queue.id.as_ref() == Some(id));
         self.served
             .iter()
             .map(|served| {
-                let queue = queues
-                    .iter()
-                    .find(|queue| queue.id.as_ref() == Some(&served.queue.id))?;
-                Some(queue.entries.first()?.task.clone())
+                let queue = entries(&served.queue.id).into_iter();
+                let tasks = queue.flat_map(|queue| queue.entries.iter().map(|entry| entry.task.clone()));
+                tasks.take(BURST).collect()
             })
             .collect()
     }

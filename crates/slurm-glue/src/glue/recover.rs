@@ -1,17 +1,18 @@
 //! After a start: pops that were interrupted, and jobs that the journal does not know.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use clearml_intake::pop::Phase as PopPhase;
 use clearml_intake::popper::Outcome;
 use clearml_intake::server::QueueServer;
 use clearml_task_model::{QueueId, TaskId, TaskStatus};
-use serde_json::Value;
 
-use super::{Glue, GlueError};
+use super::tasks::Shown;
+use super::{AT_ONCE, Glue, GlueError};
 use crate::core::jobs::{Marker, NAME_PREFIX, QueuedJob};
 use crate::core::states::Stage;
-use crate::journal::Phase;
+use crate::journal::{Phase, Record};
 
 impl Glue {
     /// Brings pops to their end that were interrupted. A claimed task is submitted by the next look.
@@ -42,47 +43,54 @@ impl Glue {
     }
 
     /// Takes up jobs of ours that no record speaks of, and puts tasks back that are parked without a job. To be
-    /// called with a complete listing.
-    pub(super) async fn adopt(&mut self, jobs: &[QueuedJob]) -> Result<(), GlueError> {
+    /// called with a complete listing. `false`: the server could not be asked about all of them.
+    pub(super) async fn adopt(&mut self, jobs: &[QueuedJob]) -> Result<bool, GlueError> {
         let mut known: HashSet<TaskId> = self.journal.all().iter().map(|r| r.task().clone()).collect();
-        for job in jobs {
-            let Some(marker) =
-                Marker::read(&job.comment).filter(|marker| marker.glue == self.worker.as_str())
-            else {
-                continue;
-            };
+        let mut unknown = Vec::new();
+        for job in jobs.iter().filter(|job| job.state.stage() != Stage::Ended) {
+            let marker = Marker::read(&job.comment).filter(|marker| marker.glue == self.worker.as_str());
+            let Some(marker) = marker else { continue };
             let task = TaskId::new(&*marker.task);
-            if job.state.stage() == Stage::Ended || !known.insert(task.clone()) {
-                continue;
+            if known.insert(task.clone()) {
+                unknown.push((job, marker, task));
             }
-            self.adopt_one(job, &marker, &task).await?;
         }
-        self.put_back_orphans(jobs).await
+        let tasks = self
+            .tasks(unknown.iter().map(|(_, _, task)| task.clone()).collect())
+            .await;
+        if !tasks.complete {
+            return Ok(false);
+        }
+        let mut taken = Vec::new();
+        for (job, marker, task) in unknown {
+            let record = self
+                .adopt_one(job, &marker, &task, tasks.found.get(&task))
+                .await?;
+            taken.extend(record.map(|record| (record, job.id)));
+        }
+        for some in taken.chunks(AT_ONCE) {
+            self.announce(some, "taken up").await;
+        }
+        self.put_back_orphans(jobs).await?;
+        Ok(true)
     }
 
-    async fn adopt_one(&mut self, job: &QueuedJob, marker: &Marker, task: &TaskId) -> Result<(), GlueError> {
-        let found = match self.client.tasks_get_by_id(task).await {
-            Ok(task) => Some(task),
-            Err(error) if matches!(error.code(), Some((400, _))) => None,
-            Err(error) => {
-                tracing::warn!("task {task}: {error}");
-                return Ok(());
-            }
-        };
+    async fn adopt_one(
+        &self,
+        job: &QueuedJob,
+        marker: &Marker,
+        task: &TaskId,
+        shown: Option<&Shown>,
+    ) -> Result<Option<Arc<Record>>, GlueError> {
         let lives = |status: &TaskStatus| matches!(status, TaskStatus::Queued | TaskStatus::InProgress);
-        match found {
-            Some(found) if found.status.as_ref().is_some_and(lives) => {
-                let queue = found
-                    .execution
-                    .as_ref()
-                    .and_then(|execution| execution.get("queue"))
-                    .and_then(Value::as_str);
-                let queue = QueueId::new(queue.unwrap_or_default());
+        match shown {
+            Some(shown) if shown.status.as_ref().is_some_and(lives) => {
+                let queue = QueueId::new(shown.queue.as_deref().unwrap_or_default());
                 let record = self
                     .journal
                     .adopt(task, &queue, job.id, &marker.nonce, job.submitted)?;
                 tracing::info!("job {} of task {task} is taken up", job.id);
-                self.announce(&record, job.id, "taken up").await;
+                return Ok(Some(record));
             }
             _ if job.state.stage() == Stage::Waiting => {
                 tracing::info!(
@@ -98,10 +106,10 @@ impl Glue {
                 job.id
             ),
         }
-        Ok(())
+        Ok(None)
     }
 
-    async fn put_back_orphans(&mut self, jobs: &[QueuedJob]) -> Result<(), GlueError> {
+    async fn put_back_orphans(&self, jobs: &[QueuedJob]) -> Result<(), GlueError> {
         let Some(parking) = self.parking.clone() else {
             return Ok(());
         };
@@ -115,12 +123,13 @@ impl Glue {
         let tracked: HashSet<TaskId> = self.journal.all().iter().map(|r| r.task().clone()).collect();
         let live = jobs.iter().filter(|job| job.state.stage() != Stage::Ended);
         let names: HashSet<&str> = live.map(|job| job.name.as_str()).collect();
-        for entry in entries {
-            let name = format!("{NAME_PREFIX}{}", entry.task);
-            if tracked.contains(&entry.task) || names.contains(name.as_str()) {
+        // Each goes to the front: the last one first, and they stand in order again.
+        for task in entries.into_iter().rev().map(|entry| entry.task) {
+            let name = format!("{NAME_PREFIX}{task}");
+            if tracked.contains(&task) || names.contains(name.as_str()) {
                 continue;
             }
-            let seen = match self.server.look(&entry.task).await {
+            let seen = match self.server.look(&task).await {
                 Ok(Some(seen)) => seen,
                 _ => continue,
             };
@@ -138,12 +147,9 @@ impl Glue {
             else {
                 continue;
             };
-            match self.server.put_back(&queue, &entry.task, false).await {
-                Ok(_) => tracing::info!(
-                    "task {} was parked without a job; it is back in its queue",
-                    entry.task
-                ),
-                Err(error) => tracing::warn!("task {}: {error}", entry.task),
+            match self.server.put_back(&queue, &task, false).await {
+                Ok(_) => tracing::info!("task {task} was parked without a job; it is back in its queue"),
+                Err(error) => tracing::warn!("task {task}: {error}"),
             }
         }
         Ok(())

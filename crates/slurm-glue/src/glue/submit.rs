@@ -1,18 +1,21 @@
 //! From a task that is ours to a job.
 
+use std::sync::Arc;
+
 use clearml_intake::pop::Phase as PopPhase;
-use clearml_sbatch_template::Script;
 use clearml_support::id::hex32;
 use clearml_support::time::now_ms;
 use clearml_task_model::TaskStatus;
+use futures::StreamExt;
 use tokio::time::{Duration, Instant};
 
-use super::{Glue, GlueError};
+use super::{AT_ONCE, Glue, GlueError};
 use crate::core::jobs::Marker;
 use crate::core::limits::pause_sec;
 use crate::core::refusal::Submission;
 use crate::core::verdict::Verdict;
 use crate::journal::{Phase, Record};
+use crate::slurm::Job;
 
 /// So often a refusal for an unknown reason is tried again.
 const ATTEMPTS: u32 = 3;
@@ -20,158 +23,212 @@ const ATTEMPTS: u32 = 3;
 /// Between two of those attempts.
 const RETRY: Duration = Duration::from_secs(60);
 
+/// A job that sbatch may be called for.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) record: Arc<Record>,
+    /// Its queue.
+    pub(super) index: usize,
+    job: Job,
+    nonce: String,
+}
+
+/// What an attempt to submit means for what comes next.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    /// The job exists.
+    Job(u64),
+    /// The task has failed: its job can't be.
+    Rejected,
+    /// It was not tried, because of an earlier one of the same queue.
+    NotTried,
+    /// The cluster takes no more jobs of this queue for now.
+    Full(String),
+    /// Slurm can't be reached.
+    Outage(String),
+    /// Whether the job exists is not known.
+    Unknown(String),
+    /// To be tried again later.
+    Later,
+}
+
 impl Glue {
     /// Makes a job of a claimed task.
     pub(super) async fn submit(&mut self, run: &str) -> Result<(), GlueError> {
-        let Some(record) = self.journal.get(run) else {
+        let Some(prepared) = self.prepare(run).await? else {
             return Ok(());
         };
+        let (record, attempt) = self.attempt(&prepared).await?;
+        if let Attempt::Job(id) = attempt {
+            self.announce(&[(Arc::clone(&record), id)], "submitted").await;
+        }
+        self.after(vec![(record, prepared.index, attempt)]).await
+    }
+
+    /// Fetches a claimed task and makes everything ready for its job. `None`: there is to be none.
+    pub(super) async fn prepare(&self, run: &str) -> Result<Option<Prepared>, GlueError> {
+        let Some(record) = self.journal.get(run) else {
+            return Ok(None);
+        };
         let Some(index) = self.served_of(&record.intent.queue) else {
-            return self.give_back(&record).await;
+            self.give_back(&record).await?;
+            return Ok(None);
         };
         let task = match self.client.tasks_get_by_id(record.task()).await {
             Ok(task) => task,
-            Err(error) if matches!(error.code(), Some((400, _))) => return self.drop_record(&record).await,
+            Err(error) if matches!(error.code(), Some((400, _))) => {
+                self.drop_record(&record).await?;
+                return Ok(None);
+            }
             Err(error) => {
                 tracing::warn!("task {}: {error}; it goes back to its queue", record.task());
-                return self.give_back(&record).await;
+                self.give_back(&record).await?;
+                return Ok(None);
             }
         };
         if task.status != Some(TaskStatus::Queued) {
-            tracing::info!(
-                "task {} is not submitted: its status is {:?}",
-                record.task(),
-                task.status
-            );
-            return self.drop_record(&record).await;
+            let status = task.status.as_ref().map(ToString::to_string).unwrap_or_default();
+            tracing::info!("task {} is not submitted: its status is {status}", record.task());
+            self.drop_record(&record).await?;
+            return Ok(None);
         }
         let user = match self.user_of(&task).await {
             Ok(user) => user,
-            Err(reason) => return self.reject(&record, reason).await,
+            Err(trouble) => {
+                self.no_job(&record, trouble).await?;
+                return Ok(None);
+            }
         };
-        let script = match self
-            .render(index, &task, user.as_ref().map(|(name, _)| name.as_str()))
-            .await
-        {
+        let name = user.as_ref().map(|(name, _)| name.as_str());
+        let script = match self.render(index, &task, name).await {
             Ok(script) => script,
-            Err(reason) => {
-                self.tell.say(record.task(), &reason).await;
-                return self
-                    .reject(&record, format!("Slurm template error: {reason}"))
-                    .await;
+            Err(trouble) => {
+                self.no_job(&record, trouble).await?;
+                return Ok(None);
             }
         };
         let about_container = self.container_arguments(&script).1;
-        for warning in script.warnings.iter().chain(&about_container) {
-            self.tell.say(record.task(), warning).await;
-        }
-        self.call_sbatch(&record, index, &script, user).await
-    }
-
-    async fn call_sbatch(
-        &mut self,
-        record: &Record,
-        index: usize,
-        script: &Script,
-        user: Option<(String, String)>,
-    ) -> Result<(), GlueError> {
-        let nonce = hex32();
+        let warnings = script.warnings.iter().chain(&about_container);
+        self.tell
+            .say_all(warnings.map(|text| (record.task(), text.as_str())))
+            .await;
         let marker = Marker {
             task: record.task().to_string(),
             glue: self.worker.to_string(),
-            nonce: nonce.clone(),
+            nonce: hex32(),
         };
-        let marked = script.option("comment", '-').is_none();
-        let digest = self.served[index].template.digest.clone();
-        // From here on a job may exist.
-        let record = self.journal.update(&record.intent.run, |record| {
-            record.phase = Phase::Submitting;
-            record.nonce.clone_from(&nonce);
-            record.marked = marked;
-            record.since = now_ms() / 1000;
-            record.user = user.as_ref().map(|(name, _)| name.clone());
-            record.template = digest;
-        })?;
-        let job = self.job(
+        // A template may set a comment of its own.
+        let comment = script.option("comment", '-').is_none().then(|| marker.comment());
+        Ok(Some(Prepared {
+            job: self.job(index, record.task(), &script, comment, user),
+            record,
             index,
-            record.task(),
-            script,
-            marked.then(|| marker.comment()),
-            user,
-        );
-        let outcome = self.slurm.submit(&job).await;
-        self.submitted(&record, index, outcome).await
+            nonce: marker.nonce,
+        }))
     }
 
-    async fn submitted(
-        &mut self,
-        record: &Record,
-        index: usize,
-        outcome: Submission,
-    ) -> Result<(), GlueError> {
-        let run = &record.intent.run;
+    /// Calls sbatch, between two entries of the journal.
+    pub(super) async fn attempt(&self, prepared: &Prepared) -> Result<(Arc<Record>, Attempt), GlueError> {
+        let run = &prepared.record.intent.run;
+        let job = &prepared.job;
+        let served = &self.served[prepared.index];
+        // From here on a job may exist.
+        let record = self.journal.update(run, |record| {
+            record.phase = Phase::Submitting;
+            record.nonce.clone_from(&prepared.nonce);
+            record.marked = job.comment.is_some();
+            record.since = now_ms() / 1000;
+            record.user = job.user.as_ref().map(|(name, _)| name.clone());
+            record.template.clone_from(&served.template.digest);
+        })?;
         let task = record.task();
-        match outcome {
+        let attempt = match self.slurm.submit(job).await {
             Submission::Accepted(id) => {
-                self.served[index].refusals = 0;
                 let record = self
                     .journal
                     .update(run, |record| record.phase = Phase::Submitted(id))?;
-                tracing::info!(
-                    "task {task} of queue {} is job {id}",
-                    self.served[index].queue.name
-                );
-                self.announce(&record, id, "submitted").await;
+                tracing::info!("task {task} of queue {} is job {id}", served.queue.name);
+                return Ok((record, Attempt::Job(id)));
             }
-            Submission::Refused(text) => {
-                tracing::warn!("Slurm rejected the job of task {task}: {text}");
-                self.tell.say(task, &text).await;
-                return self
-                    .reject(record, format!("Slurm rejected the job: {}", first_line(&text)))
-                    .await;
-            }
-            Submission::Full(text) => {
-                let served = &mut self.served[index];
-                served.refusals += 1;
-                let pause = pause_sec(served.refusals);
-                served.paused = Some(Instant::now() + Duration::from_secs(pause));
-                tracing::warn!(
-                    "queue {}: the cluster takes no more jobs for {pause} s: {text}",
-                    served.queue.name
-                );
-                return self.give_back(record).await;
-            }
-            Submission::Outage(text) => {
-                self.outage(&text);
-                return self.give_back(record).await;
-            }
+            Submission::Full(text) => Attempt::Full(text),
+            Submission::Outage(text) => Attempt::Outage(text),
             Submission::Unknown(text) => {
                 tracing::warn!("task {task}: it is not known whether its job exists: {text}");
                 self.tell
                     .message(task, "Slurm submission outcome unknown, checking")
                     .await;
-                self.outage(&text);
+                Attempt::Unknown(text)
             }
-            Submission::Odd(text) if record.attempts + 1 >= ATTEMPTS => {
-                self.tell.say(task, &text).await;
-                return self
-                    .reject(record, format!("Slurm rejected the job: {}", first_line(&text)))
-                    .await;
-            }
-            Submission::Odd(text) => {
+            Submission::Odd(text) if record.attempts + 1 < ATTEMPTS => {
                 tracing::warn!("task {task}: {text}; trying again in {RETRY:?}");
-                self.journal.update(run, |record| {
+                let record = self.journal.update(run, |record| {
                     record.phase = Phase::Claimed;
                     record.attempts += 1;
                 })?;
-                self.watches.entry(run.clone()).or_default().retry = Some(Instant::now() + RETRY);
+                return Ok((record, Attempt::Later));
+            }
+            Submission::Refused(text) | Submission::Odd(text) => {
+                self.tell.say(task, &text).await;
+                let first = text.lines().next().unwrap_or(&text);
+                self.reject(&record, format!("Slurm rejected the job: {first}"))
+                    .await?;
+                Attempt::Rejected
+            }
+        };
+        Ok((record, attempt))
+    }
+
+    /// Draws the conclusions from attempts, in the order in which they were made: what has no job and has not
+    /// failed goes back to the front of its queue, where it stands in the same order again.
+    pub(super) async fn after(
+        &mut self,
+        attempts: Vec<(Arc<Record>, usize, Attempt)>,
+    ) -> Result<(), GlueError> {
+        for (record, index, attempt) in &attempts {
+            let served = &mut self.served[*index];
+            match attempt {
+                Attempt::Job(_) => served.refusals = 0,
+                Attempt::Full(text) => {
+                    served.refusals += 1;
+                    let pause = pause_sec(served.refusals);
+                    served.paused = Some(Instant::now() + Duration::from_secs(pause));
+                    tracing::warn!(
+                        "queue {}: the cluster takes no more jobs for {pause} s: {text}",
+                        served.queue.name
+                    );
+                }
+                Attempt::Outage(text) | Attempt::Unknown(text) => self.outage(text),
+                Attempt::Later => {
+                    let watch = self.watches.entry(record.intent.run.clone()).or_default();
+                    watch.retry = Some(Instant::now() + RETRY);
+                }
+                Attempt::Rejected | Attempt::NotTried => {}
+            }
+        }
+        for (record, _, attempt) in attempts.iter().rev() {
+            if matches!(attempt, Attempt::NotTried | Attempt::Full(_) | Attempt::Outage(_)) {
+                self.give_back(record).await?;
             }
         }
         Ok(())
     }
 
-    /// Tells the task about its job.
-    pub(super) async fn announce(&self, record: &Record, id: u64, what: &str) {
+    /// Tells tasks about their jobs. Nothing of it depends on the rest, so it goes side by side.
+    pub(super) async fn announce(&self, jobs: &[(Arc<Record>, u64)], what: &str) {
+        let texts: Vec<String> = jobs
+            .iter()
+            .map(|(_, id)| format!("Slurm job {id} {what} on cluster {}", self.cluster))
+            .collect();
+        let each = futures::stream::iter(jobs.iter().zip(&texts))
+            .for_each_concurrent(AT_ONCE, |((record, id), text)| {
+                self.announce_one(record, *id, text)
+            });
+        let lines = jobs.iter().zip(&texts);
+        let lines = lines.map(|((record, _), text)| (record.task(), text.as_str()));
+        tokio::join!(each, self.tell.say_all(lines));
+    }
+
+    async fn announce_one(&self, record: &Record, id: u64, text: &str) {
         let task = record.task();
         let job = format!("{}/{id}", self.cluster);
         let queue = self
@@ -191,13 +248,10 @@ impl Glue {
                 self.tell.properties(task, &properties).await;
             }
         };
-        let text = format!("Slurm job {id} {what} on cluster {}", self.cluster);
-        // None of them depends on another, and the next task waits for all.
-        let (noted, (), (), ()) = tokio::join!(
+        let (noted, (), ()) = tokio::join!(
             self.tell.note_job(task, &job, record.restarts),
             properties,
-            self.tell.message(task, &text),
-            self.tell.say(task, &text),
+            self.tell.message(task, text),
         );
         if let Err(error) = noted {
             tracing::warn!("task {task}: {error}");
@@ -205,39 +259,31 @@ impl Glue {
     }
 
     /// The job cannot be: its task fails.
-    pub(super) async fn reject(&mut self, record: &Record, reason: String) -> Result<(), GlueError> {
+    pub(super) async fn reject(&self, record: &Record, reason: String) -> Result<(), GlueError> {
         tracing::warn!("task {}: {reason}", record.task());
         self.end_task(record, &Verdict::Failed(reason)).await
     }
 
     /// The task goes back to the front of the queue that it came from.
-    pub(super) async fn give_back(&mut self, record: &Record) -> Result<(), GlueError> {
-        match self
+    pub(super) async fn give_back(&self, record: &Record) -> Result<(), GlueError> {
+        let given = self
             .popper
             .give_back(record.intent.clone(), PopPhase::Claimed)
-            .await
-        {
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!("{error}; the task is put back later");
-                self.journal
-                    .update(&record.intent.run, |record| record.phase = Phase::Claimed)?;
-            }
+            .await;
+        if let Err(error) = given {
+            tracing::warn!("{error}; the task is put back later");
+            self.journal
+                .update(&record.intent.run, |record| record.phase = Phase::Claimed)?;
         }
         Ok(())
     }
 
     /// Nothing more to do about a task.
-    pub(super) async fn drop_record(&mut self, record: &Record) -> Result<(), GlueError> {
+    pub(super) async fn drop_record(&self, record: &Record) -> Result<(), GlueError> {
+        self.forget_secrets(record.task().as_str());
         if let Err(error) = self.server.unpark(record.task()).await {
             tracing::debug!("task {}: {error}", record.task());
         }
-        self.journal.remove(&record.intent.run)?;
-        self.watches.remove(&record.intent.run);
-        Ok(())
+        Ok(self.journal.remove(&record.intent.run)?)
     }
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or(text)
 }

@@ -1,8 +1,10 @@
 //! What is remembered about a task between two looks, and forgotten when the glue ends: since when things are so.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use crate::core::decide::{JobSeen, Since, TaskSeen};
+use crate::core::decide::{Graces, JobSeen, Since, TaskSeen};
 use crate::core::jobs::EndedJob;
 use crate::core::states::Stage;
 
@@ -70,6 +72,18 @@ impl Watch {
             idle: self.idle.set(queued && stage == Some(Stage::Active)),
             gone_back: self.gone_back.set(running && stage == Some(Stage::Waiting)),
         }
+    }
+
+    /// How the job ended is known now; its end may be older.
+    pub(super) fn learned(&mut self, how: EndedJob) {
+        self.how = Some(how);
+        self.ended.set(true);
+    }
+
+    /// When the time is up that the agent has for its last report.
+    pub(super) fn due(&self, graces: &Graces) -> Option<Instant> {
+        self.how.as_ref()?;
+        Some(self.ended.0? + Duration::from_secs(graces.end))
     }
 
     pub(super) fn forget_absence(&mut self) {
