@@ -78,8 +78,8 @@ async fn a_name_is_given_once_and_leads_back() {
         engine.find(&name).await.unwrap().unwrap().state,
         ContainerState::Created
     );
-    assert!(engine.has(&id, "/bin/sh").await.unwrap());
-    assert!(!engine.has(&id, "/bin/python3").await.unwrap());
+    assert!(engine.resolve(&id, "/bin/sh").await.unwrap().is_some());
+    assert!(engine.resolve(&id, "/bin/python3").await.unwrap().is_none());
     engine.start(&id).await.unwrap();
     let code = ContainerState::Ended {
         exit_code: 7,
@@ -169,10 +169,7 @@ async fn a_container_becomes_an_image() {
     engine.start(&id).await.unwrap();
     ended(&engine, &name).await;
     let changes = ["ENTRYPOINT [\"/bin/sh\", \"-c\", \"/bin/busybox cat /file\"]".to_owned()];
-    engine
-        .commit(&id, &image, ContainerConfig::default(), &changes)
-        .await
-        .unwrap();
+    engine.commit(&id, &image, &changes).await.unwrap();
     engine.remove(&id).await.unwrap();
     let facts = engine.image(&image).await.unwrap().unwrap();
     assert_eq!(facts.entrypoint.first().map(String::as_str), Some("/bin/sh"));

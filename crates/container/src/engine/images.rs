@@ -141,7 +141,6 @@ impl Engine {
         &self,
         container: &str,
         image: &ImageReference,
-        config: ContainerConfig,
         changes: &[String],
     ) -> Result<String, EngineError> {
         let options = query::CommitContainerOptions {
@@ -154,7 +153,9 @@ impl Engine {
         };
         // The layer of a whole environment takes its time.
         let patient = self.docker.clone().with_timeout(PULL_SILENCE);
-        let committed = patient.commit_container(options, config).await;
+        let committed = patient
+            .commit_container(options, ContainerConfig::default())
+            .await;
         Ok(committed
             .map_err(|e| self.error(&format!("making image {image}"), e))?
             .id)

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as ApiError;
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, SystemInfo};
+pub use bollard::models::ContainerCreateBody;
+use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, SystemInfo};
 use bollard::query_parameters as query;
 use thiserror::Error;
 
@@ -306,18 +307,20 @@ impl Engine {
         }
     }
 
-    /// Whether a container has a file or folder of that path, before it runs.
+    /// Where a path leads in a container that need not run: the path itself, or what it is a link to in the end.
+    /// `None` where nothing is there.
     ///
     /// # Errors
     ///
     /// When the call fails.
-    pub async fn has(&self, id: &str, path: &str) -> Result<bool, EngineError> {
+    pub async fn resolve(&self, id: &str, path: &str) -> Result<Option<String>, EngineError> {
         let options = query::ContainerArchiveInfoOptions {
             path: path.to_owned(),
         };
         match self.docker.get_container_archive_info(id, Some(options)).await {
-            Ok(_) => Ok(true),
-            Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
+            Ok(found) if found.link_target.is_empty() => Ok(Some(path.to_owned())),
+            Ok(found) => Ok(Some(found.link_target)),
+            Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(e) => Err(self.error(&format!("looking for {path} in the container"), e)),
         }
     }

@@ -286,9 +286,27 @@ pub(crate) fn proxy(flags: &[String]) -> (Option<String>, Vec<String>) {
     (proxy.map(with_scheme), rest)
 }
 
-/// The version of the pip that an environment has now.
+/// The version of the pip that programs of an environment get: its own one, or that of the interpreter where the
+/// environment sees what is installed there.
 pub(crate) fn version_in(venv: &Venv) -> Option<String> {
-    fs::read_dir(&venv.site_packages)
+    own_version(venv).or_else(|| base_version(venv))
+}
+
+/// The version of the pip that an environment has itself.
+pub(crate) fn own_version(venv: &Venv) -> Option<String> {
+    version_at(&venv.site_packages)
+}
+
+/// The version of the interpreter's pip, if the environment sees it.
+pub(crate) fn base_version(venv: &Venv) -> Option<String> {
+    let mut sites = venv.interpreter.base_sites.iter();
+    sites
+        .find(|site| venv.system_site_packages && site.join("pip/__main__.py").is_file())
+        .and_then(|site| version_at(site))
+}
+
+fn version_at(site_packages: &Path) -> Option<String> {
+    fs::read_dir(site_packages)
         .ok()?
         .filter_map(Result::ok)
         .find_map(|entry| {

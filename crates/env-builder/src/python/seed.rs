@@ -3,6 +3,9 @@
 //! User code calls pip, and so do we. The wheel that comes with the interpreter is unpacked and
 //! compiled once per interpreter under the caches folder; each environment gets hard links to it,
 //! which takes milliseconds. The files are read-only: installers replace files, they don't change them.
+//!
+//! An environment that sees the packages of the interpreter, as those in containers do, has a pip already when the
+//! interpreter has one. It only gets the commands, which work on the environment.
 
 use std::fs;
 use std::io;
@@ -17,7 +20,7 @@ use pep440_rs::Version;
 
 use crate::code::transfer::link_or_copy;
 use crate::error::{FileError, at};
-use crate::packages::pip::version_in;
+use crate::packages::pip::{base_version, own_version};
 use crate::python::PythonError;
 use crate::python::venv::Venv;
 use crate::tools::Context;
@@ -32,7 +35,11 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// Puts pip into the environment, unless whoever made it has done so. Returns its version, or `None` when the
 /// interpreter brings none.
 pub(crate) fn seed(context: &Context<'_>, venv: &Venv) -> Result<Option<String>, PythonError> {
-    if let Some(there) = version_in(venv) {
+    if let Some(there) = own_version(venv) {
+        return Ok(Some(there));
+    }
+    if let Some(there) = base_version(venv) {
+        put_commands(venv)?;
         return Ok(Some(there));
     }
     let Some(wheel) = &venv.interpreter.pip_wheel else {
@@ -50,6 +57,10 @@ pub(crate) fn seed(context: &Context<'_>, venv: &Venv) -> Result<Option<String>,
 
 fn put(venv: &Venv, unpacked: &Path) -> Result<(), FileError> {
     link_tree(unpacked, &venv.site_packages)?;
+    put_commands(venv)
+}
+
+fn put_commands(venv: &Venv) -> Result<(), FileError> {
     for name in [
         "pip".to_owned(),
         "pip3".to_owned(),

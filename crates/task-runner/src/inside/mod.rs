@@ -4,6 +4,8 @@
 //! the configuration and everything else that matters are files. What the agent outside wants to know is written to
 //! a file as well. In the end this process becomes the user's program.
 
+mod bake;
+mod leaks;
 mod tools;
 
 use std::ffi::OsString;
@@ -11,9 +13,10 @@ use std::path::{Path, PathBuf};
 
 use clearml_agent_config::{Settings, Sources};
 use clearml_api_client::Client;
-use clearml_support::fs::{read_json, safe_file_name, write_json_atomic};
+use clearml_support::fs::{create_private_dir, read_json, safe_file_name, write_json_atomic};
 use clearml_support::redact::Redactor;
 use clearml_task_model::{Task, TaskId, WorkerId};
+use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -25,6 +28,7 @@ use crate::runner::environment::{Parts, base, complete, show_command};
 use crate::runner::setup::strings;
 use crate::settings::{RunSettings, client_options};
 
+pub(crate) use bake::{Bake, Baked};
 pub(crate) use tools::Tools;
 
 /// Where things are in every container. Also the places for people: a configuration for their own programs.
@@ -32,6 +36,8 @@ pub(crate) const PROGRAM: &str = "/.clearml-agent/bin/clearml-agent";
 pub(crate) const RUN: &str = "/.clearml-agent/run";
 pub(crate) const OUTPUT: &str = "/.clearml-agent/run/console";
 pub(crate) const GIVEN: &str = "/.clearml-agent/in";
+/// Shared by containers of the same image, if it is there.
+pub(crate) const CACHES: &str = "/.clearml-agent/caches";
 pub(crate) const CONFIG: &str = "/tmp/clearml.conf";
 
 /// Names of the files.
@@ -39,6 +45,8 @@ pub(crate) const TASK_FILE: &str = "task.json";
 pub(crate) const CONFIG_FILE: &str = "config.json";
 pub(crate) const INPUTS_FILE: &str = "inputs.json";
 pub(crate) const REPORTS_FILE: &str = "reports.json";
+/// In the run directory: what keys that came in have replaced, so that it can be put back.
+const SAVED: &str = "saved";
 
 /// The exit code of a preparation that has failed; what went wrong is in the reports.
 const FAILED: i32 = 1;
@@ -55,6 +63,9 @@ pub(crate) struct Given {
     pub(crate) umask: u32,
     /// What the agent sees to itself before the task's own scripts; `None` = somebody else does.
     pub(crate) tools: Option<Tools>,
+    /// An image is wanted, and nothing is run.
+    #[serde(default)]
+    pub(crate) bake: Option<Bake>,
 }
 
 /// How far it has come.
@@ -66,7 +77,7 @@ pub(crate) enum State {
     Preparing,
     /// There will be no user code.
     Failed,
-    /// From here on this is the user's program.
+    /// From here on this is the user's program; or what was to be built is there.
     Started,
 }
 
@@ -84,6 +95,7 @@ pub(crate) struct Reports {
     pub(crate) conda: Option<(Vec<String>, Option<Value>)>,
     pub(crate) commit: Option<String>,
     pub(crate) marks: Vec<Mark>,
+    pub(crate) baked: Option<Baked>,
 }
 
 impl Reports {
@@ -152,7 +164,10 @@ pub async fn inside(run: &Path, given: &Path, tools: bool) -> i32 {
     crate::umask::share();
     let result = match Inside::load(run, given) {
         Ok(inside) if tools => inside.provide().map(|()| 0),
-        Ok(inside) => Box::pin(inside.become_program()).await,
+        Ok(inside) => match &inside.given.bake {
+            Some(wanted) => Box::pin(inside.bake(wanted)).await,
+            None => Box::pin(inside.become_program()).await,
+        },
         Err(failed) => Err(failed),
     };
     match result {
@@ -177,6 +192,15 @@ pub async fn inside(run: &Path, given: &Path, tools: bool) -> i32 {
 
 fn write(run: &Path, reports: &Reports) -> Result<(), clearml_support::fs::JsonFileError> {
     write_json_atomic(&run.join(REPORTS_FILE), reports, crate::umask::file_mode())
+}
+
+/// The part of the shared caches that belongs to this user. Without it the container has its own ones.
+fn shared_caches() -> Option<PathBuf> {
+    let own = Path::new(CACHES).join(rustix::process::geteuid().as_raw().to_string());
+    create_private_dir(&own).ok()?;
+    let usable = own.symlink_metadata().is_ok_and(|meta| meta.is_dir())
+        && rustix::fs::access(&own, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    usable.then_some(own)
 }
 
 struct Inside {
@@ -235,7 +259,8 @@ impl Inside {
         match &self.given.tools {
             Some(tools) if !self.settings.agent.standalone_mode => {
                 let redactor = &self.run_settings.redactor;
-                let provided = tools.provide(&self.task, &mut |line| say(redactor, line));
+                let saved = self.given.bake.as_ref().map(|_| self.run.join(SAVED));
+                let provided = tools.provide(&self.task, saved.as_deref(), &mut |line| say(redactor, line));
                 provided.map_err(|text| Failed::new("environment", text))
             }
             _ => Ok(()),
@@ -266,6 +291,9 @@ impl Inside {
         let mut environment = self.run_settings.environment.clone();
         environment.optimization = self.inputs.options.optimization;
         environment.env = strings(variables());
+        if let Some(caches) = shared_caches() {
+            environment.caches_dir = caches;
+        }
         if let Some(python) = environment
             .env
             .get("LOCAL_PYTHON")

@@ -28,18 +28,15 @@ pub(crate) struct Tools {
 
 impl Tools {
     /// Sees to it. The error names what is missing.
-    pub(super) fn provide(&self, task: &Task, say: &mut dyn FnMut(&str)) -> Result<(), String> {
-        for (from, to) in &self.keys {
-            let to = at_home(to);
-            if Path::new(from).is_dir()
-                && let Err(e) = copy_keys(Path::new(from), &to, 0)
-            {
-                say(&format!(
-                    "Warning: copying {from} to {} failed: {e}",
-                    to.display()
-                ));
-            }
-        }
+    ///
+    /// `saved` is where to put what keys replace, if they are to be taken back later.
+    pub(super) fn provide(
+        &self,
+        task: &Task,
+        saved: Option<&Path>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<(), String> {
+        self.bring_keys(saved, say);
         let missing = missing(task);
         let asked = std::env::var("CLEARML_APT_INSTALL").unwrap_or_default();
         let mut wanted: Vec<String> = asked.split_whitespace().map(str::to_owned).collect();
@@ -67,6 +64,33 @@ impl Tools {
             }
         }
         free_interpreters();
+        Ok(())
+    }
+
+    fn bring_keys(&self, saved: Option<&Path>, say: &mut dyn FnMut(&str)) {
+        // They are there already, and what they replace must not be replaced by themselves.
+        let again = saved.is_some_and(Path::is_dir);
+        for (from, to) in self.keys.iter().filter(|_| !again) {
+            let to = at_home(to);
+            if Path::new(from).is_dir()
+                && let Err(e) = copy_keys(Path::new(from), &to, saved, 0)
+            {
+                say(&format!(
+                    "Warning: copying {from} to {} failed: {e}",
+                    to.display()
+                ));
+            }
+        }
+    }
+
+    /// Removes the keys again, and puts back what was there before them.
+    pub(super) fn take_back(&self, saved: &Path) -> io::Result<()> {
+        for (from, to) in &self.keys {
+            let from = Path::new(from);
+            if from.is_dir() {
+                remove_keys(from, &at_home(to), saved, 0)?;
+            }
+        }
         Ok(())
     }
 }
@@ -158,20 +182,99 @@ fn at_home(path: &str) -> PathBuf {
 }
 
 /// Copies files so that only this user may read them, as programs want keys to be.
-fn copy_keys(from: &Path, to: &Path, depth: u32) -> io::Result<()> {
+fn copy_keys(from: &Path, to: &Path, saved: Option<&Path>, depth: u32) -> io::Result<()> {
     if depth > MAX_DEPTH {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(to)?;
+    if let Some(saved) = saved {
+        DirBuilder::new().recursive(true).mode(0o700).create(saved)?;
+    }
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            copy_keys(&entry.path(), &target, depth + 1)?;
-        } else {
-            std::fs::copy(entry.path(), &target)?;
-            std::fs::set_permissions(&target, Permissions::from_mode(0o600))?;
+            copy_keys(&entry.path(), &target, saved, depth + 1)?;
+            continue;
         }
+        if let Some(saved) = saved
+            && target.is_file()
+        {
+            let kept = below(saved, &target);
+            std::fs::create_dir_all(kept.parent().unwrap_or(saved))?;
+            std::fs::copy(&target, &kept)?;
+        }
+        std::fs::copy(entry.path(), &target)?;
+        std::fs::set_permissions(&target, Permissions::from_mode(0o600))?;
     }
     Ok(())
+}
+
+/// The other way round. A folder that is empty then was made for the keys.
+fn remove_keys(from: &Path, to: &Path, saved: &Path, depth: u32) -> io::Result<()> {
+    if depth > MAX_DEPTH {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            remove_keys(&entry.path(), &target, saved, depth + 1)?;
+            continue;
+        }
+        let kept = below(saved, &target);
+        let removed = if kept.is_file() {
+            std::fs::copy(&kept, &target).map(drop)
+        } else {
+            std::fs::remove_file(&target)
+        };
+        match removed {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    let _in_use = std::fs::remove_dir(to);
+    Ok(())
+}
+
+/// The place of an absolute path below another folder.
+fn below(folder: &Path, path: &Path) -> PathBuf {
+    folder.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_taken_back_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["from/ssh/deep", "home/.ssh"] {
+            std::fs::create_dir_all(path(name)).unwrap();
+        }
+        for name in ["from/ssh/id", "from/ssh/config", "from/ssh/deep/key"] {
+            std::fs::write(path(name), "mine").unwrap();
+        }
+        for name in ["home/.ssh/config", "home/.ssh/other"] {
+            std::fs::write(path(name), "of the image").unwrap();
+        }
+        let text = |name: &str| path(name).to_string_lossy().into_owned();
+        let tools = Tools {
+            opencv: false,
+            keys: vec![
+                (text("from/ssh"), text("home/.ssh")),
+                (text("from/none"), "~".to_owned()),
+            ],
+        };
+        tools.bring_keys(Some(&path("saved")), &mut |_| {});
+        let read = |name: &str| std::fs::read_to_string(path(name)).ok();
+        assert_eq!(read("home/.ssh/config").as_deref(), Some("mine"));
+        assert_eq!(read("home/.ssh/deep/key").as_deref(), Some("mine"));
+        tools.bring_keys(Some(&path("saved")), &mut |_| {});
+        tools.take_back(&path("saved")).unwrap();
+        assert_eq!(read("home/.ssh/config").as_deref(), Some("of the image"));
+        assert_eq!(read("home/.ssh/other").as_deref(), Some("of the image"));
+        assert!(!path("home/.ssh/id").exists() && !path("home/.ssh/deep").exists());
+    }
 }

@@ -17,7 +17,12 @@ use crate::record::Failure;
 
 impl Runner {
     /// The options of the task and of this machine, as a request.
-    pub(super) async fn spec(&self, task: &Task, choice: &Choice, settings: &Settings) -> Result<RunSpec, Failure> {
+    pub(super) async fn spec(
+        &self,
+        task: &Task,
+        choice: &Choice,
+        settings: &Settings,
+    ) -> Result<RunSpec, Failure> {
         let containers = &settings.agent.containers;
         let mut filters = Vec::new();
         for filter in &containers.docker_args_filters {

@@ -90,6 +90,7 @@ pub(super) fn write(
         environment: secrets(runner, settings)?,
         umask: UMASK,
         tools,
+        bake: None,
     };
     run.give_json(INPUTS_FILE, &given).map_err(text)?;
     let program =

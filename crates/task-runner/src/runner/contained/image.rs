@@ -1,29 +1,23 @@
 //! The image, and whether our program can run in it.
 
-use std::ops::ControlFlow;
-
 use clearml_agent_config::Settings;
 use clearml_container::engine::{Engine, EngineError, ImageFacts, ImageReference};
 use clearml_container::flags::{PullPolicy, RunSpec};
 
 use super::super::Runner;
 use super::super::setup::failure;
-use super::engine_failure;
-use super::scripts::Scripts;
+use super::remembered::Seen;
+use super::{engine_failure, glibc};
 use crate::console::Level;
 use crate::record::Failure;
 
-/// The loader of programs, without which ours can't run.
-#[cfg(target_arch = "x86_64")]
-const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
-#[cfg(not(target_arch = "x86_64"))]
-const LOADER: &str = "/lib/ld-linux-aarch64.so.1";
 /// This machine's architecture, as images name it.
 const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
     "amd64"
 } else {
     "arm64"
 };
+const SHELLS: [&str; 3] = ["/bin/bash", "/usr/bin/bash", "/bin/sh"];
 
 impl Runner {
     /// The image, pulled where that is wanted or needed.
@@ -78,28 +72,36 @@ impl Runner {
         }
         Ok(facts)
     }
+}
 
-    /// Whether our program can run there, and the command that does the rest.
-    pub(super) async fn look_into(
-        &self,
-        engine: &Engine,
-        id: &str,
-        scripts: &Scripts,
-    ) -> Result<ControlFlow<String, Vec<String>>, EngineError> {
-        if !engine.has(id, LOADER).await? {
-            return Ok(ControlFlow::Break(format!(
-                "has no GNU C library ({LOADER} is missing), which the agent needs there; images of Alpine Linux and \
-                 others with musl can't be used, take one that is based on Debian, Ubuntu, or a Red Hat system"
-            )));
-        }
-        if !scripts.needed {
-            return Ok(ControlFlow::Continue(scripts.direct()));
-        }
-        for shell in ["/bin/bash", "/usr/bin/bash", "/bin/sh"] {
-            if engine.has(id, shell).await? {
-                return Ok(ControlFlow::Continue(scripts.by(shell)));
+/// Looks for what the agent needs in a container that has not been started. What is known already is not looked for.
+/// The inner error says what is missing.
+pub(super) async fn look_into(
+    engine: &Engine,
+    id: &str,
+    known: Option<&Seen>,
+    with_shell: bool,
+) -> Result<Result<Seen, String>, EngineError> {
+    let loader = match known {
+        Some(known) => Some(known.loader.clone()),
+        None => engine.resolve(id, glibc::LOADER).await?,
+    };
+    let loader = match loader {
+        None => return Ok(Err(glibc::missing())),
+        Some(loader) => loader,
+    };
+    if let Some(text) = glibc::too_old(&loader) {
+        return Ok(Err(text));
+    }
+    let mut seen = Seen::new(loader, known.and_then(|known| known.shell.clone()));
+    if with_shell && seen.shell.is_none() {
+        for shell in SHELLS {
+            if engine.resolve(id, shell).await?.is_some() {
+                seen.shell = Some(shell.to_owned());
+                return Ok(Ok(seen));
             }
         }
-        Ok(ControlFlow::Break("has no shell for the setup script".to_owned()))
+        return Ok(Err("has no shell for the setup script".to_owned()));
     }
+    Ok(Ok(seen))
 }

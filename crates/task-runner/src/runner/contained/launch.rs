@@ -1,6 +1,5 @@
 //! From a created container to one that runs.
 
-use clearml_api_client::StatusChange;
 use clearml_container::engine::{ContainerState, EngineError};
 use clearml_support::time::now_ms;
 
@@ -60,9 +59,7 @@ impl Runner {
         if found.state != ContainerState::Created {
             return Ok(Launching::Supervise);
         }
-        let changed_by = format!("Changed by clearml-agent {}", self.identity.worker);
-        let change = StatusChange::reason("worker starting task execution").message(changed_by);
-        let goes_on = Box::pin(self.started(change, None)).await?;
+        let goes_on = Box::pin(self.goes_on(None)).await;
         let wish = *self.abort.borrow();
         if may_launch(goes_on, wish) != Launching::Start {
             return Ok(Launching::Claim(None));

@@ -8,8 +8,10 @@
 //! The engine may be away for a while at any moment: what it was asked is asked again.
 
 mod arguments;
+pub(crate) mod bake;
 mod choose;
 mod given;
+mod glibc;
 mod image;
 mod judge;
 mod launch;
@@ -17,6 +19,7 @@ mod machine;
 mod mounts;
 mod naming;
 mod prepare;
+mod remembered;
 mod reports;
 mod scripts;
 mod supervise;

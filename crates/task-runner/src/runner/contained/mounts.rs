@@ -8,6 +8,7 @@ use clearml_agent_config::{ContainerSettings, PackageManager, Settings};
 use clearml_container::request::Bind;
 
 use super::given::variable;
+use super::remembered::Remembered;
 use super::scripts::GIT_FOLDER;
 use crate::inside;
 use crate::record::RunInputs;
@@ -49,6 +50,17 @@ pub(super) fn own(run: &RunDir, program: PathBuf) -> Vec<Bind> {
         bind(run.box_dir(), inside::RUN, false, false),
         bind(run.output_dir(), inside::OUTPUT, false, false),
     ]
+}
+
+/// The folder of the agent inside for what it finds out about the image.
+pub(super) fn remembered(image: &Remembered) -> Option<Bind> {
+    match image.inside() {
+        Ok(folder) => Some(bind(folder, inside::CACHES, false, false)),
+        Err(e) => {
+            tracing::warn!("the folder for caches of containers: {e}");
+            None
+        }
+    }
 }
 
 /// The caches, each where it is switched on. Folders that are missing are made.

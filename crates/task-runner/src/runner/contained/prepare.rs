@@ -1,18 +1,19 @@
 //! From the task to a created container.
 
-use std::ops::ControlFlow;
-
 use clearml_agent_config::Settings;
 use clearml_container::choice::Choice;
-use clearml_container::engine::{EngineError, EngineFacts, ImageReference};
+use clearml_container::engine::{ContainerCreateBody, EngineError, EngineFacts, ImageFacts, ImageReference};
+use clearml_container::flags::RunSpec;
 use clearml_container::request::{self, Additions};
 use clearml_task_model::Task;
 
 use super::super::Runner;
 use super::super::decide::Prepared;
 use super::super::setup::failure;
+use super::image::look_into;
 use super::machine::{vendor, wanted_gpus};
-use super::{engine_failure, given};
+use super::remembered::Remembered;
+use super::{engine_failure, given, mounts};
 use crate::console::{Level, Tag};
 use crate::inside;
 use crate::record::{ContainerOptions, ContainerRecord, Failure, SCHEMA};
@@ -49,23 +50,20 @@ impl Runner {
         let image = ImageReference::parse(&choice.image)
             .map_err(|e| failure("environment", &format!("the image of the task: {e}")))?;
         let mut spec = self.spec(task, &choice, &settings).await?;
-        let facts = self.image(&image, &spec, &settings).await?;
-        let engine = self.of_engine(async |engine| engine.facts().await).await;
-        let engine = engine.map_err(|e| engine_failure(&e))?;
-        let mut additions = self.additions(&choice, &settings, &engine);
-        let ports = request::publish(
-            &mut spec,
-            settings.agent.containers.docker_args_allowed_port_range.clone(),
+        let (facts, engine) = tokio::join!(
+            self.image(&image, &spec, &settings),
+            self.of_engine(async |engine| engine.facts().await)
         );
-        if let Some(ports) = ports {
-            additions
-                .env
-                .push(format!("CLEARML_AGENT_HOST_IP={}", self.host_ip()));
-            self.tell_ports(&ports).await;
-        }
+        let (facts, engine) = (facts?, engine.map_err(|e| engine_failure(&e))?);
+        let remembered = self.remembered(&facts, &settings);
+        let mut additions = self.additions(&choice, &settings, &engine);
+        self.add_ports(&mut spec, &mut additions, &settings).await;
         let (scripts, mut binds) =
             given::write(self, task, &choice, &settings).map_err(|e| failure("infrastructure", &e))?;
         additions.binds.append(&mut binds);
+        additions
+            .binds
+            .extend(remembered.as_ref().and_then(mounts::remembered));
         additions.env.extend(given::ssh_variable(&self.inputs));
         let name = self.name(task, &spec, &settings);
         let (platform, entry) = (spec.platform.clone(), request::entry_point(&spec, &facts));
@@ -73,36 +71,71 @@ impl Runner {
         for notice in notices {
             self.console.line(Level::Warning, &notice);
         }
+        let id = self
+            .create(&name, &choice.image, platform.as_deref(), &body)
+            .await?;
+        let known = remembered.as_ref().and_then(Remembered::seen);
+        let looked = self
+            .of_engine(async |engine| look_into(engine, &id, known.as_ref(), scripts.needed).await)
+            .await;
+        let seen = looked
+            .map_err(|e| engine_failure(&e))?
+            .map_err(|text| failure("environment", &format!("image {image} {text}")))?;
+        if known.as_ref() != Some(&seen)
+            && let Some(remembered) = &remembered
+        {
+            remembered.keep(&seen);
+        }
+        let command = match &seen.shell {
+            Some(shell) if scripts.needed => scripts.by(shell),
+            _ => scripts.direct(),
+        };
+        given::write_launch(self, entry.into_iter().chain(command).collect(), &settings)
+            .map_err(|e| failure("infrastructure", &e.to_string()))
+    }
+
+    /// Where things about the image are remembered. Without it everything takes longer.
+    fn remembered(&self, image: &ImageFacts, settings: &Settings) -> Option<Remembered> {
+        match Remembered::open(&settings.agent.state_dir.join("caches"), &image.id) {
+            Ok(remembered) => Some(remembered),
+            Err(e) => {
+                tracing::warn!("the folder for what is known about image {}: {e}", image.id);
+                None
+            }
+        }
+    }
+
+    async fn add_ports(&self, spec: &mut RunSpec, additions: &mut Additions, settings: &Settings) {
+        let allowed = settings.agent.containers.docker_args_allowed_port_range.clone();
+        if let Some(ports) = request::publish(spec, allowed) {
+            let address = format!("CLEARML_AGENT_HOST_IP={}", self.host_ip());
+            additions.env.push(address);
+            self.tell_ports(&ports).await;
+        }
+    }
+
+    /// Notes the name, and creates the container; that of an earlier call whose answer was lost is the same one.
+    async fn create(
+        &self,
+        name: &str,
+        image: &str,
+        platform: Option<&str>,
+        body: &ContainerCreateBody,
+    ) -> Result<String, Failure> {
         let record = ContainerRecord {
             schema: SCHEMA,
-            name,
-            image: choice.image.clone(),
+            name: name.to_owned(),
+            image: image.to_owned(),
         };
         self.run
             .write_container(&record)
             .map_err(|e| failure("infrastructure", &e.to_string()))?;
-        let created = self
-            .of_engine(async |engine| {
-                engine
-                    .create(&record.name, platform.as_deref(), body.clone())
-                    .await
-            })
-            .await;
-        let id = match created {
-            Ok((id, existed)) => self.checked(&record.name, id, existed).await?,
-            Err(e @ EngineError::Refused { .. }) => return Err(launch_failure(&e)),
-            Err(e) => return Err(engine_failure(&e)),
-        };
-        let looked = self
-            .of_engine(async |engine| self.look_into(engine, &id, &scripts).await)
-            .await;
-        let shell = looked.map_err(|e| engine_failure(&e))?;
-        let command = match shell {
-            ControlFlow::Continue(command) => command,
-            ControlFlow::Break(text) => return Err(failure("environment", &format!("image {image} {text}"))),
-        };
-        given::write_launch(self, entry.into_iter().chain(command).collect(), &settings)
-            .map_err(|e| failure("infrastructure", &e.to_string()))
+        let created = self.of_engine(async |engine| engine.create(name, platform, body.clone()).await);
+        match created.await {
+            Ok((id, existed)) => self.checked(name, id, existed).await,
+            Err(e @ EngineError::Refused { .. }) => Err(launch_failure(&e)),
+            Err(e) => Err(engine_failure(&e)),
+        }
     }
 
     fn additions(&self, choice: &Choice, settings: &Settings, engine: &EngineFacts) -> Additions {

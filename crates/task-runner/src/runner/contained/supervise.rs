@@ -78,7 +78,7 @@ impl Runner {
     }
 
     /// The container after its end, and what it has printed past the shim.
-    async fn last_state(&self, name: &str, with_words: bool) -> (Option<ContainerState>, String) {
+    pub(super) async fn last_state(&self, name: &str, with_words: bool) -> (Option<ContainerState>, String) {
         let found = match self.look(name).await {
             Ok(Some(found)) if self.is_ours(&found) => found,
             Ok(_) => return (None, String::new()),
@@ -159,7 +159,7 @@ impl Runner {
 }
 
 /// Returns when the container does not run any more. An engine that is away may come back with it.
-async fn ended(name: &str) {
+pub(super) async fn ended(name: &str) {
     let mut pause = PAUSE;
     let mut unstarted = 0;
     let mut told = false;
