@@ -175,12 +175,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends it with a signal: SIGTERM, after which it says good-bye to its containers, or SIGKILL.
+    /// Ends it with a signal: SIGTERM, after which it says good-bye to its containers, or SIGKILL. The containerd
+    /// that it has started ends with it.
     ///
     /// # Errors
     ///
     /// When it does not end.
     pub fn end(&mut self, signal: Signal) -> Result<()> {
+        let record = self.folder.join("exec/containerd/containerd.pid");
+        let containerd = fs::read_to_string(&record)?.trim().parse().ok();
+        let containerd = containerd.map(ProcessIdentity::of).transpose()?.flatten();
         self.signal(signal)?;
         let mut child = self.child.take().context("the engine does not run")?;
         let begin = Instant::now();
@@ -192,6 +196,11 @@ impl Engine {
             }
             std::thread::sleep(PAUSE);
         }
+        while containerd.as_ref().is_some_and(ProcessIdentity::is_alive) && begin.elapsed() < LIMIT {
+            std::thread::sleep(PAUSE);
+        }
+        // The next engine takes one that nobody has waited for yet for one that runs.
+        let _absent = fs::remove_file(record);
         Ok(())
     }
 
@@ -249,7 +258,17 @@ impl Drop for Engine {
             let _gone = self.end(Signal::TERM);
         }
         let _absent = fs::remove_file(self.data.with_extension("json"));
-        let _mounted = fs::remove_dir_all(&self.folder);
+        remove_folder(&self.folder);
+    }
+}
+
+/// Removes the folder of an engine that has ended. Its helpers end a moment later, and are still cleaning up.
+fn remove_folder(folder: &Path) {
+    for _ in 0..50 {
+        if fs::remove_dir_all(folder).is_ok() || !folder.exists() {
+            return;
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -294,7 +313,7 @@ fn stop_recorded(data: &Path, also_left: bool) -> Result<bool> {
     }
     let _absent = fs::remove_file(path);
     if folder.file_name().is_some() {
-        let _mounted = fs::remove_dir_all(folder);
+        remove_folder(&folder);
     }
     Ok(ended)
 }

@@ -60,6 +60,32 @@ impl Tally {
         }
         self.inside_failures
     }
+
+    /// Runs tests to their end and takes their output, which `also` sees as it is. True when cargo is content.
+    ///
+    /// # Errors
+    ///
+    /// When they can't be started or followed.
+    pub fn read(&mut self, command: &mut Command, mut also: impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting cargo test")?;
+        let stdout = child.stdout.take().context("cargo test has no stdout")?;
+        let mut reader = BufReader::new(stdout);
+        let mut bytes = Vec::new();
+        // The output of tests may hold any bytes.
+        while reader.read_until(b'\n', &mut bytes)? > 0 {
+            also(&bytes)?;
+            let line = String::from_utf8_lossy(&bytes);
+            let line = line.trim_end();
+            if self.line(line) {
+                println!("{line}");
+            }
+            bytes.clear();
+        }
+        Ok(child.wait()?.success())
+    }
 }
 
 /// Runs everything; `filter` limits the run to tests whose name contains it.
@@ -131,24 +157,7 @@ fn run_tests(
     }
     command.args(["test", "--workspace", "--no-fail-fast"]);
     command.args(filter).args(["--", "--show-output"]);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("starting cargo test")?;
-    let stdout = child.stdout.take().context("cargo test has no stdout")?;
-    let mut reader = BufReader::new(stdout);
-    let mut bytes = Vec::new();
-    // The output of tests may hold any bytes.
-    while reader.read_until(b'\n', &mut bytes)? > 0 {
-        log.write_all(&bytes)?;
-        let line = String::from_utf8_lossy(&bytes);
-        let line = line.trim_end();
-        if tally.line(line) {
-            println!("{line}");
-        }
-        bytes.clear();
-    }
-    Ok(child.wait()?.success())
+    tally.read(&mut command, |bytes| Ok(log.write_all(bytes)?))
 }
 
 fn run_examples(tally: &mut Tally) -> Result<()> {
