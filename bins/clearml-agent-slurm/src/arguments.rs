@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     /// Take one task of each queue in turn instead of starting with the first queue every time.
     #[arg(long)]
     pub(crate) order_fairness: bool,
+    /// Run each task with a token of its owner, which takes a server and credentials that allow it.
+    #[arg(long)]
+    pub(crate) use_owner_token: bool,
     /// The queue in which tasks wait for their jobs; none: no queue.
     #[arg(long, value_name = "NAME")]
     pub(crate) parking_queue: Option<String>,

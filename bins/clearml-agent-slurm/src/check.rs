@@ -59,8 +59,13 @@ async fn users(options: &GlueOptions, findings: &mut Findings) {
     use clearml_slurm_glue::core::users::{Decision, decide};
     let slurm = clearml_slurm_glue::glue::slurm(options);
     for (clearml, linux) in &options.user_map {
-        let known = slurm.user(linux).await.map(|(uid, _)| uid);
-        match decide(&options.user_map, Some(clearml), &options.user_rules, |_| known) {
+        let account = slurm.account(linux, options.user_rules.name_groups()).await;
+        match decide(
+            &options.user_map,
+            Some(clearml),
+            &options.user_rules,
+            account.as_ref(),
+        ) {
             Decision::Rejected(reason) => findings.say("wrong", &format!("user map, {clearml}: {reason}")),
             _ => findings.say("ok", &format!("user map: {clearml} is {linux}")),
         }
@@ -91,7 +96,7 @@ async fn server(
     let options = GlueOptions {
         state_dir: scratch.clone(),
         create_queue: false,
-        parking: None,
+        look_only: true,
         ..options
     };
     match Glue::new(client, settings.clone(), options, worker).await {

@@ -12,12 +12,13 @@ use anyhow::Context;
 use clap::Parser;
 use clearml_agent_config::{Settings, Sources};
 use clearml_api_client::{ApiError, Client};
-use clearml_intake::{About, Monitor, Reporter, vaults};
+use clearml_intake::{About, Monitor, Reporter};
 use clearml_sbatch_template::Mode;
 use clearml_slurm_glue::core::limits::Limits;
 use clearml_slurm_glue::core::verdict::OnPreemption;
 use clearml_slurm_glue::glue::Run;
 use clearml_slurm_glue::journal::Journal;
+use clearml_slurm_glue::options::Credentials;
 use clearml_slurm_glue::slurm::SlurmError;
 use clearml_slurm_glue::{Glue, GlueError, GlueOptions, OptionsError};
 use clearml_support::redact::Redactor;
@@ -127,6 +128,9 @@ fn options(
         _ => Mode::Native,
     };
     let mut options = GlueOptions::new(settings, &arguments.queue, &arguments.template_files, mode)?;
+    if arguments.use_owner_token {
+        options.credentials = Credentials::new(settings, true)?;
+    }
     options.create_queue = arguments.create_queue;
     options.order_fairness = arguments.order_fairness;
     if let Some(name) = &arguments.parking_queue {
@@ -166,31 +170,12 @@ async fn serve(arguments: &Arguments, settings: &Settings, sources: &Sources) ->
     }
     let client = Client::new(client_options(settings)?)?;
     client.login().await.map_err(LoginFailed)?;
-    let with_vaults = vaults::with_vaults(&client, settings).await;
-    let options = if with_vaults.settings.get("agent.slurm.user_map") == settings.get("agent.slurm.user_map")
-    {
-        options
-    } else {
-        let vault = GlueOptions::new(
-            &with_vaults.settings,
-            &arguments.queue,
-            &arguments.template_files,
-            Mode::Native,
-        )?;
-        GlueOptions {
-            user_map: vault.user_map,
-            ..options
-        }
-    };
     let preview = arguments.render.is_some();
     // To look at a script, the journal of the glue that may be running is not needed.
     let scratch = preview.then(|| std::env::temp_dir().join(format!("clearml-slurm-{}", std::process::id())));
     let options = GlueOptions {
         state_dir: scratch.clone().unwrap_or(options.state_dir),
-        configuration: options
-            .configuration
-            .map(|text| if preview { "****".to_owned() } else { text }),
-        parking: options.parking.filter(|_| !preview),
+        look_only: preview,
         ..options
     };
     let glue = Glue::new(client.clone(), settings.clone(), options, worker.clone()).await;

@@ -66,6 +66,16 @@ impl Vault {
         printable.take(SHOWN_CHARS).collect()
     }
 
+    /// What this vault alone says, for who must not merge it with other values. `settings` say which variables
+    /// substitutions may name.
+    ///
+    /// # Errors
+    ///
+    /// When the vault can't be read: why not.
+    pub fn contents(&self, settings: &Settings) -> Result<Value, String> {
+        self.read(settings.sources()).map(Value::Object)
+    }
+
     /// What it sets.
     fn read(&self, sources: &Sources) -> Result<Map<String, Value>, String> {
         if self.data.len() as u64 > MAX_FILE_BYTES {

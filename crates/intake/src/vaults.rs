@@ -44,15 +44,11 @@ async fn laid_in(
             "Vault support is disabled".to_owned(),
         )]);
     }
-    let has_vaults = client
-        .session()
-        .is_some_and(|session| session.at_least(SINCE.0, SINCE.1) && session.feature_set != "basic");
-    if !has_vaults {
+    if !has_vaults(client) {
         return unchanged(Vec::new());
     }
-    let configuration = match get(client, "config").await {
+    let configuration = match of_user(client, settings).await {
         Ok(vaults) => vaults,
-        Err(e) if is_unknown(&e) => Vec::new(),
         Err(e) => {
             return unchanged(vec![notice(
                 NoticeLevel::Warning,
@@ -63,6 +59,27 @@ async fn laid_in(
     // Few servers have these, and nobody on this machine can do anything about them.
     let monitoring = get(client, "monitoring").await.unwrap_or_default();
     lay(settings, &configuration, &monitoring)
+}
+
+fn has_vaults(client: &Client) -> bool {
+    let session = client.session();
+    session.is_some_and(|session| session.at_least(SINCE.0, SINCE.1) && session.feature_set != "basic")
+}
+
+/// The configuration vaults of the client's user, for who has to know what each of them says. None where the
+/// server has no vaults, or the settings want none.
+///
+/// # Errors
+///
+/// When the server refuses or can't answer.
+pub async fn of_user(client: &Client, settings: &Settings) -> Result<Vec<Vault>, ApiError> {
+    if settings.variable_flag(DISABLED) == Some(true) || !has_vaults(client) {
+        return Ok(Vec::new());
+    }
+    match get(client, "config").await {
+        Err(e) if is_unknown(&e) => Ok(Vec::new()),
+        other => other,
+    }
 }
 
 /// Everything that happens to the settings of a command which runs one task: vaults are laid in, folders

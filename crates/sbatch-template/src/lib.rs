@@ -49,6 +49,6 @@ mod values;
 pub use directive::{SbatchOption, read_directives};
 pub use finding::{Finding, Position, RenderError, TemplateError};
 pub use grammar::Separator;
-pub use setup::{Container, Setup};
+pub use setup::{Container, JobFile, Setup};
 pub use template::{Mode, Options, Script, Template};
 pub use values::Values;

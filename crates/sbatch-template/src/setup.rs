@@ -32,12 +32,46 @@ pub struct Setup {
     pub shared_dir: Option<String>,
     /// The agent's binary on compute nodes.
     pub agent: Option<String>,
-    /// The text of a `clearml.conf` for the job, written to a private file there.
-    pub configuration: Option<String>,
+    /// A `clearml.conf` for the job, which gets a private copy there.
+    pub configuration: Option<JobFile>,
+    /// A token to log in with.
+    pub token: Option<JobFile>,
     /// Whether the task waits in a queue and has to be taken from there.
     pub require_queue: bool,
     /// The container that the task asks for (`--singularity-mode`).
     pub container: Container,
+}
+
+/// How something that is nobody else's business gets into a job.
+#[derive(Clone)]
+pub enum JobFile {
+    /// As text in the script, encoded.
+    Inline(String),
+    /// In a file that the job can read.
+    File(String),
+}
+
+impl std::fmt::Debug for JobFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inline(_) => f.write_str("Inline(..)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+impl JobFile {
+    /// The line that makes a file of it in the job's folder.
+    fn written(&self, name: &str) -> String {
+        let target = format!("\"$CLEARML_SLURM_JOB_DIR/{name}\"");
+        match self {
+            Self::Inline(text) => format!(
+                "(umask 077 && base64 -d > {target}) <<'CLEARML_END'\n{}CLEARML_END\n",
+                folded(text)
+            ),
+            Self::File(path) => format!("(umask 077 && cat -- {} > {target})\n", quote::single(path)),
+        }
+    }
 }
 
 /// A container as the task asks for it.
@@ -121,12 +155,17 @@ impl Setup {
     fn pre(&self, variables: &str) -> String {
         let mut text = format!("# --- clearml: set-up ---\n{variables}{PRE_SETUP}");
         if let Some(configuration) = &self.configuration {
+            text.push_str(&configuration.written("clearml.conf"));
             text.push_str(
-                "(umask 077 && base64 -d > \"$CLEARML_SLURM_JOB_DIR/clearml.conf\") <<'CLEARML_END'\n",
+                "CLEARML_CONFIG_FILE=$CLEARML_SLURM_JOB_DIR/clearml.conf\nexport CLEARML_CONFIG_FILE\n",
             );
-            text.push_str(&folded(configuration));
+        }
+        if let Some(token) = &self.token {
+            text.push_str(&token.written("token"));
+            // Not by a word of a command: the operator's lines may have asked for a trace.
             text.push_str(
-                "CLEARML_END\nCLEARML_CONFIG_FILE=$CLEARML_SLURM_JOB_DIR/clearml.conf\nexport CLEARML_CONFIG_FILE\n",
+                "read -r CLEARML_AUTH_TOKEN < \"$CLEARML_SLURM_JOB_DIR/token\" || :\nexport CLEARML_AUTH_TOKEN\n\
+                 rm -f -- \"$CLEARML_SLURM_JOB_DIR/token\"\n",
             );
         }
         if let Some(script) = self
@@ -135,9 +174,7 @@ impl Setup {
             .as_deref()
             .filter(|script| !script.is_empty())
         {
-            text.push_str("(umask 077 && base64 -d > \"$CLEARML_SLURM_JOB_DIR/setup.sh\") <<'CLEARML_END'\n");
-            text.push_str(&folded(script));
-            text.push_str("CLEARML_END\n");
+            text.push_str(&JobFile::Inline(script.to_owned()).written("setup.sh"));
         }
         text.push_str("cat > \"$CLEARML_SLURM_JOB_DIR/run\" <<'CLEARML_END'\n#!/bin/sh\n");
         text.push_str(LAUNCH);

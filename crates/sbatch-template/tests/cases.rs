@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use clearml_sbatch_template::{Container, Mode, Options, Separator, Setup, Template, Values};
+use clearml_sbatch_template::{Container, JobFile, Mode, Options, Separator, Setup, Template, Values};
 use serde_json::{Value, json};
 
 fn task() -> Value {
@@ -534,7 +534,9 @@ fn the_templates_of_the_guide_render_without_a_warning_about_themselves() {
         let template = Template::parse(file, &text, options).unwrap();
         assert_eq!(template.warnings(), [], "{file}");
         let setup = Setup {
-            configuration: Some("api { credentials { secret_key: \"s3cret\" } }".to_owned()),
+            configuration: Some(JobFile::Inline(
+                "api { credentials { secret_key: \"s3cret\" } }".to_owned(),
+            )),
             shared_dir: Some("/shared/it's".to_owned()),
             container: Container {
                 image: Some("ubuntu:22.04".to_owned()),

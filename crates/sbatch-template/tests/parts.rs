@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use clearml_sbatch_template::{Options, Setup, Template, Values};
+use clearml_sbatch_template::{JobFile, Options, Setup, Template, Values};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -16,6 +16,8 @@ printf 'agent:'; printf ' %s' "$@"; echo
 echo "worker: $CLEARML_WORKER_ID"
 echo "mine: ${MINE:-}"
 echo "steps: $SLURM_EXPORT_ENV"
+echo "token: ${CLEARML_AUTH_TOKEN:-}"
+ls "$CLEARML_SLURM_JOB_DIR"
 stat -c 'mode: %a' "$CLEARML_CONFIG_FILE" "$CLEARML_SLURM_JOB_DIR"
 cat "$CLEARML_CONFIG_FILE"; echo
 echo "first: ${MASTER_ADDR:-} ${NODE_RANK:-}"
@@ -52,6 +54,8 @@ fn run(shell: &str, body: &str, variables: &[(&str, &str)]) -> Option<Job> {
     std::fs::write(&agent, AGENT).unwrap();
     std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::create_dir(folder.path().join("tmp")).unwrap();
+    let token = folder.path().join("it's a token");
+    std::fs::write(&token, "secret.of.the.owner").unwrap();
     let text = format!("#!{shell}\n{body}\n");
     let template = Template::parse("t.sh", &text, Options::default()).unwrap();
     let values = Values {
@@ -63,7 +67,8 @@ fn run(shell: &str, body: &str, variables: &[(&str, &str)]) -> Option<Job> {
         queue: "it's a queue".to_owned(),
         worker: "login:slurm:0123abcd".to_owned(),
         agent: Some(agent.to_string_lossy().into_owned()),
-        configuration: Some("secret of the server".to_owned()),
+        configuration: Some(JobFile::Inline("secret of the server".to_owned())),
+        token: Some(JobFile::File(token.to_string_lossy().into_owned())),
         require_queue: true,
         ..Setup::default()
     };
@@ -106,6 +111,7 @@ fn the_agent_is_started_with_what_it_needs_and_nothing_is_left() {
                 "steps: ALL\n",
                 "mode: 600\nmode: 700\n",
                 "secret of the server\n",
+                "token: secret.of.the.owner\nclearml.conf\nrun\n",
                 "after\n",
             ] {
                 assert!(

@@ -33,6 +33,7 @@
 //!   person has moved.
 
 pub mod core;
+pub mod credentials;
 pub mod glue;
 pub mod journal;
 pub mod options;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use clearml_agent_config::Settings;
 use clearml_sbatch_template::{Mode, Options as TemplateOptions, Separator};
+use clearml_support::secret::Secret;
 use serde_json::Value;
 
 use crate::core::decide::Graces;
 use crate::core::limits::Limits;
-use crate::core::users::{Rules, UserMap};
+use crate::core::users::{Rules, Trust, UserMap};
 use crate::core::verdict::OnPreemption;
 
 /// One queue and what becomes of its tasks.
@@ -76,6 +77,8 @@ pub struct GlueOptions {
     pub poll: Duration,
     /// Between looks at queues.
     pub queue_poll: Duration,
+    /// Between two calls of sbatch.
+    pub spacing: Duration,
     /// What preemption does.
     pub on_preemption: OnPreemption,
     /// Where the journal is.
@@ -102,10 +105,12 @@ pub struct GlueOptions {
     pub shared_dir: Option<PathBuf>,
     /// The agent on compute nodes.
     pub agent_binary: Option<PathBuf>,
-    /// The configuration for jobs, if scripts are to carry one.
-    pub configuration: Option<String>,
+    /// What the agents in jobs log in with.
+    pub credentials: Credentials,
     /// Linux users by ClearML users.
     pub user_map: UserMap,
+    /// Whose vaults may bring a map of their own.
+    pub vault_user_map: Trust,
     /// Which Linux users are allowed.
     pub user_rules: Rules,
     /// Where Slurm's commands are.
@@ -118,6 +123,65 @@ pub struct GlueOptions {
     pub max_requeue: u32,
     /// `agent.default_docker.image`.
     pub default_image: Option<String>,
+    /// Images that tasks may name; empty: all.
+    pub allowed_images: Vec<String>,
+    /// Let Slurm start no second job of a task.
+    pub singleton: bool,
+    /// Ask accounting how jobs ended.
+    pub accounting: bool,
+    /// Nothing is taken or made: scripts are shown, or everything is checked.
+    pub look_only: bool,
+}
+
+/// What the agents in jobs log in with.
+#[derive(Debug, Clone, Default)]
+pub enum Credentials {
+    /// What the nodes have.
+    #[default]
+    None,
+    /// The configuration in the script.
+    Inline(Secret),
+    /// The configuration in a file.
+    File(Secret),
+    /// A token of the task's owner.
+    Token {
+        /// The configuration without keys.
+        server: String,
+        /// Tasks whose owner's token can't be had fail. Otherwise they do with what the nodes have.
+        required: bool,
+    },
+}
+
+impl Credentials {
+    /// Those that the settings ask for.
+    ///
+    /// # Errors
+    ///
+    /// When the glue itself lacks what jobs are to have.
+    pub fn new(settings: &Settings, owner_token: bool) -> Result<Self, OptionsError> {
+        let wrong = |problem: String| OptionsError::Value {
+            key: "credentials".to_owned(),
+            problem,
+        };
+        let wanted = settings.text("agent.slurm.credentials");
+        let wanted = if owner_token {
+            Some("token")
+        } else {
+            wanted.as_deref()
+        };
+        Ok(match wanted {
+            Some("inline") => Self::Inline(job_configuration(settings, true)?),
+            Some("file") if settings.path("agent.slurm.shared_dir").is_none() => {
+                return Err(wrong("file needs agent.slurm.shared_dir".to_owned()));
+            }
+            Some("file") => Self::File(job_configuration(settings, true)?),
+            Some("none") => Self::None,
+            other => Self::Token {
+                server: job_configuration(settings, false)?.expose().to_owned(),
+                required: other.is_some(),
+            },
+        })
+    }
 }
 
 impl GlueOptions {
@@ -157,6 +221,7 @@ impl GlueOptions {
             },
             poll,
             queue_poll: seconds("agent.slurm.queue_poll_interval"),
+            spacing: seconds("agent.slurm.submission_spacing"),
             on_preemption: match settings.text("agent.slurm.on_preemption").as_deref() {
                 Some("fail") => OnPreemption::Fail,
                 Some("requeue") => OnPreemption::Requeue,
@@ -185,11 +250,13 @@ impl GlueOptions {
             work_dir: settings.path("agent.slurm.work_dir"),
             shared_dir: settings.path("agent.slurm.shared_dir"),
             agent_binary: settings.path("agent.slurm.agent_binary"),
-            configuration: match settings.text("agent.slurm.credentials").as_deref() {
-                Some("inline") => Some(job_configuration(settings)?),
-                _ => None,
-            },
+            credentials: Credentials::new(settings, false)?,
             user_map: user_map(settings.get("agent.slurm.user_map")),
+            vault_user_map: match settings.text("agent.slurm.vault_user_map").as_deref() {
+                Some("admin") => Trust::Admin,
+                Some("off") => Trust::Off,
+                _ => Trust::Any,
+            },
             user_rules: Rules {
                 allowed: settings.list("agent.slurm.allowed_users"),
                 min_uid: u32::try_from(settings.integer("agent.slurm.min_uid").unwrap_or(1000))
@@ -200,6 +267,10 @@ impl GlueOptions {
             pass_env: settings.list("agent.slurm.pass_env"),
             max_requeue: u32::try_from(count("agent.slurm.max_requeue")).unwrap_or(u32::MAX),
             default_image: settings.text("agent.default_docker.image"),
+            allowed_images: settings.list("agent.slurm.allowed_images"),
+            singleton: settings.flag("agent.slurm.singleton"),
+            accounting: settings.text("agent.slurm.account_check").as_deref() != Some("off"),
+            look_only: false,
         };
         Ok(options)
     }
@@ -307,7 +378,8 @@ fn configured(value: Option<&Value>, mode: Mode) -> Result<Vec<QueueSetup>, Opti
     Ok(found)
 }
 
-fn user_map(value: Option<&Value>) -> UserMap {
+/// The map that this value is.
+pub(crate) fn user_map(value: Option<&Value>) -> UserMap {
     let entries = value.and_then(Value::as_object).into_iter().flatten();
     entries
         .filter_map(|(name, user)| Some((name.clone(), user.as_str()?.to_owned())))
@@ -315,27 +387,30 @@ fn user_map(value: Option<&Value>) -> UserMap {
 }
 
 /// The server and the keys, as a job needs them. JSON is a part of the configuration's language.
-fn job_configuration(settings: &Settings) -> Result<String, OptionsError> {
+fn job_configuration(settings: &Settings, with_keys: bool) -> Result<Secret, OptionsError> {
     let wrong = |problem: String| OptionsError::Value {
         key: "credentials".to_owned(),
-        problem: format!("can't be inline: {problem}"),
+        problem: format!("can't be given to jobs: {problem}"),
     };
-    let server = settings.api.require_server().map_err(|e| wrong(e.to_string()))?;
-    let credentials = settings
-        .api
-        .require_credentials()
-        .map_err(|e| wrong(e.to_string()))?;
-    let clearml_agent_config::Credentials::Keys {
-        access_key,
-        secret_key,
-    } = credentials
-    else {
-        return Err(wrong("the glue itself uses a token".to_owned()));
-    };
-    let mut api = serde_json::json!({
-        "api_server": server,
-        "credentials": {"access_key": access_key.expose(), "secret_key": secret_key.expose()},
-    });
+    let mut api = serde_json::json!({});
+    match settings.api.require_server() {
+        Ok(server) => api["api_server"] = server.into(),
+        Err(error) if with_keys => return Err(wrong(error.to_string())),
+        // Whoever logs in says so.
+        Err(_) => {}
+    }
+    if with_keys {
+        let credentials = settings.api.require_credentials();
+        let clearml_agent_config::Credentials::Keys {
+            access_key,
+            secret_key,
+        } = credentials.map_err(|error| wrong(error.to_string()))?
+        else {
+            return Err(wrong("the glue itself uses a token".to_owned()));
+        };
+        api["credentials"] =
+            serde_json::json!({"access_key": access_key.expose(), "secret_key": secret_key.expose()});
+    }
     for key in ["web_server", "files_server", "verify_certificate"] {
         if let Some(value) = settings
             .get(&format!("api.{key}"))
@@ -344,7 +419,7 @@ fn job_configuration(settings: &Settings) -> Result<String, OptionsError> {
             api[key] = value.clone();
         }
     }
-    Ok(serde_json::json!({ "api": api }).to_string())
+    Ok(Secret::new(serde_json::json!({ "api": api }).to_string()))
 }
 
 #[cfg(test)]

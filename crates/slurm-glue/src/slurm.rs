@@ -10,6 +10,7 @@ use crate::core::jobs::{
     EndedJob, QueuedJob, SACCT_FORMAT, SQUEUE_FORMAT, read_sacct, read_scontrol, read_squeue,
 };
 use crate::core::refusal::{self, Submission};
+use crate::core::users::Account;
 
 /// Where programs are looked for when `agent.slurm.bin_dir` is not set.
 const PATH: &str =
@@ -56,6 +57,8 @@ pub struct Slurm {
     pub environment: Vec<(String, String)>,
     /// How long one may take.
     pub timeout: Duration,
+    /// Slurm shows us our own jobs only, so that those of other users are asked for in their names.
+    pub hides_jobs: bool,
 }
 
 /// A job to be submitted.
@@ -108,7 +111,7 @@ impl Slurm {
                 Command::new("/sbin/runuser").args(["-u", user, "--"]).arg(found)
             }
             Some((user, _)) => Command::new("/usr/bin/sudo")
-                .args(["-n", "-u", user, "--"])
+                .args(["-n", "-H", "-u", user, "--"])
                 .arg(found),
         };
         command = command
@@ -149,7 +152,16 @@ impl Slurm {
 
     /// Runs a command that has to succeed, and gives what it prints.
     async fn read(&self, program: &str, arguments: &[&str]) -> Result<String, SlurmError> {
-        let command = self.command(program, None).args(arguments);
+        self.read_as(program, arguments, None).await
+    }
+
+    async fn read_as(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        user: Option<&(String, String)>,
+    ) -> Result<String, SlurmError> {
+        let command = self.command(program, user).args(arguments);
         let output = self.run(program, command).await?;
         let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         if output.status.success() {
@@ -165,16 +177,35 @@ impl Slurm {
         })
     }
 
-    /// All our jobs, of whatever state, by one command.
+    /// All our jobs, of whatever state, by one command. `users`: further ones whose jobs are hidden from us.
     ///
     /// # Errors
     ///
     /// When the listing is not complete.
-    pub async fn jobs(&self) -> Result<Vec<QueuedJob>, SlurmError> {
+    pub async fn jobs(&self, users: &[(String, String)]) -> Result<Vec<QueuedJob>, SlurmError> {
+        let arguments = ["-h", "-a", "-t", "all", "-o", SQUEUE_FORMAT];
+        let mut jobs = read_squeue(&self.read("squeue", &arguments).await?);
+        for user in users {
+            let theirs = read_squeue(&self.read_as("squeue", &arguments, Some(user)).await?);
+            let is_new = |job: &QueuedJob| jobs.iter().all(|known| known.id != job.id);
+            let new: Vec<QueuedJob> = theirs.into_iter().filter(is_new).collect();
+            jobs.extend(new);
+        }
+        Ok(jobs)
+    }
+
+    /// Whether Slurm hides the jobs of other users from ordinary ones. We are one, unless we are root.
+    pub async fn is_private(&self) -> bool {
+        if rustix::process::geteuid().is_root() {
+            return false;
+        }
         let text = self
-            .read("squeue", &["-h", "-a", "-t", "all", "-o", SQUEUE_FORMAT])
-            .await?;
-        Ok(read_squeue(&text))
+            .read("scontrol", &["show", "config"])
+            .await
+            .unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with("PrivateData"));
+        let kinds = line.and_then(|line| line.split_once('='));
+        kinds.is_some_and(|(_, kinds)| kinds.split(',').any(|kind| kind.trim() == "jobs"))
     }
 
     /// How these jobs ended, by one command.
@@ -182,11 +213,22 @@ impl Slurm {
     /// # Errors
     ///
     /// When accounting does not answer, or there is none.
-    pub async fn ended(&self, ids: &[u64]) -> Result<HashMap<u64, EndedJob>, SlurmError> {
+    pub async fn ended(
+        &self,
+        ids: &[u64],
+        users: &[(String, String)],
+    ) -> Result<HashMap<u64, EndedJob>, SlurmError> {
         let list = ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
         let arguments = ["-n", "-X", "-P", "-D", "-j", &list, "-o", SACCT_FORMAT];
         match self.read("sacct", &arguments).await {
-            Ok(text) => Ok(read_sacct(&text)),
+            Ok(text) => {
+                let mut ended = read_sacct(&text);
+                for user in users {
+                    let text = self.read_as("sacct", &arguments, Some(user)).await?;
+                    ended.extend(read_sacct(&text));
+                }
+                Ok(ended)
+            }
             Err(SlurmError::Failed { text, .. } | SlurmError::Outage(text)) => {
                 Err(SlurmError::NoAccounting {
                     for_ever: text.contains("accounting storage is disabled"),
@@ -202,8 +244,20 @@ impl Slurm {
     /// # Errors
     ///
     /// When it does not answer, or does not know the job.
-    pub async fn show(&self, id: u64) -> Result<(Option<EndedJob>, Option<PathBuf>), SlurmError> {
-        let text = self.read("scontrol", &["show", "job", &id.to_string()]).await?;
+    pub async fn show(
+        &self,
+        id: u64,
+        users: &[(String, String)],
+    ) -> Result<(Option<EndedJob>, Option<PathBuf>), SlurmError> {
+        let id = id.to_string();
+        let arguments = ["show", "job", &id];
+        let mut shown = self.read("scontrol", &arguments).await;
+        for user in users {
+            if shown.is_err() {
+                shown = self.read_as("scontrol", &arguments, Some(user)).await;
+            }
+        }
+        let text = shown?;
         let output = text.lines().find_map(|line| line.trim().strip_prefix("StdOut="));
         Ok((read_scontrol(&text), output.map(PathBuf::from)))
     }
@@ -325,6 +379,19 @@ impl Slurm {
             .next()
             .filter(|name| !name.is_empty())
             .map(str::to_owned)
+    }
+
+    /// A Linux user, wherever users are kept, with its groups where they are needed.
+    pub async fn account(&self, name: &str, with_groups: bool) -> Option<Account> {
+        let (uid, home) = self.user(name).await?;
+        let mut groups = Vec::new();
+        if with_groups {
+            let command = self.command("id", None).args(["-Gn", "--", name]);
+            let output = self.run("id", command).await.ok()?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            groups.extend(text.split_whitespace().map(str::to_owned));
+        }
+        Some(Account { uid, home, groups })
     }
 
     /// The number and home of a Linux user, wherever users are kept.

@@ -4,33 +4,14 @@ use clearml_sbatch_template::{Container, Script, Setup, Values};
 use clearml_task_model::{QueueId, Task, TaskId};
 use serde_json::{Value, json};
 
+use super::owner::Trouble;
 use super::{Glue, GlueError};
+use crate::core::images;
 use crate::core::jobs::NAME_PREFIX;
 use crate::core::pyxis;
-use crate::core::users::{self, Decision};
 use crate::slurm::Job;
 
 impl Glue {
-    /// The Linux user of a task's job with its home; `None`: our own.
-    pub(super) async fn user_of(&self, task: &Task) -> Result<Option<(String, String)>, String> {
-        let clearml = task.user.as_ref().map(|user| user.as_str());
-        let map = users::effective(&self.options.user_map, None);
-        let wanted = clearml
-            .and_then(|user| map.get(user))
-            .or_else(|| map.get("default"));
-        let known = match wanted {
-            Some(name) => self.slurm.user(name).await,
-            None => None,
-        };
-        match users::decide(map, clearml, &self.options.user_rules, |_| {
-            known.as_ref().map(|(uid, _)| *uid)
-        }) {
-            Decision::Glue => Ok(None),
-            Decision::User(name) => Ok(Some((name, known.map(|(_, home)| home).unwrap_or_default()))),
-            Decision::Rejected(reason) => Err(reason),
-        }
-    }
-
     /// What Pyxis has to be told besides the directives of a script.
     pub(super) fn container_arguments(&self, script: &Script) -> (Vec<String>, Option<String>) {
         let path = |path: &Option<std::path::PathBuf>| Some(path.as_ref()?.to_string_lossy().into_owned());
@@ -56,12 +37,21 @@ impl Glue {
                 .to_string_lossy()
                 .into_owned(),
         };
+        // Beside a dependency of the template there is no place for another.
+        let alone = self.options.singleton && script.option("dependency", 'd').is_none();
+        let singleton = alone.then(|| "--dependency=singleton".to_owned());
+        let singleton = Vec::from_iter(singleton);
         Job {
             script: script.text.clone(),
             name: format!("{NAME_PREFIX}{task}"),
             comment,
             work_dir: script.option("chdir", 'D').is_none().then_some(work_dir),
-            extra: [self.container_arguments(script).0, setup.extra_args.clone()].concat(),
+            extra: [
+                self.container_arguments(script).0,
+                singleton,
+                setup.extra_args.clone(),
+            ]
+            .concat(),
             user,
         }
     }
@@ -72,7 +62,7 @@ impl Glue {
         index: usize,
         task: &Task,
         user: Option<&str>,
-    ) -> Result<Script, String> {
+    ) -> Result<Script, Trouble> {
         let served = &self.served[index];
         let id = task.id.as_ref().map(ToString::to_string).unwrap_or_default();
         let worker = format!("{}:{id}", self.worker);
@@ -82,7 +72,7 @@ impl Glue {
             value.and_then(Value::as_str).map(str::to_owned)
         };
         let values = Values {
-            task: serde_json::to_value(task).map_err(|error| error.to_string())?,
+            task: serde_json::to_value(task).map_err(|error| Trouble::Template(error.to_string()))?,
             user: if text.contains("CLEARML_USER.") {
                 self.owner(task).await
             } else {
@@ -104,8 +94,23 @@ impl Glue {
             slurm_user: user.map_or_else(own_name, str::to_owned),
             glue_id: self.worker.to_string(),
             default_image: self.options.default_image.clone(),
+            user_vaults: if text.contains("CLEARML_USER_VAULTS.") {
+                self.merged_vaults(task).await?
+            } else {
+                Value::Null
+            },
             ..Values::default()
         };
+        let image = container("image").filter(|image| !image.is_empty());
+        if let Some(image) = image
+            .as_deref()
+            .filter(|image| !images::is_allowed(&self.options.allowed_images, image))
+        {
+            return Err(Trouble::Task(format!(
+                "image {image} is not among those that agent.slurm.allowed_images names"
+            )));
+        }
+        let secrets = self.secrets(task, user).await?;
         let path =
             |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
         let setup = Setup {
@@ -114,10 +119,11 @@ impl Glue {
             worker,
             shared_dir: path(&self.options.shared_dir),
             agent: path(&self.options.agent_binary),
-            configuration: self.options.configuration.clone(),
-            require_queue: self.parking.is_some(),
+            configuration: secrets.configuration,
+            token: secrets.token,
+            require_queue: self.options.parking.is_some(),
             container: Container {
-                image: container("image"),
+                image,
                 arguments: container("arguments").unwrap_or_default(),
                 setup_script: container("setup_shell_script"),
             },
@@ -126,7 +132,7 @@ impl Glue {
             .template
             .template
             .render(&values, &setup)
-            .map_err(|error| error.to_string())
+            .map_err(|error| Trouble::Template(error.to_string()))
     }
 
     async fn owner(&self, task: &Task) -> Value {
@@ -176,11 +182,14 @@ impl Glue {
             }
             None => own.and_then(|id| self.served_of(&QueueId::new(id))).unwrap_or(0),
         };
-        let user = self.user_of(&task).await.map_err(GlueError::Task)?;
+        let user = self
+            .user_of(&task)
+            .await
+            .map_err(|trouble| GlueError::Task(trouble.to_string()))?;
         let script = self
             .render(index, &task, user.as_ref().map(|(name, _)| name.as_str()))
             .await;
-        script.map_err(GlueError::Task)
+        script.map_err(|trouble| GlueError::Task(trouble.to_string()))
     }
 
     /// Asks Slurm whether it would take the job of a small task from each queue. Nothing is submitted.
