@@ -24,7 +24,8 @@ impl Glue {
         }
         let mut known: HashMap<u64, EndedJob> = HashMap::new();
         let users = self.hidden_users().await;
-        let useful = self.options.accounting && self.no_accounting.is_none_or(|until| Instant::now() >= until);
+        let useful =
+            self.options.accounting && self.no_accounting.is_none_or(|until| Instant::now() >= until);
         if useful {
             let ids: Vec<u64> = asked.iter().map(|(id, _)| *id).collect();
             match self.slurm.ended(&ids, &users).await {
