@@ -101,7 +101,9 @@ fn start(arguments: &Arguments) -> anyhow::Result<u8> {
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    // What waits for the disk has a thread, and what waits for the server or Slurm another.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
         .enable_all()
         .build()
         .context("starting the runtime; is the limit of open files or processes reached?")?;

@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 
 const SCHEMA: u32 = 1;
 
+/// So many records are written at the same time, at most.
+const WRITERS: usize = 16;
+
 /// The journal could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -116,6 +119,8 @@ pub struct Journal {
     worker: WorkerId,
     /// Shared with whoever works on one: copies of ten thousand would weigh.
     records: Mutex<HashMap<String, Arc<Record>>>,
+    /// Held while a record is written. Others are written at the same time, and all can be read meanwhile.
+    writing: [Mutex<()>; WRITERS],
 }
 
 impl Journal {
@@ -143,11 +148,17 @@ impl Journal {
             folder,
             worker: worker.clone(),
             records: Mutex::new(records),
+            writing: Default::default(),
         })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Record>>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_lock(&self, run: &str) -> std::sync::MutexGuard<'_, ()> {
+        let place = run.bytes().map(usize::from).sum::<usize>() % WRITERS;
+        self.writing[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, run: &str) -> PathBuf {
@@ -189,15 +200,15 @@ impl Journal {
     ///
     /// When there is none, or it can't be written.
     pub fn update(&self, run: &str, change: impl FnOnce(&mut Record)) -> Result<Arc<Record>, JournalError> {
-        let mut records = self.lock();
-        let old = records
+        let _turn = self.write_lock(run);
+        let old = self
             .get(run)
             .ok_or_else(|| JournalError::Missing(run.to_owned()))?;
-        let mut record = Record::clone(old);
+        let mut record = Record::clone(&old);
         change(&mut record);
         write_json_atomic(&self.path(run), &record, 0o600)?;
         let record = Arc::new(record);
-        records.insert(run.to_owned(), Arc::clone(&record));
+        self.lock().insert(run.to_owned(), Arc::clone(&record));
         Ok(record)
     }
 
@@ -229,7 +240,7 @@ impl Journal {
     ///
     /// When its file can't be removed.
     pub fn remove(&self, run: &str) -> Result<(), JournalError> {
-        let mut records = self.lock();
+        let _turn = self.write_lock(run);
         match std::fs::remove_file(self.path(run)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 return Err(JournalError::Folder {
@@ -239,7 +250,7 @@ impl Journal {
             }
             _ => {}
         }
-        records.remove(run);
+        self.lock().remove(run);
         Ok(())
     }
 
@@ -273,6 +284,7 @@ impl Journal {
 
     fn insert(&self, record: Record) -> Result<Arc<Record>, JournalError> {
         let run = record.intent.run.clone();
+        let _turn = self.write_lock(&run);
         write_json_atomic(&self.path(&run), &record, 0o600)?;
         let record = Arc::new(record);
         self.lock().insert(run, Arc::clone(&record));

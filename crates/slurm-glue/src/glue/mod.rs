@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use crate::core::limits::{Count, Limits};
 use crate::core::pace::Pace;
-use crate::journal::{Journal, JournalError, Phase, Shared};
+use crate::journal::{Journal, JournalError, Shared};
 use crate::options::{GlueOptions, QueueSetup};
 use crate::parking::ParkingServer;
 use crate::slurm::{Slurm, SlurmError};
@@ -98,7 +98,7 @@ pub struct Glue {
     order: QueueOrder,
     parking: Option<QueueId>,
     server: ParkingServer,
-    popper: Popper<ParkingServer, Shared>,
+    popper: Arc<Popper<ParkingServer, Shared>>,
     journal: Arc<Journal>,
     slurm: Slurm,
     cluster: String,
@@ -156,13 +156,13 @@ impl Glue {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(Self {
             tell: Teller::new(client.clone(), worker.clone()),
-            popper: Popper::new(
+            popper: Arc::new(Popper::new(
                 server.clone(),
                 Shared(Arc::clone(&journal)),
                 worker.clone(),
                 host,
                 Timing::default(),
-            ),
+            )),
             order: QueueOrder::new(options.order_fairness),
             client,
             settings,
@@ -248,15 +248,12 @@ impl Glue {
         self.served.iter().position(|served| served.queue.id == *queue)
     }
 
-    /// Whether another task of this queue may become a job.
+    /// Whether another task of this queue may become a job. What is on its way to a job counts like one.
     fn has_room(&self, index: usize) -> bool {
         let mut all = Count::default();
         let mut own = Count::default();
         let queue = &self.served[index].queue.id;
         self.journal.for_each(|record| {
-            if matches!(record.phase, Phase::Popping | Phase::Popped) {
-                return;
-            }
             let pending = usize::from(!record.was_active);
             all.jobs += 1;
             all.pending += pending;
@@ -297,6 +294,14 @@ impl Glue {
                 watch.forget_absence();
             }
         }
+    }
+}
+
+/// Does something that waits for the disk where it delays nothing else, on a runtime with more than one thread.
+async fn aside<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Taking tasks: an assembly line.
 //!
-//! Four stations work at the same time, each on another task: the pop protocol takes it from its queue, its script is
-//! prepared, sbatch is called, and the task is told about its job. Every task passes them in the order of the queues,
+//! Five stations work at the same time, each on another task: it is popped from its queue, it is claimed, its script
+//! is prepared, sbatch is called, and the task is told about its job. Every task passes them in the order of the queues,
 //! and sbatch is called for one after the other, so jobs have the order of their tasks. The journal is written at the
 //! same points as for a single task; a glue that dies finds each of them where it was.
 //!
@@ -12,22 +12,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clearml_api_client::QueuesQuery;
+use clearml_api_client::{ApiError, QueuesQuery};
 use clearml_intake::order::{Choice, QueueOrder};
-use clearml_intake::popper::{Outcome, PopError};
+use clearml_intake::popper::{Outcome, Pop, PopError};
 use clearml_task_model::TaskId;
 use tokio::sync::{mpsc, watch as signal};
 use tokio::time::Instant;
 
 use super::submit::{Attempt, Prepared};
-use super::{AT_ONCE, Glue, GlueError};
-use crate::journal::Record;
+use super::{AT_ONCE, Glue, GlueError, aside};
+use crate::journal::{JournalError, Record};
 
 /// The most tasks that are taken after one look at the queues.
 const BURST: usize = 10;
 
-/// So many tasks may wait between two stations. Each is claimed already, and goes back if the cluster takes no more.
-const BETWEEN: usize = 2;
+/// So many tasks may wait between two stations. Each is popped already, and goes back if the cluster takes no more.
+const BETWEEN: usize = 1;
 
 /// What the stations have to know of each other.
 struct Line<'a> {
@@ -38,6 +38,13 @@ struct Line<'a> {
     /// Queues whose jobs the cluster refuses.
     closed: Vec<Cell<bool>>,
     attempts: RefCell<Vec<(Arc<Record>, usize, Attempt)>>,
+}
+
+/// A task on its way to the second station.
+struct Popped {
+    pop: Pop,
+    /// The record of its job, if it has one already.
+    tracked: Option<Arc<Record>>,
 }
 
 impl Line<'_> {
@@ -75,11 +82,13 @@ impl Glue {
             closed: vec![Cell::new(false); self.served.len()],
             attempts: RefCell::default(),
         };
+        let (popped, to_claim) = mpsc::channel(BETWEEN);
         let (claimed, to_prepare) = mpsc::channel(BETWEEN);
         let (prepared, to_submit) = mpsc::channel(BETWEEN);
         let (submitted, to_tell) = mpsc::channel(8 * AT_ONCE);
-        let (more, ready, called, ()) = tokio::join!(
-            Box::pin(self.take_tasks(&mut order, &line, until, claimed)),
+        let (more, ours, ready, called, ()) = tokio::join!(
+            Box::pin(self.take_tasks(&mut order, &line, until, popped)),
+            Box::pin(self.claim_tasks(to_claim, claimed)),
             Box::pin(self.prepare_jobs(to_prepare, prepared)),
             Box::pin(self.call_sbatch(&line, to_submit, submitted)),
             Box::pin(self.tell_tasks(to_tell)),
@@ -87,7 +96,7 @@ impl Glue {
         let attempts = line.attempts.take();
         self.order = order;
         self.after(attempts).await?;
-        ready.and(called).and(more)
+        called.and(ready).and(ours).and(more)
     }
 
     /// The first station.
@@ -96,7 +105,7 @@ impl Glue {
         order: &mut QueueOrder,
         line: &Line<'_>,
         until: Instant,
-        claimed: mpsc::Sender<String>,
+        popped: mpsc::Sender<Popped>,
     ) -> Result<bool, GlueError> {
         let mut taken = vec![0usize; self.served.len()];
         loop {
@@ -122,10 +131,10 @@ impl Glue {
                     break;
                 };
                 match self.take(index, &task).await? {
-                    Some(run) => {
+                    Some(task) => {
                         order.pulled(index);
                         taken[index] += 1;
-                        if claimed.send(run).await.is_err() {
+                        if popped.send(task).await.is_err() {
                             return Ok(false);
                         }
                     }
@@ -145,34 +154,76 @@ impl Glue {
         }
     }
 
-    /// Pops and claims the task at the head of a queue. Returns its run.
-    async fn take(&self, index: usize, task: &TaskId) -> Result<Option<String>, GlueError> {
+    /// Pops the task at the head of a queue.
+    async fn take(&self, index: usize, task: &TaskId) -> Result<Option<Popped>, GlueError> {
         let queue = self.served[index].queue.id.clone();
         let tracked = self.journal.of_task(task);
-        match Box::pin(self.popper.acquire(&queue, task)).await {
-            Ok(Outcome::Ours(intent)) => {
-                if let Some(record) = tracked {
-                    // Somebody has put a task into the queue again whose job exists: it is parked again.
-                    tracing::info!("task {task} was queued again; job {:?} goes on", record.job());
-                    self.journal.remove(&intent.run)?;
-                }
-                Ok(Some(intent.run))
-            }
-            Ok(Outcome::NotOurs(intent, why)) => {
+        let (popper, task) = (Arc::clone(&self.popper), task.clone());
+        let pop = match aside(async move { popper.pop(&queue, &task).await }).await {
+            Ok(Pop::Over(Outcome::Missed | Outcome::PutBack(_))) => return Ok(None),
+            Ok(Pop::Over(Outcome::NotOurs(intent, why))) => {
                 tracing::info!("task {} is not submitted: {why}", intent.task);
-                Ok(None)
+                return Ok(None);
             }
-            Ok(Outcome::PutBack(_) | Outcome::Missed) => Ok(None),
-            Err(PopError::Journal { source, .. }) => Err(source.into()),
-            Err(error) => {
+            Ok(pop) => pop,
+            Err(error) => return self.popping_failed(error).await.map(|()| None),
+        };
+        Ok(Some(Popped { pop, tracked }))
+    }
+
+    async fn popping_failed(&self, error: PopError<ApiError, JournalError>) -> Result<(), GlueError> {
+        match error {
+            PopError::Journal { source, .. } => Err(source.into()),
+            error => {
                 tracing::warn!("{error}");
                 tokio::time::sleep(Duration::from_millis(500)).await;
-                Ok(None)
+                Ok(())
             }
         }
     }
 
     /// The second station.
+    async fn claim_tasks(
+        &self,
+        mut popped: mpsc::Receiver<Popped>,
+        claimed: mpsc::Sender<String>,
+    ) -> Result<(), GlueError> {
+        while let Some(Popped { pop, tracked }) = popped.recv().await {
+            let outcome = match pop {
+                Pop::Given(given) => {
+                    let popper = Arc::clone(&self.popper);
+                    aside(async move { popper.claim_given(given).await }).await
+                }
+                Pop::Over(outcome) => Ok(outcome),
+            };
+            let intent = match outcome {
+                Ok(Outcome::Ours(intent)) => intent,
+                Ok(Outcome::NotOurs(intent, why)) => {
+                    tracing::info!("task {} is not submitted: {why}", intent.task);
+                    continue;
+                }
+                Ok(Outcome::PutBack(_) | Outcome::Missed) => continue,
+                Err(error) => {
+                    self.popping_failed(error).await?;
+                    continue;
+                }
+            };
+            if let Some(record) = tracked {
+                // Somebody has put a task into the queue again whose job exists: it is parked again.
+                tracing::info!(
+                    "task {} was queued again; job {:?} goes on",
+                    intent.task,
+                    record.job()
+                );
+                self.journal.remove(&intent.run)?;
+            } else if claimed.send(intent.run).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The third station.
     async fn prepare_jobs(
         &self,
         mut claimed: mpsc::Receiver<String>,
@@ -189,7 +240,7 @@ impl Glue {
         Ok(())
     }
 
-    /// The third station.
+    /// The fourth station.
     async fn call_sbatch(
         &self,
         line: &Line<'_>,

@@ -9,12 +9,12 @@ use clearml_task_model::TaskStatus;
 use futures::StreamExt;
 use tokio::time::{Duration, Instant};
 
-use super::{AT_ONCE, Glue, GlueError};
+use super::{AT_ONCE, Glue, GlueError, aside};
 use crate::core::jobs::Marker;
 use crate::core::limits::pause_sec;
 use crate::core::refusal::Submission;
 use crate::core::verdict::Verdict;
-use crate::journal::{Phase, Record};
+use crate::journal::{JournalError, Phase, Record};
 use crate::slurm::Job;
 
 /// So often a refusal for an unknown reason is tried again.
@@ -133,20 +133,27 @@ impl Glue {
         let job = &prepared.job;
         let served = &self.served[prepared.index];
         // From here on a job may exist.
-        let record = self.journal.update(run, |record| {
-            record.phase = Phase::Submitting;
-            record.nonce.clone_from(&prepared.nonce);
-            record.marked = job.comment.is_some();
-            record.since = now_ms() / 1000;
-            record.user = job.user.as_ref().map(|(name, _)| name.clone());
-            record.template.clone_from(&served.template.digest);
-        })?;
+        let (nonce, digest) = (prepared.nonce.clone(), served.template.digest.clone());
+        let (marked, user) = (
+            job.comment.is_some(),
+            job.user.as_ref().map(|(name, _)| name.clone()),
+        );
+        let record = self
+            .record(run, move |record| {
+                record.phase = Phase::Submitting;
+                record.nonce = nonce;
+                record.marked = marked;
+                record.since = now_ms() / 1000;
+                record.user = user;
+                record.template = digest;
+            })
+            .await?;
         let task = record.task();
         let attempt = match self.slurm.submit(job).await {
             Submission::Accepted(id) => {
                 let record = self
-                    .journal
-                    .update(run, |record| record.phase = Phase::Submitted(id))?;
+                    .record(run, move |record| record.phase = Phase::Submitted(id))
+                    .await?;
                 tracing::info!("task {task} of queue {} is job {id}", served.queue.name);
                 return Ok((record, Attempt::Job(id)));
             }
@@ -176,6 +183,16 @@ impl Glue {
             }
         };
         Ok((record, attempt))
+    }
+
+    /// Writes to the journal while others go on.
+    async fn record(
+        &self,
+        run: &str,
+        change: impl FnOnce(&mut Record) + Send + 'static,
+    ) -> Result<Arc<Record>, JournalError> {
+        let (journal, run) = (Arc::clone(&self.journal), run.to_owned());
+        aside(async move { journal.update(&run, change) }).await
     }
 
     /// Draws the conclusions from attempts, in the order in which they were made: what has no job and has not
