@@ -7,10 +7,13 @@ use xtask::engine::IMAGE;
 
 use crate::stage::Stage;
 
+fn is_long() -> bool {
+    std::env::var_os("CLEARML_TEST_LONG").is_some_and(|value| !value.is_empty())
+}
+
 /// How long an engine stays away: as long as an upgrade takes, or shorter.
 fn upgrade() -> Duration {
-    let is_long = std::env::var_os("CLEARML_TEST_LONG").is_some_and(|value| !value.is_empty());
-    Duration::from_secs(if is_long { 120 } else { 10 })
+    Duration::from_secs(if is_long() { 120 } else { 10 })
 }
 
 #[test]
@@ -34,6 +37,7 @@ fn a_task_waits_for_an_engine_that_is_away_or_silent() {
     assert_eq!(ended.output(), ["out: here"]);
 
     // It listens and says nothing.
+    stage.are_removed([task.as_str()]);
     stage.engine.signal(Signal::STOP).unwrap();
     let task = stage.submit("still patient", "print('out: here')", IMAGE, "");
     stage.until("the pop", || {
@@ -46,6 +50,7 @@ fn a_task_waits_for_an_engine_that_is_away_or_silent() {
     assert_eq!(ended.output(), ["out: here"]);
 
     // Who does not want to wait any more need not.
+    stage.are_removed([task.as_str()]);
     stage.engine.end(Signal::KILL).unwrap();
     let task = stage.submit("unwanted", "print('out: here')", IMAGE, "");
     stage.until("the pop", || {
@@ -55,6 +60,12 @@ fn a_task_waits_for_an_engine_that_is_away_or_silent() {
     let ended = stage.ended(&task);
     ended.assert_status("stopped");
     assert_eq!(ended.output(), [""; 0]);
+    if is_long() {
+        // Patience has an end.
+        let task = stage.submit("in vain", "print('out: here')", IMAGE, "");
+        let ended = stage.scene.ended_within(&task, Duration::from_secs(900));
+        ended.assert_failed_in("infrastructure", "can't be reached");
+    }
     stage.engine.start_again(false).unwrap();
     stage.are_removed([task.as_str()]);
     agent.stop().unwrap();
