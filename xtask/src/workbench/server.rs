@@ -19,6 +19,7 @@ pub struct LocalServer {
     data: PathBuf,
     port: u16,
     files_port: u16,
+    extra: Vec<String>,
     child: Option<Child>,
 }
 
@@ -29,6 +30,15 @@ impl LocalServer {
     ///
     /// When the process does not start, or does not answer in time; the message holds its output.
     pub fn start(executable: &Path, data: &Path) -> Result<Self> {
+        Self::start_with(executable, data, &[])
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_with(executable: &Path, data: &Path, extra: &[&str]) -> Result<Self> {
         fs::create_dir_all(data).with_context(|| format!("creating {}", data.display()))?;
         let (port, files_port) = free_ports()?;
         let mut server = Self {
@@ -36,6 +46,7 @@ impl LocalServer {
             data: data.to_owned(),
             port,
             files_port,
+            extra: extra.iter().map(|&argument| argument.to_owned()).collect(),
             child: None,
         };
         server.start_again()?;
@@ -60,6 +71,7 @@ impl LocalServer {
                 "--files-port",
                 &self.files_port.to_string(),
             ])
+            .args(&self.extra)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -44,6 +44,9 @@ pub(crate) struct ServerArguments {
     /// Let clients switch faults on, to see how they cope.
     #[arg(long, hide = true)]
     faults: bool,
+    /// Say that this is a server with more than the open one has, to see how clients cope.
+    #[arg(long, hide = true, value_name = "NAME")]
+    feature_set: Option<String>,
 }
 
 pub(crate) async fn server(options: ServerArguments) -> anyhow::Result<i32> {
@@ -51,7 +54,9 @@ pub(crate) async fn server(options: ServerArguments) -> anyhow::Result<i32> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let web_port = (!options.no_web).then_some(options.web_port);
+    let usual = ServerOptions::new(options.data);
     let server = Server::start(ServerOptions {
+        feature_set: options.feature_set.unwrap_or(usual.feature_set.clone()),
         host: options.host,
         port: options.port,
         files_port: options.files_port,
@@ -63,7 +68,7 @@ pub(crate) async fn server(options: ServerArguments) -> anyhow::Result<i32> {
         faults: options.faults,
         allow_remote: options.allow_remote,
         allowed_hosts: options.allowed_host,
-        ..ServerOptions::new(options.data)
+        ..usual
     })
     .await
     .map_err(|error| match error {

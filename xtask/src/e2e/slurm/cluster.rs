@@ -198,6 +198,17 @@ impl Cluster {
         self.record()
     }
 
+    /// Kills a daemon as a crash does, without a chance to save anything.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such daemon.
+    pub fn crash(&mut self, name: &str) -> Result<()> {
+        // Woken up first, a frozen one would do a last thing before it hears of its end.
+        self.signal(name, Signal::KILL)?;
+        self.stop(name, Signal::KILL)
+    }
+
     /// Starts the controller (again).
     ///
     /// # Errors
@@ -418,6 +429,17 @@ impl Cluster {
             lab.join("log/munge"),
             lab.join("run/munge"),
         ]))?;
+        self.start_munge()
+    }
+
+    /// Starts munge (again).
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub fn start_munge(&mut self) -> Result<()> {
+        let lab = self.lab.clone();
+        let key = lab.join("etc/munge.key");
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid", "munge", "--regid", "munge", "--clear-groups", "munged", "--foreground", "--num-threads=4"])
