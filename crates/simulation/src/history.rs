@@ -57,6 +57,7 @@ pub(crate) fn play(seed: u64, plant: Plant, tracing: bool) -> (Vec<String>, Told
         .count();
     let told = Told {
         gaps,
+        wiped: world.server.borrow().wiped,
         virtual_ms: kernel.now(),
         programs: world.executions.borrow().len(),
         put_back: world.put_back.borrow().values().sum(),
@@ -102,7 +103,8 @@ async fn person(world: Shared, env: Env, id: TaskId, war: Ms) {
         act(&mut world.server.borrow_mut());
     };
     env.sleep(kernel.below(10_000)).await;
-    act("enqueues", &|server| server.person_enqueues(&id));
+    let enqueues = |server: &mut Server| server.person_enqueues(&id, kernel.now());
+    act("enqueues", &enqueues);
     while kernel.percent(35) {
         env.sleep(kernel.below(if kernel.percent(50) { 5_000 } else { 40_000 }))
             .await;
@@ -110,16 +112,17 @@ async fn person(world: Shared, env: Env, id: TaskId, war: Ms) {
             return;
         }
         match kernel.below(10) {
-            0..=3 => act("stops", &|server| server.person_stops(&id)),
+            0..=3 => {
+                let (listens, now) = (kernel.percent(70), kernel.now());
+                act("stops", &|server| server.person_stops(&id, listens, now));
+            }
             4 => act("resets", &|server| server.person_resets(&id)),
             5..=7 => {
                 act("resets", &|server| server.person_resets(&id));
                 env.sleep(kernel.below(4_000)).await;
-                act("enqueues again", &|server| server.person_enqueues(&id));
+                act("enqueues again", &enqueues);
             }
-            8 => act("enqueues while it may be running", &|server| {
-                server.person_enqueues(&id);
-            }),
+            8 => act("enqueues while it may be running", &enqueues),
             _ => return act("deletes", &|server| server.person_deletes(&id)),
         }
     }
@@ -226,6 +229,7 @@ fn audit(world: &Shared) -> Vec<String> {
             })
             .collect();
         started_once(world, id, task, &mut broken);
+        stopped_as_wished(world, id, task, &mut broken);
         if is_known_gap(task) {
             continue;
         }
@@ -268,10 +272,10 @@ fn is_settled_with(world: &Shared, server: &Server, broken: &mut Vec<String>) ->
     broken.len() == before
 }
 
-/// A person has reset the task and put it into the queue again between the mark and the start of a worker, which
-/// has died right after that. It is in progress, and nothing in it tells with whom.
+/// A person has reset the task between the mark and the start of a worker, which has died right after that. It is in
+/// progress, and nothing in it tells with whom.
 fn is_known_gap(task: &Entry) -> bool {
-    task.status == TaskStatus::InProgress && task.owner.is_none() && task.life > 1
+    task.status == TaskStatus::InProgress && task.owner.is_none()
 }
 
 /// A task runs once for each time that it was put into the queue, by people or because its run had died.
@@ -290,6 +294,23 @@ fn started_once(world: &Shared, id: &TaskId, task: &Entry, broken: &mut Vec<Stri
                 "task {id} ran {count} times in life {life}, and was put back {again} times of {limit}"
             ));
         }
+    }
+}
+
+/// A stop that was accepted before the program ended is what the task ends with.
+fn stopped_as_wished(world: &World, id: &TaskId, task: &Entry, broken: &mut Vec<String>) {
+    let Some(at) = task.stop.filter(|_| task.status != TaskStatus::Stopped) else {
+        return;
+    };
+    let executions = world.executions.borrow();
+    let ran_on = executions.iter().any(|execution| {
+        execution.task == *id && execution.life == task.life && execution.ended.is_some_and(|end| end > at)
+    });
+    if ran_on {
+        broken.push(format!(
+            "task {id} is {} ({}), but was stopped at {at}",
+            task.status, task.reason
+        ));
     }
 }
 

@@ -36,9 +36,11 @@
 //! * Agents that leave no mark, several queues, working hours, many tasks at once in services mode, `execute`.
 //! * A pop that arrives late, after its sender has got the task by another attempt, and takes it out of the queue
 //!   into which a person has put it once more in those seconds.
-//! * It is modelled, but counted and not held against the agent: a person resets a task and puts it into the queue
-//!   again in the instant between the mark and the start of a worker, which dies in the next instant. Nothing in
-//!   the task tells then whose it is, and it stays in progress.
+//! * It is modelled, but counted and not held against the agent: a person resets a task in the instant between the
+//!   mark and the start of a worker, which dies in the next instant. Nothing in the task tells then whose it is, and
+//!   it stays in progress.
+//! * So is a stop, or a place in the queue for one more run, that is accepted between the moment in which a worker takes a task and the one call by which it
+//!   says that the task has started, or between the last look and the call that tells how it has ended.
 //! * What a person does between the look at a task and the call that follows it: the server has no conditions, so
 //!   nobody can close that window. A call that comes at most seven seconds after its look is not counted.
 
@@ -69,17 +71,20 @@ pub enum Plant {
     LeftoversLive,
     /// A run whose supervisor could not be started is given up without claiming it first.
     NoClaim,
+    /// A runner says that its task has started although whoever has taken it has said so.
+    StartedOften,
 }
 
 impl Plant {
     /// All but [`Self::Nothing`].
-    pub const BUGS: [Self; 6] = [
+    pub const BUGS: [Self; 7] = [
         Self::PopRepeated,
         Self::NoVerdict,
         Self::NoReadBack,
         Self::OwnerUnread,
         Self::LeftoversLive,
         Self::NoClaim,
+        Self::StartedOften,
     ];
 }
 
@@ -94,6 +99,8 @@ pub struct Told {
     pub put_back: u32,
     /// Tasks that were left in progress with nobody, by the one known way: see "What is not modelled".
     pub gaps: usize,
+    /// Wishes to stop a task, or to run it once more, that were lost between a look at it and the one call that followed.
+    pub wiped: usize,
 }
 
 /// Plays the history of this seed; with `tracing` it is told on standard output.

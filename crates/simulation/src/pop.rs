@@ -1,6 +1,6 @@
 //! The pop protocol of the product on the model's server and disks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use clearml_intake::owner::OwnerMark;
@@ -27,12 +27,15 @@ pub(crate) struct Net {
     pub(crate) host: usize,
     /// The run for which something is being changed, for the audit.
     pub(crate) run: RefCell<String>,
+    /// When it has last looked at its task, or asked for it on condition that it is queued.
+    pub(crate) looked: Cell<u64>,
 }
 
 impl QueueServer for Net {
     type Error = Trouble;
 
     async fn look(&self, task: &TaskId) -> Result<Option<TaskSighting>, Trouble> {
+        self.looked.set(self.env.kernel.now());
         self.world
             .ask(&self.env, self.host, |server| server.sighting(task))
             .await
@@ -78,6 +81,7 @@ impl QueueServer for Net {
     }
 
     async fn take_queued(&self, task: &TaskId) -> Result<bool, Trouble> {
+        self.looked.set(self.env.kernel.now());
         let (task, run) = (task.clone(), self.run.borrow().clone());
         self.world
             .tell(&self.env, self.host, 0, move |server| {
@@ -87,10 +91,12 @@ impl QueueServer for Net {
     }
 
     async fn started(&self, task: &TaskId, _: &str) -> Result<bool, Trouble> {
-        let task = task.clone();
+        let (task, run, looked) = (task.clone(), self.run.borrow().clone(), self.looked.get());
         let reply = self
             .world
-            .tell_often(&self.env, self.host, move |server| server.started(&task, false))
+            .tell(&self.env, self.host, 0, move |server| {
+                server.started(&task, &run, looked)
+            })
             .await?;
         Ok(reply == Reply::Done)
     }
@@ -98,10 +104,11 @@ impl QueueServer for Net {
     async fn put_back(&self, _: &QueueId, task: &TaskId, started: bool) -> Result<PutBack, Trouble> {
         self.env.kernel.log(|| format!("gives {task} back"));
         let wanted = task.clone();
+        let (run, looked) = (self.run.borrow().clone(), self.looked.get());
         let reply = self
             .world
             .tell(&self.env, self.host, 0, move |server| {
-                server.enqueue(&wanted, started, "returned by agent")
+                server.enqueue(&wanted, started, "returned by agent", (&run, looked))
             })
             .await?;
         if reply != Reply::Done {
@@ -118,7 +125,7 @@ impl QueueServer for Net {
         let (task, reason, run) = (task.clone(), reason.to_owned(), self.run.borrow().clone());
         self.world
             .tell_often(&self.env, self.host, move |server| {
-                server.end(&task, &run, End::Stopped, &reason, 0)
+                server.end(&task, &run, End::Stopped, &reason, (0, 0))
             })
             .await?;
         Ok(())
@@ -225,6 +232,7 @@ pub(crate) fn popper(world: &Shared, env: &Env, host: usize, worker: &WorkerId) 
         env: env.clone(),
         host,
         run: RefCell::default(),
+        looked: Cell::default(),
     };
     let runs = Runs {
         world: world.clone(),

@@ -9,14 +9,14 @@ use clearml_task_runner::Phase;
 use clearml_task_runner::console::Tag;
 use clearml_task_runner::decisions::{
     Answer, Becomes, Facts, Gone, Interpreter, Launching, MayStart, Meaning, Prepared, Step, Tell, Teller,
-    abort_to_note, claimed_to_end, decide, launching, leftovers_killed, may_launch, may_start_run, next_step,
-    shim_gone, shim_started, stopped_by,
+    abort_to_note, claimed_to_end, decide, is_revived, launching, leftovers_killed, may_launch, may_start,
+    next_step, shim_gone, shim_started, stopped_by,
 };
 use clearml_task_runner::record::{AbortReason, Failure, Identity, RunRecord};
 
 use crate::Plant;
 use crate::kernel::{Either, Env, Pid, either};
-use crate::server::Reply;
+use crate::server::{Reply, Server};
 use crate::world::{Claim, Run, Shared, Trouble};
 use crate::{shim, shipper};
 
@@ -25,6 +25,8 @@ const STATUS_POLL: u64 = 2_000;
 /// Between SIGTERM and SIGKILL.
 pub(crate) const GRACE: u64 = 10_000;
 const STOP_PATIENCE: u64 = 8_000;
+/// After that a call has been answered, or never will be.
+const LONGEST_CALL: u64 = 2_000;
 
 /// One runner process.
 pub(crate) struct Runner {
@@ -35,6 +37,8 @@ pub(crate) struct Runner {
     identity: RefCell<Option<Identity>>,
     wish: Cell<Option<AbortReason>>,
     stop: Cell<bool>,
+    /// When it has begun to say that its task has started, as long as there is no answer.
+    telling: Cell<Option<u64>>,
     /// Whether the agent's and the task's channel get nothing more.
     pub(crate) closed: Cell<(bool, bool)>,
     pub(crate) shipped: Cell<bool>,
@@ -53,6 +57,7 @@ pub(crate) fn start(world: &Shared, host: usize, name: &str) -> Pid {
             identity: RefCell::default(),
             wish: Cell::default(),
             stop: Cell::default(),
+            telling: Cell::default(),
             closed: Cell::default(),
             shipped: Cell::default(),
         });
@@ -231,7 +236,7 @@ impl Runner {
             self.announce(AbortReason::NotFound);
             return Prepared::Aborted;
         }
-        if !self.started().await || !self.started().await {
+        if !self.goes_on().await {
             return Prepared::Aborted;
         }
         self.env.sleep(100 + self.env.kernel.below(2_000)).await;
@@ -247,34 +252,50 @@ impl Runner {
         Prepared::Ready
     }
 
-    /// Tells the server that the task is being started; whether it may go on.
-    async fn started(&self) -> bool {
+    /// Whether the task may go on.
+    async fn goes_on(&self) -> bool {
         let identity = self.identity();
-        let task = self.look().await;
-        let force = match may_start_run(task.as_ref(), &identity, &self.name) {
-            MayStart::Yes { force } => force,
-            MayStart::AsItIs => return true,
-            MayStart::No(reason) => {
-                self.announce(reason);
+        let mut told = false;
+        loop {
+            let looked = self.env.kernel.now();
+            let task = self.look().await;
+            if task.as_ref().is_some_and(|task| is_revived(task, &identity)) {
+                let id = identity.task.clone();
+                self.patiently(async || {
+                    let id = id.clone();
+                    let reset = move |server: &mut Server| server.reset(&id);
+                    self.world.tell_often(&self.env, self.host, reset).await
+                })
+                .await;
+                self.announce(AbortReason::Reset);
                 return false;
             }
-        };
-        let world = &self.world;
-        self.patiently(async || {
-            let id = identity.task.clone();
-            world
-                .tell_often(&self.env, self.host, move |server| server.started(&id, force))
-                .await
-        })
-        .await;
-        true
+            match may_start(task.as_ref(), &identity, &self.name) {
+                MayStart::No(reason) => {
+                    self.announce(reason);
+                    return false;
+                }
+                MayStart::Yes if self.world.plant != Plant::StartedOften || told => return true,
+                MayStart::Untold if told => return true,
+                MayStart::Yes | MayStart::Untold => {}
+            }
+            let (id, run) = (identity.task.clone(), self.name.clone());
+            let start = move |server: &mut Server| server.started(&id, &run, looked);
+            self.telling.set(Some(self.env.kernel.now()));
+            let answer = self.world.tell(&self.env, self.host, 0, start).await;
+            self.telling.set(None);
+            match answer {
+                Ok(_) => told = true,
+                Err(_) => self.env.sleep(500).await,
+            }
+        }
     }
 
     async fn launch(&self) {
         let mut next = launching(self.disk(|run| run.claim.is_some()).unwrap_or(true));
         if next == Launching::Ask {
             let wish = self.env.until(|| self.wish.get().is_some());
-            let goes_on = matches!(either(self.started(), wish).await, Either::First(true));
+            let goes_on = matches!(either(self.goes_on(), wish).await, Either::First(true));
             next = may_launch(goes_on, self.wish.get());
         }
         if next == Launching::Start {
@@ -412,6 +433,12 @@ impl Runner {
             return;
         };
         if let Some(outcome) = outcome {
+            if let Some(since) = self.telling.get() {
+                let answered = since + LONGEST_CALL;
+                self.env
+                    .sleep(answered.saturating_sub(self.env.kernel.now()))
+                    .await;
+            }
             let mut teller = Teller::new(&outcome, &identity, &self.name);
             while !tell_once(&self.world, &self.env, self.host, &self.name, &mut teller).await {}
         }
@@ -480,7 +507,8 @@ async fn make(
         Tell::End(end, reason) => {
             world
                 .tell_often(env, host, move |server| {
-                    server.end(&id, &run, end, &reason, kernel.now() - looked)
+                    let now = kernel.now();
+                    server.end(&id, &run, end, &reason, (now - looked, now))
                 })
                 .await
         }
@@ -498,7 +526,7 @@ async fn make(
                     if let Some(life) = life {
                         *notes.put_back.borrow_mut().entry(life).or_default() += 1;
                     }
-                    server.enqueue(&id, true, &reason)
+                    server.enqueue(&id, true, &reason, (&run, looked))
                 })
                 .await
         }

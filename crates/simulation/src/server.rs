@@ -1,7 +1,7 @@
 //! The server of a history: tasks, queue, events, and what it accepts. It knows nothing about runs and workers but
 //! what they write into tasks, as the real one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use clearml_api_client::LogEvent;
 use clearml_intake::owner::OwnerMark;
@@ -31,6 +31,12 @@ pub(crate) struct Entry {
     pub(crate) life: u32,
     /// A person has meddled with the present life.
     pub(crate) disturbed: bool,
+    /// Whether anybody has said that it has started.
+    started: bool,
+    /// When a person has put it into the queue.
+    enqueued: Ms,
+    /// When a wish to stop it was accepted that still has to be fulfilled.
+    pub(crate) stop: Option<Ms>,
 }
 
 /// What a call to the server has led to.
@@ -49,6 +55,10 @@ pub(crate) struct Server {
     changes: u64,
     /// The life of the task that each run was for.
     pub(crate) lives: BTreeMap<String, (TaskId, u32)>,
+    /// The runs that have said that their task has started.
+    told: BTreeSet<String>,
+    /// Wishes to stop a task that came between a look at it and the call that followed.
+    pub(crate) wiped: usize,
     /// Rules that were broken.
     pub(crate) broken: Vec<String>,
 }
@@ -65,6 +75,9 @@ impl Server {
             events: Vec::new(),
             life: 0,
             disturbed: false,
+            started: false,
+            enqueued: 0,
+            stop: None,
         };
         self.tasks.insert(id, entry);
     }
@@ -85,10 +98,12 @@ impl Server {
 
     // ---- What people do.
 
-    pub(crate) fn person_enqueues(&mut self, id: &TaskId) {
+    pub(crate) fn person_enqueues(&mut self, id: &TaskId, now: Ms) {
         if let Some(task) = self.tasks.get_mut(id) {
             task.life += 1;
             task.disturbed = false;
+            task.stop = None;
+            task.enqueued = now;
             self.set(id, TaskStatus::Queued, "", "enqueued");
             if !self.queue.contains(id) {
                 self.queue.push_back(id.clone());
@@ -96,15 +111,21 @@ impl Server {
         }
     }
 
-    pub(crate) fn person_stops(&mut self, id: &TaskId) {
+    /// `listens`: the server has heard of a worker that has the task, and leaves the stop to that.
+    pub(crate) fn person_stops(&mut self, id: &TaskId, listens: bool, now: Ms) {
         self.disturb(id);
         match self.status(id) {
-            Some(TaskStatus::InProgress) => self.set(id, TaskStatus::InProgress, "stopping", "aborted"),
-            Some(TaskStatus::Queued) => {
+            Some(TaskStatus::InProgress) if listens => {
+                self.set(id, TaskStatus::InProgress, "stopping", "aborted");
+            }
+            Some(TaskStatus::Queued | TaskStatus::InProgress) => {
                 self.queue.retain(|entry| entry != id);
                 self.set(id, TaskStatus::Stopped, "", "aborted");
             }
-            _ => {}
+            _ => return,
+        }
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.stop.get_or_insert(now);
         }
     }
 
@@ -112,7 +133,8 @@ impl Server {
         self.disturb(id);
         self.queue.retain(|entry| entry != id);
         if let Some(task) = self.tasks.get_mut(id) {
-            (task.owner, task.requeues) = (None, None);
+            (task.owner, task.requeues, task.stop) = (None, None, None);
+            task.started = false;
             task.events.clear();
             self.set(id, TaskStatus::Created, "", "");
         }
@@ -146,6 +168,9 @@ impl Server {
         }
         task.extra
             .insert("status_changed".to_owned(), Value::from(entry.changed));
+        if entry.started {
+            task.extra.insert("started".to_owned(), Value::from("once"));
+        }
         Some(task)
     }
 
@@ -218,21 +243,62 @@ impl Server {
         taken
     }
 
-    /// `tasks.started`: confirms what is in progress already.
-    pub(crate) fn started(&mut self, id: &TaskId, force: bool) -> Reply {
+    /// `tasks.started` of a run that has looked at the task at that time. As the real one, it replaces the status's
+    /// texts, and takes a draft or a stopped task for one that is to run.
+    pub(crate) fn started(&mut self, id: &TaskId, run: &str, looked: Ms) -> Reply {
+        use TaskStatus::{Completed, Created, InProgress, Queued, Stopped};
         match self.status(id) {
             None => Reply::NoTask,
-            Some(TaskStatus::InProgress) => Reply::Done,
-            Some(TaskStatus::Created | TaskStatus::Queued) if force => {
-                self.set(id, TaskStatus::InProgress, "", "");
+            Some(Created | Queued | InProgress | Stopped | Completed) => {
+                let again = !self.told.insert(run.to_owned());
+                self.wipe_out(id, if again { Ms::MAX } else { looked }, run, "starts");
+                self.set(id, InProgress, "told by agent", "");
+                if let Some(task) = self.tasks.get_mut(id) {
+                    task.started = true;
+                }
                 Reply::Done
             }
             Some(_) => Reply::Declined,
         }
     }
 
-    /// `tasks.enqueue`: behind all others.
-    pub(crate) fn enqueue(&mut self, id: &TaskId, force: bool, reason: &str) -> Reply {
+    /// A call changes the status of the task: a wish to stop it, or to run it once more, is lost. Nobody can prevent
+    /// that for one that was accepted after the look that the call rests on.
+    fn wipe_out(&mut self, id: &TaskId, looked: Ms, run: &str, what: &str) {
+        let Some(task) = self.tasks.get_mut(id) else {
+            return;
+        };
+        let enqueued = (task.status == TaskStatus::Queued).then_some(task.enqueued);
+        let Some(at) = task.stop.take().or(enqueued) else {
+            return;
+        };
+        task.disturbed = true;
+        if at < looked {
+            self.broken.push(format!(
+                "run {run} {what} task {id} and wipes out what somebody wanted at {at}"
+            ));
+        } else {
+            self.wiped += 1;
+        }
+    }
+
+    /// `tasks.reset`.
+    pub(crate) fn reset(&mut self, id: &TaskId) -> Reply {
+        if !self.tasks.contains_key(id) {
+            return Reply::NoTask;
+        }
+        self.person_resets(id);
+        Reply::Done
+    }
+
+    /// `tasks.enqueue` of a run that has looked at the task at that time: behind all others.
+    pub(crate) fn enqueue(
+        &mut self,
+        id: &TaskId,
+        force: bool,
+        reason: &str,
+        (run, looked): (&str, Ms),
+    ) -> Reply {
         match self.status(id) {
             None => Reply::NoTask,
             Some(TaskStatus::Queued) if self.queue.contains(id) => Reply::Done,
@@ -242,6 +308,7 @@ impl Server {
                 Reply::Done
             }
             Some(TaskStatus::InProgress) if force => {
+                self.wipe_out(id, looked, run, "puts back");
                 self.queue.retain(|entry| entry != id);
                 self.queue.push_back(id.clone());
                 self.set(id, TaskStatus::Queued, "", reason);
@@ -261,7 +328,14 @@ impl Server {
     }
 
     /// A final status, as `run` wants it, which has looked at the task `age` ago.
-    pub(crate) fn end(&mut self, id: &TaskId, run: &str, end: End, reason: &str, age: Ms) -> Reply {
+    pub(crate) fn end(
+        &mut self,
+        id: &TaskId,
+        run: &str,
+        end: End,
+        reason: &str,
+        (age, now): (Ms, Ms),
+    ) -> Reply {
         let Some(status) = self.status(id) else {
             return Reply::NoTask;
         };
@@ -269,6 +343,13 @@ impl Server {
             return Reply::Declined;
         }
         self.must_own(id, run, age, "ends");
+        if let Some(task) = self.tasks.get_mut(id)
+            && end != End::Stopped
+            && task.stop.is_some_and(|at| at + age >= now)
+        {
+            task.stop = None;
+            self.wiped += 1;
+        }
         let status = match end {
             End::Completed => TaskStatus::Completed,
             End::Stopped => TaskStatus::Stopped,

@@ -144,7 +144,8 @@ fn start_program(world: &Shared, host: usize, name: &str, pipe: &Rc<Pipe>, shim:
             6..=8 => 3,
             _ => -11,
         };
-        lives.executions.borrow_mut()[number].code = Some(code);
+        let execution = &mut lives.executions.borrow_mut()[number];
+        (execution.code, execution.ended) = (Some(code), Some(env.kernel.now()));
         pipe.code.set(Some(code));
     });
     kernel.log(|| format!("starts the program of {name}, {task} life {life}"));
@@ -162,6 +163,7 @@ fn start_program(world: &Shared, host: usize, name: &str, pipe: &Rc<Pipe>, shim:
         life,
         pid,
         code: None,
+        ended: None,
     });
     world.run(host, name, |run| run.program = Some(pid));
     pid

@@ -128,6 +128,8 @@ pub(crate) struct Execution {
     pub(crate) pid: Pid,
     /// How it has ended, as it would say itself.
     pub(crate) code: Option<i32>,
+    /// When.
+    pub(crate) ended: Option<Ms>,
 }
 
 /// See the module.

@@ -25,6 +25,7 @@ fn no_history_breaks_a_rule() {
                 sum.programs += told.programs;
                 sum.put_back += told.put_back;
                 sum.gaps += told.gaps;
+                sum.wiped += told.wiped;
             }
             Err(broken) => {
                 failed += 1;

@@ -86,7 +86,7 @@ pub mod decisions {
         leftovers_killed, may_launch, next_step, no_shim, shim_gone, shim_started, stopped_by,
     };
     pub use crate::runner::outcome::{Facts, decide};
-    pub use crate::runner::setup::{MayStart, may_start_run};
+    pub use crate::runner::setup::{MayStart, is_revived, may_start};
     pub use crate::runner::tell::{Answer, Tell, Teller};
     pub use crate::shipper::batch::{Batch, View, next_batch};
     pub use crate::shipper::delivery::{Delivery, Next, ReadAnswer, SendAnswer};

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use crate::phase::Phase;
 use crate::record::{RunInputs, RunOptions};
 use crate::run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};
-use crate::runner::setup::is_unknown_task;
+use crate::runner::setup::{is_unknown_task, tell_start};
 use crate::runner::{RunnerError, RunnerExit, RunnerOptions, run_with};
 use crate::settings::client_options;
 pub use build_only::{BuildOnlyOptions, Built, build_only};
@@ -214,19 +214,23 @@ pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
     let run = store.map(|store| create_run(&store, &id, &options)).transpose()?;
     if !options.clone && !is_beside {
         let again = ranks::go_on(&client, &task, &id, &options).await;
-        let dequeued = match again {
-            Ok(false) => dequeue(&client, &task, &id, options.require_queue).await,
-            other => other,
+        let taken = match again {
+            Ok(false) => take(&client, &task, &id, &options).await,
+            other => other.map(drop),
         };
-        if dequeued.map_err(|e| without_run(run.as_ref(), e))? {
-            task.status = Some(TaskStatus::InProgress);
-        }
+        taken.map_err(|e| without_run(run.as_ref(), e))?;
     }
+    if options.clone {
+        started(&client, &id, &options.worker)
+            .await
+            .map_err(|e| without_run(run.as_ref(), e))?;
+    }
+    task.status = Some(TaskStatus::InProgress);
     let shown = printout(&options.settings, env!("CARGO_PKG_VERSION"));
     // Nobody may be reading, or the disk behind it may be full; the task is run all the same.
     let _unwritable = write!(io::stdout(), "{shown}");
     match run {
-        Some(run) => Box::pin(monitored(&client, &task, &id, &options, run)).await,
+        Some(run) => Box::pin(monitored(&client, &id, &options, run)).await,
         None => Box::pin(silent::run(&client, task, &id, &options)).await,
     }
 }
@@ -284,7 +288,7 @@ fn id_of(task: &Task, client: &Client) -> Result<TaskId, ExecuteError> {
     })
 }
 
-async fn find(client: &Client, wanted: &str) -> Result<Task, ExecuteError> {
+pub(crate) async fn find(client: &Client, wanted: &str) -> Result<Task, ExecuteError> {
     let missing = |reason: String, similar| ExecuteError::NoTask {
         task: wanted.to_owned(),
         host: client.server().to_owned(),
@@ -354,62 +358,63 @@ fn bullets(lines: &[impl Display]) -> String {
     shown.chain(more).collect()
 }
 
-/// Takes the task out of its queue. Returns whether it is in progress now because of that.
-async fn dequeue(client: &Client, task: &Task, id: &TaskId, required: bool) -> Result<bool, ExecuteError> {
+/// Makes the task a running one, by one call that says so: another one could wipe out a wish to stop it. For the
+/// same reason nothing is said about a task that is running already; whoever has taken it has told the server.
+async fn take(
+    client: &Client,
+    task: &Task,
+    id: &TaskId,
+    options: &ExecuteOptions,
+) -> Result<(), ExecuteError> {
     let queued = task.status == Some(TaskStatus::Queued);
-    if required && !queued {
+    if options.require_queue && !queued {
         return Err(ExecuteError::NotQueued(id.clone()));
     }
-    // Somebody else's wish to stop a task that is running would be wiped out by starting it again.
-    if task.is_stopping() {
-        return Ok(false);
+    if task.status == Some(TaskStatus::InProgress) {
+        return Ok(());
     }
-    let in_progress = TaskStatus::InProgress;
-    match client
-        .tasks_dequeue(id, Some(&in_progress), &StatusChange::default())
-        .await
-    {
-        Ok(reply) if reply.updated > 0 => {}
-        _ if required => return Err(ExecuteError::NotQueued(id.clone())),
-        // Not queued: then it is started from the status that it has.
-        _ => return Ok(false),
+    if queued {
+        // The server does this only with a task that is still queued.
+        let in_progress = TaskStatus::InProgress;
+        let reply = client
+            .tasks_dequeue(id, Some(&in_progress), &StatusChange::default())
+            .await;
+        match reply {
+            Ok(reply) if reply.updated > 0 => {
+                // A runner finds out when this was lost.
+                if let Err(e) = tell_start(client, id, &options.worker).await {
+                    tracing::warn!("marking task {id} as started: {e}");
+                }
+                return Ok(());
+            }
+            Ok(_) => return Err(ExecuteError::NotQueued(id.clone())),
+            Err(_) if options.require_queue => return Err(ExecuteError::NotQueued(id.clone())),
+            // Its queue is gone, for example: then it is started from the status that it has.
+            Err(e) => tracing::warn!("taking task {id} out of its queue: {e}"),
+        }
     }
-    let change = StatusChange::reason("starting execution soon");
-    let change = if queued { change.force() } else { change };
-    client
-        .tasks_started(id, &change)
-        .await
-        .map_err(|source| ExecuteError::Start {
-            task: id.clone(),
-            source: Box::new(source),
-        })?;
-    Ok(true)
+    started(client, id, &options.worker).await
+}
+
+/// A person has named this very task, so it is run whatever became of it before.
+async fn started(client: &Client, id: &TaskId, worker: &WorkerId) -> Result<(), ExecuteError> {
+    let change = StatusChange::reason("worker started execution")
+        .message(format!("Changed by clearml-agent {worker}"))
+        .force();
+    let answer = client.tasks_started(id, &change).await;
+    answer.map(drop).map_err(|source| ExecuteError::Start {
+        task: id.clone(),
+        source: Box::new(source),
+    })
 }
 
 /// Direct and full: this process is the runner.
 async fn monitored(
     client: &Client,
-    task: &Task,
     id: &TaskId,
     options: &ExecuteOptions,
     created: (RunDir, Keeper),
 ) -> Result<i32, ExecuteError> {
-    let worker = &options.worker;
-    if task.status != Some(TaskStatus::InProgress) {
-        // A person has named this very task, so it is run whatever became of it before.
-        let message = format!("Changed by clearml-agent {worker}");
-        let change = StatusChange::reason("worker started execution")
-            .message(message)
-            .force();
-        let start = client.tasks_started(id, &change).await;
-        start.map_err(|source| {
-            let error = ExecuteError::Start {
-                task: id.clone(),
-                source: Box::new(source),
-            };
-            without_run(Some(&created), error)
-        })?;
-    }
     let (run, _keeper) = created;
     let reports = Reports::new(client, options);
     let exit = tokio::select! {

@@ -54,7 +54,8 @@ pub(super) async fn go_on(
         return Ok(false);
     };
     let is_ours = job.may_go_on(task);
-    if is_ours {
+    // One that is in progress still is only harmed by being told so again: a wish to stop it would be wiped out.
+    if is_ours && task.status != Some(TaskStatus::InProgress) {
         let message = format!("Slurm has started the job again (restart {})", job.restarts());
         let change = StatusChange::reason("worker started execution")
             .message(message)

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use clearml_api_client::{Client, StatusChange};
+use clearml_api_client::Client;
 use clearml_env_builder as env_builder;
 use clearml_env_builder::{BuildRequest, PreparedEnvironment};
 use clearml_support::command::CancelToken;
 use clearml_support::fs::safe_file_name;
 use clearml_support::redact::Redactor;
-use clearml_task_model::{Task, TaskId, WorkerId};
+use clearml_task_model::{Task, TaskId};
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,7 +26,7 @@ use crate::runner::build_host::{BuildHost, write_back};
 use crate::runner::callback::{self, Calling};
 use crate::runner::describe::described;
 use crate::runner::environment::{Parts, base, complete, show_command};
-use crate::runner::setup::{MayStart, may_start, strings, with_causes};
+use crate::runner::setup::{strings, with_causes};
 use crate::settings::RunSettings;
 
 /// Exit code of a process that was told to end while it was preparing.
@@ -54,7 +54,6 @@ pub(super) async fn run(
         })
     };
     say(&settings.redactor, &described(id, &task));
-    started(client, id, &worker, "worker started execution", settings.rank).await;
 
     let mut environment = settings.environment.clone();
     environment.optimization = options.run.optimization;
@@ -81,14 +80,6 @@ pub(super) async fn run(
     );
     say(&settings.redactor, &prepared.summary);
     say(&settings.redactor, "Environment setup completed successfully");
-    started(
-        client,
-        id,
-        &worker,
-        "worker starting task execution",
-        settings.rank,
-    )
-    .await;
     say(&settings.redactor, "Starting Task Execution:");
     let own = settings.enable_task_env.then_some(&task);
     let mut environment = complete(variables(), &prepared.env, own);
@@ -173,21 +164,6 @@ pub(crate) async fn build(
             stage: e.stage().as_str(),
             reason: with_causes(&e),
         }),
-    }
-}
-
-/// Tells the server what is being done, unless somebody wants the task to end. Nothing depends on it.
-async fn started(client: &Client, id: &TaskId, worker: &WorkerId, reason: &str, rank: u32) {
-    if rank > 0 {
-        return;
-    }
-    let task = client.tasks_get_by_id(id).await.ok();
-    if let MayStart::Yes { force } = may_start(task.as_ref()) {
-        let mut change = StatusChange::reason(reason).message(format!("Changed by clearml-agent {worker}"));
-        change.force = force;
-        if let Err(e) = client.tasks_started(id, &change).await {
-            tracing::warn!("marking task {id} as started: {e}");
-        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use clearml_api_client::StatusChange;
 use clearml_support::fs::read_limited;
 use clearml_support::time::now_ms;
 
@@ -25,11 +24,9 @@ impl Runner {
     pub(super) async fn launch(&self) -> Result<RunRecord, RunnerError> {
         let mut next = launching(self.run.claim()?.is_some());
         if next == Launching::Ask {
-            let changed_by = format!("Changed by clearml-agent {}", self.identity.worker);
-            let change = StatusChange::reason("worker starting task execution").message(changed_by);
             let mut abort = self.abort.subscribe();
             let goes_on = tokio::select! {
-                result = Box::pin(self.started(change, None)) => result?,
+                goes_on = Box::pin(self.goes_on(None)) => goes_on,
                 _ = announced(&mut abort) => false,
             };
             let wish = *self.abort.borrow();

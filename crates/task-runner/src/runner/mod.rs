@@ -202,6 +202,8 @@ pub(crate) struct Runner {
     adopts: bool,
     /// Held while a builder is at work.
     building: Arc<tokio::sync::Mutex<()>>,
+    /// Held while the server is being told that the task has started.
+    telling: Arc<tokio::sync::Mutex<()>>,
     /// Why the task has to end, once that is so.
     abort: watch::Sender<Option<AbortReason>>,
     /// Whether this runner was told to end.
@@ -244,6 +246,7 @@ impl Runner {
             console,
             adopts: options.detach,
             building: Arc::default(),
+            telling: Arc::default(),
             abort: watch::Sender::new(None),
             stop: watch::Sender::new(false),
             closed: watch::Sender::default(),

@@ -86,6 +86,7 @@ impl Runner {
     pub(super) async fn report(&self) -> Result<RunRecord, RunnerError> {
         // Decided before this phase, perhaps long ago: shipping may have had to wait for the server.
         if let Some(outcome) = self.run.record()?.outcome {
+            self.start_told().await;
             tell(&self.client, &self.identity, &self.run_id, &outcome).await;
         }
         self.stored(|run| run.set_phase(Phase::Reported)).await

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clearml_api_client::{ApiError, StatusChange, TasksQuery};
+use clearml_api_client::{ApiError, Call, Client, TasksQuery, Updated};
 use clearml_env_builder as env_builder;
 use clearml_env_builder::{BuildRequest, PreparedEnvironment};
 use clearml_support::command::CancelToken;
 use clearml_support::time::now_ms;
-use clearml_task_model::{Task, TaskStatus};
-use serde_json::{Map, Value};
+use clearml_task_model::{Task, TaskId, TaskStatus, WorkerId};
+use serde_json::{Map, Value, json};
 
 use super::abort::{Interpreter, Meaning, announce};
 use super::build_host::{BuildHost, write_back};
@@ -26,6 +26,9 @@ use crate::requeue::is_anothers;
 
 /// Where a task's `runtime` names the host that runs it, as the Python agent writes it.
 const HOST_KEY: &str = "_exec_agent_hostname";
+/// Between attempts to say that a task has started, each with a look of its own.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Runner {
     /// Prepares the run from the beginning. What an earlier runner has left is not trusted.
@@ -82,13 +85,10 @@ impl Runner {
                 )));
             }
         };
-        self.remember_host(&task).await;
-        let changed_by = format!("Changed by clearml-agent {}", self.identity.worker);
-        let first = StatusChange::default().message("launch by agent");
-        let second = StatusChange::reason("worker started execution").message(&*changed_by);
-        if !self.started(first, Some(&task)).await? || !self.started(second, None).await? {
+        if !self.goes_on(Some(&task)).await {
             return Ok(Prepared::Aborted);
         }
+        self.remember_host(&task).await;
         self.console.line(Level::Info, &described(id, &task));
         if let Some(wanted) = &self.inputs.options.container {
             return Ok(self.prepare_container(&task, wanted).await);
@@ -138,69 +138,83 @@ impl Runner {
         }
     }
 
-    /// Tells the server that the task is being started, unless somebody has said meanwhile that it shall
-    /// end: the call would wipe out that wish. Returns whether the task may go on.
-    pub(super) async fn started(
-        &self,
-        change: StatusChange,
-        known: Option<&Task>,
-    ) -> Result<bool, RunnerError> {
+    /// Looks whether the task may go on. Whoever has taken it has told the server that it has started; only where
+    /// that call was lost, and the task has no start, it is made here: each such call wipes out a wish to stop that
+    /// comes between the look and the call, because the server knows no conditions. For the same reason it is never
+    /// repeated without another look.
+    pub(super) async fn goes_on(&self, known: Option<&Task>) -> bool {
         if self.settings.rank > 0 {
-            return Ok(true);
+            return true;
         }
         let id = &self.identity.task;
-        let query = TasksQuery::one(id, ["status", "status_message", "runtime"]);
-        let task = match known {
-            Some(task) => Some(task.clone()),
-            None => match patiently("reading the status", async || {
-                self.client.tasks_get_all(&query).await
-            })
-            .await
-            {
-                Ok(tasks) => tasks.into_iter().next(),
-                Err(e) => {
-                    tracing::warn!("reading the status of task {id}: {e}");
-                    return Ok(true);
-                }
-            },
-        };
-        if self.was_reset(task.as_ref()).await {
-            return Ok(false);
-        }
-        let change = match may_start_run(task.as_ref(), &self.identity, &self.run_id) {
-            MayStart::Yes { force: true } => change.force(),
-            MayStart::Yes { force: false } => change,
-            MayStart::AsItIs => return Ok(true),
-            MayStart::No(reason) => {
-                announce(&self.abort, reason);
-                return Ok(false);
+        let query = TasksQuery::one(id, ["status", "status_message", "runtime", "started"]);
+        let mut known = known.cloned();
+        let mut pause = FIRST_PAUSE;
+        let mut told = false;
+        loop {
+            let task = match known.take() {
+                Some(task) => Some(task),
+                None => match patiently("reading the status", async || {
+                    self.client.tasks_get_all(&query).await
+                })
+                .await
+                {
+                    Ok(tasks) => tasks.into_iter().next(),
+                    Err(e) => {
+                        tracing::warn!("reading the status of task {id}: {e}");
+                        return true;
+                    }
+                },
+            };
+            if self.was_reset(task.as_ref()).await {
+                return false;
             }
-        };
-        let call = async || self.client.tasks_started(id, &change).await;
-        if let Err(e) = patiently("marking the task as started", call).await {
-            // The task is in progress already, or the next observation will say what has become of it.
-            tracing::warn!("marking task {id} as started: {e}");
+            match may_start(task.as_ref(), &self.identity, &self.run_id) {
+                MayStart::Untold if !told => {}
+                MayStart::Untold | MayStart::Yes => return true,
+                MayStart::No(reason) => {
+                    announce(&self.abort, reason);
+                    return false;
+                }
+            }
+            match self.tell_start().await {
+                Err(e) if e.is_transient() => {
+                    tokio::time::sleep(e.retry_after().unwrap_or(pause).min(LONGEST_PAUSE)).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                answer => {
+                    told = true;
+                    if let Err(e) = answer {
+                        // It is in progress already, or the next look will say what has become of it.
+                        tracing::warn!("marking task {id} as started: {e}");
+                    }
+                }
+            }
         }
-        // The earlier calls are looked at by the next one.
-        if self.identity.queue.is_some() && self.run.record()?.phase == Phase::Launching {
-            let after = patiently("reading the status", async || {
-                self.client.tasks_get_all(&query).await
-            });
-            let task = after.await.ok().and_then(|tasks| tasks.into_iter().next());
-            return Ok(!self.was_reset(task.as_ref()).await);
-        }
-        Ok(true)
+    }
+
+    /// One attempt, which is brought to its end also when nobody waits for it any more: arriving after the call that
+    /// ends the task, it would make it a running one again.
+    async fn tell_start(&self) -> Result<(), ApiError> {
+        let telling = self.telling.clone().lock_owned().await;
+        let (client, identity) = (self.client.clone(), self.identity.clone());
+        let call = tokio::spawn(async move {
+            let _telling = telling;
+            tell_start(&client, &identity.task, &identity.worker).await
+        });
+        // It does not panic; and when it did, the next look would tell.
+        call.await.unwrap_or(Ok(()))
+    }
+
+    /// Returns when no call says any more that the task has started.
+    pub(super) async fn start_told(&self) {
+        drop(self.telling.lock().await);
     }
 
     /// Whether the task was reset between the last look at it and a call of ours, which has then turned the draft
     /// into a running task: before there is user code, nothing but a reset takes our mark away. The call is undone.
     async fn was_reset(&self, task: Option<&Task>) -> bool {
-        let is_it = |task: &Task| {
-            self.identity.queue.is_some()
-                && task.status == Some(TaskStatus::InProgress)
-                && task.owner_run().is_none()
-        };
-        if !task.is_some_and(is_it) {
+        if !task.is_some_and(|task| is_revived(task, &self.identity)) {
             return false;
         }
         let id = &self.identity.task;
@@ -303,6 +317,7 @@ impl Runner {
                 .open_files
                 .or_else(|| self.shared.as_ref()?.open_files()),
             contained: false,
+            restarts: false,
         };
         self.run.write_launch(&launch)?;
         Ok(launch.abort_command)
@@ -365,48 +380,62 @@ pub(crate) fn strings(
         .collect()
 }
 
-/// Whether a task may be marked as started.
+/// What a look at a task means for the start of its program.
 #[derive(Debug, PartialEq, Eq)]
 pub enum MayStart {
-    /// It may.
-    Yes {
-        /// Only a task that has not started needs it; for others it would overrule the user.
-        force: bool,
-    },
-    /// It may go on, but nobody is to be told: what it looks like may not last.
-    AsItIs,
+    /// It may go on.
+    Yes,
+    /// So it may, but the call that says that it has started was lost.
+    Untold,
     /// Whoever wants it to end has the last word.
     No(AbortReason),
 }
 
-/// As `may_start`, for a run that knows itself.
+/// Whether a run may go on with a task that looks like this.
 #[must_use]
-pub fn may_start_run(task: Option<&Task>, identity: &Identity, run_id: &str) -> MayStart {
-    let status = task.and_then(|task| task.status.as_ref());
-    // Whoever pulls it from its queue runs it. Two runs of one task at once must never be.
-    if status == Some(&TaskStatus::Queued) || task.is_some_and(|task| is_anothers(task, identity, run_id)) {
+pub fn may_start(task: Option<&Task>, identity: &Identity, run_id: &str) -> MayStart {
+    // Whoever has taken it since runs it. Two runs of one task at once must never be.
+    if task.is_some_and(|task| is_anothers(task, identity, run_id)) {
         return MayStart::No(AbortReason::StatusChanged);
     }
-    // A task from a queue was in progress when it became ours, so it was reset since. That is believed when it
-    // lasts, and not to be overruled.
-    if status == Some(&TaskStatus::Created) && identity.queue.is_some() {
-        return MayStart::AsItIs;
-    }
-    may_start(task)
-}
-
-/// Whether a task that looks like this may be marked as started.
-#[must_use]
-pub(crate) fn may_start(task: Option<&Task>) -> MayStart {
     match task.and_then(|task| task.status.as_ref()) {
-        Some(TaskStatus::Created | TaskStatus::Queued) => MayStart::Yes { force: true },
         // A run of our own that was completed by its program and is started again has another id.
         Some(TaskStatus::Completed | TaskStatus::Publishing) => MayStart::No(AbortReason::StatusChanged),
-        _ => match Interpreter::default().observe(task) {
+        status => match Interpreter::default().observe(task) {
             Meaning::Abort(reason) => MayStart::No(reason),
-            Meaning::GoOn | Meaning::MaybeReset(_) => MayStart::Yes { force: false },
+            Meaning::GoOn
+                if status == Some(&TaskStatus::InProgress) && task.is_some_and(|task| !has_start(task)) =>
+            {
+                MayStart::Untold
+            }
+            // One that looks like a reset was in progress when it became ours. That is believed when it lasts, and
+            // not to be overruled.
+            Meaning::GoOn | Meaning::MaybeReset(_) => MayStart::Yes,
         },
     }
+}
+
+/// Says that a task in progress has started. One attempt.
+pub(crate) async fn tell_start(client: &Client, task: &TaskId, worker: &WorkerId) -> Result<(), ApiError> {
+    let body = json!({
+        "task": task,
+        "status_reason": "worker started execution",
+        "status_message": format!("Changed by clearml-agent {worker}"),
+    });
+    let call = Call::new("tasks.started").version("2.5").body(body);
+    client.call::<Updated>(call).await.map(drop)
+}
+
+/// Whether a task that was reset has been turned into a running one by a call of whoever had taken it.
+#[must_use]
+pub fn is_revived(task: &Task, identity: &Identity) -> bool {
+    identity.queue.is_some() && task.status == Some(TaskStatus::InProgress) && task.owner_run().is_none()
+}
+
+fn has_start(task: &Task) -> bool {
+    task.extra
+        .get("started")
+        .is_some_and(|started| !started.is_null())
 }
 
 #[cfg(test)]
@@ -415,27 +444,38 @@ mod tests {
 
     #[test]
     fn starting_never_overrules_whoever_wants_the_task_to_end() {
-        let task = |status: &str, message: &str| Task {
-            status: Some(TaskStatus::from(status)),
-            status_message: Some(message.into()),
-            ..Task::default()
+        let identity = Identity {
+            task: "t".into(),
+            queue: Some("q".into()),
+            worker: "w".into(),
+            project: None,
+        };
+        let look = |status: &str, message: &str, started: Value| {
+            let task = Task {
+                status: Some(TaskStatus::from(status)),
+                status_message: Some(message.into()),
+                extra: [("started".to_owned(), started)].into_iter().collect(),
+                ..Task::default()
+            };
+            may_start(Some(&task), &identity, "me")
         };
         for (status, message, expected) in [
-            ("queued", "", MayStart::Yes { force: true }),
-            ("created", "", MayStart::Yes { force: true }),
-            ("in_progress", "pulled by agent", MayStart::Yes { force: false }),
+            ("in_progress", "pulled by agent", MayStart::Untold),
             ("in_progress", "stopping", MayStart::No(AbortReason::Stopped)),
+            ("created", "", MayStart::Yes),
+            ("queued", "", MayStart::No(AbortReason::StatusChanged)),
             ("stopped", "", MayStart::No(AbortReason::StatusChanged)),
             ("failed", "", MayStart::No(AbortReason::Exception)),
             ("completed", "", MayStart::No(AbortReason::StatusChanged)),
             ("published", "", MayStart::No(AbortReason::StatusChanged)),
         ] {
-            assert_eq!(
-                may_start(Some(&task(status, message))),
-                expected,
-                "{status} {message}"
-            );
+            assert_eq!(look(status, message, Value::Null), expected, "{status} {message}");
         }
-        assert_eq!(may_start(None), MayStart::No(AbortReason::NotFound));
+        let told = look("in_progress", "pulled by agent", "2026-01-01T00:00:00".into());
+        assert_eq!(told, MayStart::Yes, "a second call could only do harm");
+        assert_eq!(
+            may_start(None, &identity, "me"),
+            MayStart::No(AbortReason::NotFound)
+        );
     }
 }

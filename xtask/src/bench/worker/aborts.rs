@@ -100,9 +100,10 @@ pub(super) fn campaign(
                 .or_default() += 1;
             if verdict.is_err() {
                 wrong += 1;
+                let witness = fs::read_to_string(&victim.witness).unwrap_or_default();
                 note(&format!(
-                    "task {} {}: {}",
-                    victim.task, ended["status"], ended["status_reason"]
+                    "task {} {}: {}; stop accepted {:?}, started {}, end of the program {witness}",
+                    victim.task, ended["status"], ended["status_reason"], victim.accepted, ended["started"]
                 ));
             }
         }

@@ -27,6 +27,7 @@ impl Runner {
                 if failure.is_none() {
                     self.note_abort();
                 }
+                self.run.give_up_inside().map_err(system("giving the run up"))?;
                 let ours = shim::claim(&self.run.inside(), None).map_err(system("claiming the run"))?;
                 self.becomes(&claimed_to_end(ours, failure)).await
             }
