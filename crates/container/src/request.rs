@@ -31,6 +31,51 @@ pub struct Bind {
     pub optional: bool,
 }
 
+/// When the engine starts a container again that has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Restart {
+    /// Never.
+    #[default]
+    Never,
+    /// Whenever it ends.
+    Always,
+    /// The same, but not after the engine's own start where it was stopped before.
+    UnlessStopped,
+    /// After a failure, so many times at most; 0 = as often as that happens.
+    OnFailure(u32),
+}
+
+impl Restart {
+    /// Reads a policy as `docker run --restart` takes it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            Some(("on-failure", times)) => times.parse().ok().map(Self::OnFailure),
+            Some(_) => None,
+            None => match text {
+                "no" => Some(Self::Never),
+                "always" => Some(Self::Always),
+                "unless-stopped" => Some(Self::UnlessStopped),
+                "on-failure" => Some(Self::OnFailure(0)),
+                _ => None,
+            },
+        }
+    }
+
+    fn policy(self) -> RestartPolicy {
+        let (name, times) = match self {
+            Self::Never => return RestartPolicy::default(),
+            Self::Always => (RestartPolicyNameEnum::ALWAYS, None),
+            Self::UnlessStopped => (RestartPolicyNameEnum::UNLESS_STOPPED, None),
+            Self::OnFailure(times) => (RestartPolicyNameEnum::ON_FAILURE, Some(i64::from(times))),
+        };
+        RestartPolicy {
+            name: Some(name),
+            maximum_retry_count: times,
+        }
+    }
+}
+
 /// What the agent adds.
 #[derive(Debug, Clone, Default)]
 pub struct Additions {
@@ -44,6 +89,8 @@ pub struct Additions {
     pub labels: Vec<(String, String)>,
     /// Files and folders.
     pub binds: Vec<Bind>,
+    /// When the engine starts it again.
+    pub restart: Restart,
     /// GPUs and how this machine hands them out.
     pub gpus: Option<(Vendor, Gpus)>,
 }
@@ -94,14 +141,20 @@ pub fn complete(spec: RunSpec, additions: Additions) -> (ContainerCreateBody, Ve
     }
     // The agent removes it when it knows how it has ended.
     host.auto_remove = None;
-    let restarts = host
+    let by_options = host
         .restart_policy
         .as_ref()
         .and_then(|policy| policy.name)
         .is_some_and(|name| !matches!(name, RestartPolicyNameEnum::NO | RestartPolicyNameEnum::EMPTY));
-    if restarts {
-        notices.push("container argument --restart has no effect: a task runs once".to_owned());
-        host.restart_policy = Some(RestartPolicy::default());
+    if by_options {
+        notices.push(
+            "container argument --restart has no effect: a task runs once, and services are restarted where \
+             CLEARML_AGENT_SERVICES_DOCKER_RESTART says so"
+                .to_owned(),
+        );
+    }
+    if by_options || additions.restart != Restart::Never {
+        host.restart_policy = Some(additions.restart.policy());
     }
     body.image = Some(additions.image);
     let mut words = additions.command.into_iter();
@@ -180,6 +233,7 @@ mod tests {
                 labels: vec![("clearml-worker-id".to_owned(), "w".to_owned())],
                 binds: vec![bind("/root/.cache/pip", true), bind("/.clearml-agent/in", false)],
                 gpus: Some((Vendor::Absent, Gpus::All)),
+                restart: Restart::Never,
             },
         );
         let body = serde_json::to_value(body).unwrap();

@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use bollard::models::{ContainerConfig, ContainerCreateBody};
+use bollard::models::ContainerCreateBody;
 use clearml_container::engine::{ContainerState, Engine, EngineError, ImageReference};
 
 const IMAGE: &str = "clearml-test-busybox:1";

@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         abort_command: None,
         open_files: None,
         contained: false,
+        restarts: false,
     })?;
     spawn_shim(&std::env::current_exe()?, &run)?.wait()?;
 

@@ -268,6 +268,9 @@ pub struct Launch {
     /// folder; what it writes is for a user outside to read.
     #[serde(default)]
     pub contained: bool,
+    /// The container is started again when it ends, so that there may have been shims before.
+    #[serde(default)]
+    pub restarts: bool,
 }
 
 /// A command that saves the work of a task that is aborted.

@@ -123,6 +123,8 @@ pub struct Found {
     pub labels: HashMap<String, String>,
     /// Where it stands.
     pub state: ContainerState,
+    /// Its network, as it was asked for.
+    pub network: Option<String>,
 }
 
 /// A connection to an engine.
@@ -418,5 +420,9 @@ fn found(container: ContainerInspectResponse) -> Found {
             .and_then(|config| config.labels)
             .unwrap_or_default(),
         state,
+        network: container
+            .host_config
+            .and_then(|host| host.network_mode)
+            .filter(|network| !network.is_empty()),
     }
 }

@@ -51,7 +51,9 @@ impl ImageReference {
         }
         let mut components = name.split('/');
         let first = components.next().unwrap_or_default();
-        if !is_registry(first) && !is_component(first) {
+        // A name of one part has no registry.
+        let has_registry = name.contains('/') && is_registry(first);
+        if !has_registry && !is_component(first) {
             return Err(wrong("names have small letters, digits, and . _ - between them"));
         }
         if !components.all(is_component) {
@@ -166,6 +168,7 @@ mod tests {
             "a:",
             "a:-x",
             "A/b?c",
+            "Upper",
             "a//b",
             "../x",
             "a@sha256:zz",

@@ -45,6 +45,8 @@ pub(crate) const TASK_FILE: &str = "task.json";
 pub(crate) const CONFIG_FILE: &str = "config.json";
 pub(crate) const INPUTS_FILE: &str = "inputs.json";
 pub(crate) const REPORTS_FILE: &str = "reports.json";
+/// Says that the files of the configuration are where they shall be.
+const FILES_PLACED: &str = "files_placed";
 /// In the run directory: what keys that came in have replaced, so that it can be put back.
 const SAVED: &str = "saved";
 
@@ -162,7 +164,8 @@ impl From<ExecuteError> for Failed {
 /// With `tools` it only sees to it that the programs are there that the preparation needs. Returns the exit code.
 pub async fn inside(run: &Path, given: &Path, tools: bool) -> i32 {
     crate::umask::share();
-    let result = match Inside::load(run, given) {
+    let loaded = Inside::load(run, given).inspect(Inside::place_files);
+    let result = match loaded {
         Ok(inside) if tools => inside.provide().map(|()| 0),
         Ok(inside) => match &inside.given.bake {
             Some(wanted) => Box::pin(inside.bake(wanted)).await,
@@ -253,6 +256,22 @@ impl Inside {
             run_settings,
             inputs,
         })
+    }
+
+    /// Writes the files of the configuration, before the first script and once. Those of an image that is made
+    /// are not for others to find.
+    fn place_files(&self) {
+        let placed = self.run.join(FILES_PLACED);
+        if self.given.bake.is_some() || placed.exists() {
+            return;
+        }
+        for notice in self.settings.write_files() {
+            say(&self.run_settings.redactor, &notice.text);
+        }
+        if let Err(e) = std::fs::write(&placed, "") {
+            let text = format!("Warning: noting that the files of the configuration are written: {e}");
+            say(&self.run_settings.redactor, &text);
+        }
     }
 
     fn provide(&self) -> Result<(), Failed> {

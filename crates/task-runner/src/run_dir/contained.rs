@@ -19,12 +19,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{CLAIM, RunDir, RunDirError, VERDICT, io_error, optional};
-use crate::record::{ContainerRecord, SCHEMA, Verdict};
+use crate::record::{ContainerRecord, Launch, SCHEMA, Verdict};
 
 const BOX: &str = "box";
 const OUTPUT: &str = "output";
 const GIVEN: &str = "given";
 const CONTAINER: &str = "container.json";
+/// Says in `box` that a runner has given the run up.
+const GIVEN_UP: &str = "given_up";
 /// What the shim writes is small.
 const MAX_VERDICT: u64 = 64 << 10;
 const MAX_TEXT: usize = 4096;
@@ -84,6 +86,26 @@ impl RunDir {
     /// The run as the shim inside sees it.
     pub(crate) fn inside(&self) -> Self {
         Self { path: self.box_dir() }
+    }
+
+    /// Gives the run up: no shim that is restarted begins it again.
+    pub(crate) fn give_up_inside(&self) -> io::Result<()> {
+        match fs::create_private_file(&self.box_dir().join(GIVEN_UP)) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// For a shim that has not got the claim: whether it is one of the same container, which was started again, and
+    /// may begin. What the one before has written about its end does not hold then.
+    pub(crate) fn begins_again(&self, launch: &Launch) -> io::Result<bool> {
+        if !launch.restarts || self.path.join(GIVEN_UP).symlink_metadata().is_ok() {
+            return Ok(false);
+        }
+        match std::fs::remove_file(self.path.join(VERDICT)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(true),
+        }
     }
 
     /// Whether a shim, or a runner that has given the run up, has claimed the run.

@@ -89,7 +89,7 @@ fn supervise(run_dir: &Path) -> io::Result<i32> {
     let signals = Signals::register()?;
     let name = run.path().file_name().unwrap_or_default().to_string_lossy();
     let group = RunGroup::create(&name);
-    if !claim(&run, group.as_ref())? {
+    if !claim(&run, group.as_ref())? && !run.begins_again(&launch)? {
         if let Some(group) = group {
             group.remove();
         }
@@ -115,7 +115,11 @@ fn supervise(run_dir: &Path) -> io::Result<i32> {
     verdict.dropped_bytes = dropped.bytes;
     reserve.release();
     write_verdict(&run, &verdict)?;
-    Ok(EXIT_DONE)
+    // Whoever restarts the container asks how it has ended.
+    let code = verdict
+        .code()
+        .map_or(EXIT_ERROR, |code| if code < 0 { 128 - code } else { code });
+    Ok(if launch.restarts { code } else { EXIT_DONE })
 }
 
 /// A little space on the disk that is given back right before the verdict is written, so that a task

@@ -48,6 +48,7 @@ pub(crate) fn launch_of(script: &str) -> Launch {
         abort_command: None,
         open_files: None,
         contained: false,
+        restarts: false,
     }
 }
 

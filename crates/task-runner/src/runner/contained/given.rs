@@ -15,6 +15,7 @@ use super::super::Runner;
 use super::super::setup::{LEFTOVER_GRACE, millis};
 use super::mounts;
 use super::scripts::Scripts;
+use super::siblings::Surroundings;
 use crate::inside::{CONFIG_FILE, Given, INPUTS_FILE, TASK_FILE, Tools};
 use crate::owner::TOKEN_VARIABLE;
 use crate::record::{Launch, OsText, RunInputs, RunOptions, SCHEMA};
@@ -45,6 +46,7 @@ pub(super) fn write(
     task: &Task,
     choice: &Choice,
     settings: &Settings,
+    surroundings: &Surroundings,
 ) -> Result<(Scripts, Vec<Bind>), String> {
     let text = |e: RunDirError| e.to_string();
     let run = &runner.run;
@@ -56,14 +58,19 @@ pub(super) fn write(
     run.make_box().map_err(text)?;
     run.give_json(TASK_FILE, task).map_err(text)?;
     let effective: Value = read_json(&runner.config).map_err(|e| e.to_string())?;
-    let force = variable(&runner.inputs, "CLEARML_AGENT_FORCE_SYSTEM_SITE_PACKAGES");
-    run.give_json(CONFIG_FILE, &config(effective, settings, force.as_deref()))
+    let wishes = Wishes::new(runner, settings);
+    run.give_json(CONFIG_FILE, &config(effective, settings, &wishes))
         .map_err(text)?;
     let containers = &settings.agent.containers;
     let scripts = Scripts::new(
         containers,
         choice.setup_script.as_deref(),
         &settings.agent.package_manager.pip_version.join(" "),
+        &if settings.flag("agent.docker_apply_environment_from_vault") {
+            settings.environment()
+        } else {
+            Vec::new()
+        },
     );
     for (name, script) in &scripts.files {
         let path = run.give(name, script.as_bytes()).map_err(text)?;
@@ -93,8 +100,8 @@ pub(super) fn write(
         bake: None,
     };
     run.give_json(INPUTS_FILE, &given).map_err(text)?;
-    let program =
-        place_program(&run.given_dir()).map_err(|e| format!("giving the container our program: {e}"))?;
+    let program = place_program(&run.given_dir(), surroundings)
+        .map_err(|e| format!("giving the container our program: {e}"))?;
     let mut binds = mounts::own(run, program);
     binds.extend(keys.binds);
     binds.extend(mounts::caches(settings));
@@ -117,6 +124,7 @@ pub(super) fn write_launch(
     runner: &Runner,
     argv: Vec<String>,
     settings: &Settings,
+    restarts: bool,
 ) -> Result<(), RunDirError> {
     let run = runner.run.inside();
     let launch = Launch {
@@ -132,6 +140,7 @@ pub(super) fn write_launch(
         abort_command: None,
         open_files: None,
         contained: true,
+        restarts,
     };
     run.write_launch(&launch)?;
     let path = run.path().join("launch.json");
@@ -140,22 +149,51 @@ pub(super) fn write_launch(
 }
 
 /// The file of our program, as it is now: an upgrade must not change it under a task.
-fn place_program(folder: &Path) -> std::io::Result<PathBuf> {
+fn place_program(folder: &Path, surroundings: &Surroundings) -> std::io::Result<PathBuf> {
     let (exe, path) = (crate::spawn::this_program(), folder.join(PROGRAM));
-    if !exe.starts_with("/proc") {
-        return match std::fs::hard_link(&exe, &path) {
-            Ok(()) => Ok(path),
-            // Another file system, or a file of another user.
-            Err(_) => Ok(exe),
-        };
+    let linked = !exe.starts_with("/proc") && std::fs::hard_link(&exe, &path).is_ok();
+    if linked {
+        return Ok(path);
+    }
+    // On another file system, or the file of another user.
+    if !exe.starts_with("/proc") && surroundings.knows(&exe) {
+        return Ok(exe);
     }
     std::fs::copy(&exe, &path)?;
     std::fs::set_permissions(&path, Permissions::from_mode(0o755))?;
     Ok(path)
 }
 
+/// What variables of the agent say about the configuration inside.
+#[derive(Default)]
+struct Wishes {
+    /// Whether environments see the packages of the image, as it is written.
+    site_packages: Option<String>,
+    /// Whether the pip of a standalone image stays as it is.
+    drops_pip_version: bool,
+}
+
+impl Wishes {
+    fn new(runner: &Runner, settings: &Settings) -> Self {
+        let set = |name: &str| variable(&runner.inputs, name).filter(|value| !value.trim().is_empty());
+        // As the official agent has it: only for servers that are not the open one.
+        let session = runner.client.session();
+        let other_server = session.is_some_and(|session| session.feature_set != "basic");
+        Self {
+            site_packages: set("CLEARML_AGENT_FORCE_SYSTEM_SITE_PACKAGES"),
+            drops_pip_version: settings.agent.standalone_mode
+                && other_server
+                && set("CLEARML_AGENT_STANDALONE_CONFIG_BC").is_some_and(|text| !is_no(&text)),
+        }
+    }
+}
+
+fn is_no(text: &str) -> bool {
+    ["0", "false", "no", "off"].contains(&text.trim().to_ascii_lowercase().as_str())
+}
+
 /// The configuration as it is right in the container.
-fn config(mut config: Value, settings: &Settings, force_site_packages: Option<&str>) -> Value {
+fn config(mut config: Value, settings: &Settings, inside: &Wishes) -> Value {
     let mounts = &settings.agent.containers.mounts;
     let mut set = |path: &str, value: Value| set(&mut config, path, value);
     set(
@@ -177,8 +215,13 @@ fn config(mut config: Value, settings: &Settings, force_site_packages: Option<&s
     set("agent.package_manager.conda_env_as_base_docker", false.into());
     set("agent.default_python", "".into());
     set("agent.python_binary", "".into());
-    let refused = force_site_packages
-        .is_some_and(|text| ["0", "false", "no", "off"].contains(&text.trim().to_ascii_lowercase().as_str()));
+    // What the container has is looked for there.
+    set("agent.cuda_version", "".into());
+    set("agent.cudnn_version", "".into());
+    if inside.drops_pip_version {
+        set("agent.package_manager.pip_version", Value::Null);
+    }
+    let refused = inside.site_packages.as_deref().is_some_and(is_no);
     if !refused {
         set("agent.package_manager.system_site_packages", true.into());
     }
@@ -218,7 +261,7 @@ mod tests {
                 .cloned()
                 .unwrap_or_default()
         };
-        let inside = config(effective.clone(), &settings, None);
+        let inside = config(effective.clone(), &settings, &Wishes::default());
         for (path, expected) in [
             (
                 "sdk.storage.cache.default_base_dir",
@@ -233,13 +276,21 @@ mod tests {
             ("agent.venvs_dir", json!("~/.clearml/venvs-builds")),
             ("agent.default_python", json!("")),
             ("agent.python_binary", json!("")),
+            ("agent.cuda_version", json!("")),
+            ("agent.cudnn_version", json!("")),
             ("agent.package_manager.system_site_packages", json!(true)),
             ("agent.package_manager.conda_env_as_base_docker", json!(false)),
         ] {
             assert_eq!(at(&inside, path), expected, "{path}");
         }
-        let without = config(effective.clone(), &settings, Some("False"));
+        let wishes = Wishes {
+            site_packages: Some("False".to_owned()),
+            drops_pip_version: true,
+        };
+        let without = config(effective.clone(), &settings, &wishes);
         let key = "agent.package_manager.system_site_packages";
         assert_eq!(at(&without, key), at(&effective, key));
+        let key = "agent.package_manager.pip_version";
+        assert!(!at(&inside, key).is_null() && at(&without, key).is_null());
     }
 }

@@ -16,12 +16,12 @@ const PORTS_KEY: &str = "_external_host_tcp_port_mapping";
 
 impl Runner {
     /// By which address others reach the ports of the container.
-    pub(super) fn host_ip(&self) -> String {
+    pub(super) fn host_ip(&self, towards: &str) -> String {
         let forced = given::variable(&self.inputs, "CLEARML_AGENT_FORCE_HOST_MACHINE_IP");
         let own = || {
             let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
             // Nothing is sent: the system says which way it would take.
-            socket.connect("8.8.8.8:80").ok()?;
+            socket.connect((towards, 80)).ok()?;
             Some(socket.local_addr().ok()?.ip().to_string())
         };
         forced
@@ -64,10 +64,10 @@ pub(super) fn wanted_gpus(cpu_only: bool, variable: &dyn Fn(&str) -> Option<Stri
     }
 }
 
-/// How this machine hands out GPUs.
-pub(super) fn vendor(engine: &EngineFacts) -> Vendor {
+/// How this machine hands out GPUs. An agent in a container need not see them itself.
+pub(super) fn vendor(engine: &EngineFacts, contained: bool) -> Vendor {
     let there = |path: &str| Path::new(path).exists();
-    if there("/dev/nvidiactl") || there("/proc/driver/nvidia/version") {
+    if contained && engine.nvidia_runtime || there("/dev/nvidiactl") || there("/proc/driver/nvidia/version") {
         let described = ["/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml"]
             .into_iter()
             .any(there);

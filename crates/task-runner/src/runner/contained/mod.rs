@@ -21,7 +21,9 @@ mod naming;
 mod prepare;
 mod remembered;
 mod reports;
+mod restart;
 mod scripts;
+mod siblings;
 mod supervise;
 
 use std::time::Duration;

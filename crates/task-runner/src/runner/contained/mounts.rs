@@ -55,7 +55,7 @@ pub(super) fn own(run: &RunDir, program: PathBuf) -> Vec<Bind> {
 /// The folder of the agent inside for what it finds out about the image.
 pub(super) fn remembered(image: &Remembered) -> Option<Bind> {
     match image.inside() {
-        Ok(folder) => Some(bind(folder, inside::CACHES, false, false)),
+        Ok(folder) => Some(bind(folder, inside::CACHES, false, true)),
         Err(e) => {
             tracing::warn!("the folder for caches of containers: {e}");
             None
@@ -140,17 +140,31 @@ pub(super) fn keys(
             Err(e) => tracing::warn!("Failed creating temporary copy of ~/.ssh: {e}"),
         }
     }
+    let copy = run.given_dir().join("git");
     for name in [".git-credentials", ".gitconfig"] {
-        let file = home.join(name);
-        if file.is_file() {
-            keys.binds
-                .push(bind(file, &format!("{GIT_FOLDER}/{name}"), true, true));
-            if !keys.copies.iter().any(|(from, _)| from == GIT_FOLDER) {
+        match copy_file(&home.join(name), &copy.join(name)) {
+            Ok(()) if keys.copies.iter().all(|(from, _)| from != GIT_FOLDER) => {
+                keys.binds.push(bind(&copy, GIT_FOLDER, true, true));
                 keys.copies.push((GIT_FOLDER.to_owned(), "~".to_owned()));
             }
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => tracing::warn!("copying ~/{name} for a container: {e}"),
         }
     }
     keys
+}
+
+/// Copies one of them, into a folder that is made for it.
+fn copy_file(from: &Path, to: &Path) -> std::io::Result<()> {
+    let meta = std::fs::metadata(from)?;
+    if meta.is_file() && meta.len() <= MAX_KEY {
+        to.parent().map(shared_folder).transpose()?;
+        std::fs::copy(from, to)?;
+        std::fs::set_permissions(to, Permissions::from_mode(0o644))?;
+        return Ok(());
+    }
+    Err(std::io::ErrorKind::NotFound.into())
 }
 
 /// Copies small files for any user of the container to read; the folder around is closed to others.

@@ -4,7 +4,7 @@ use clearml_agent_config::Settings;
 use clearml_container::choice::Choice;
 use clearml_container::engine::{ContainerCreateBody, EngineError, EngineFacts, ImageFacts, ImageReference};
 use clearml_container::flags::RunSpec;
-use clearml_container::request::{self, Additions};
+use clearml_container::request::{self, Additions, Restart};
 use clearml_task_model::Task;
 
 use super::super::Runner;
@@ -13,6 +13,8 @@ use super::super::setup::failure;
 use super::image::look_into;
 use super::machine::{vendor, wanted_gpus};
 use super::remembered::Remembered;
+use super::restart::Wish;
+use super::siblings::{Surroundings, own_network};
 use super::{engine_failure, given, mounts};
 use crate::console::{Level, Tag};
 use crate::inside;
@@ -43,6 +45,7 @@ impl Runner {
         self.remove_container().await;
         let settings = Settings::load(&sources(&self.config, &self.inputs))
             .map_err(|e| failure("infrastructure", &e.to_string()))?;
+        let surroundings = self.surroundings().map_err(|e| failure("infrastructure", &e))?;
         let choice = self.choose(task, wanted, &settings).await?;
         if choice.write_back && self.settings.rank == 0 {
             self.write_back_container(&choice).await;
@@ -56,14 +59,19 @@ impl Runner {
         );
         let (facts, engine) = (facts?, engine.map_err(|e| engine_failure(&e))?);
         let remembered = self.remembered(&facts, &settings);
-        let mut additions = self.additions(&choice, &settings, &engine);
+        let restart = self.restart(task).map_err(|e| failure("infrastructure", &e))?;
+        let mut additions = self.additions(&choice, &settings, &engine, &surroundings);
+        additions.restart = restart;
+        if surroundings.contained {
+            self.join_network(&mut spec).await;
+        }
         self.add_ports(&mut spec, &mut additions, &settings).await;
-        let (scripts, mut binds) =
-            given::write(self, task, &choice, &settings).map_err(|e| failure("infrastructure", &e))?;
-        additions.binds.append(&mut binds);
-        additions
-            .binds
-            .extend(remembered.as_ref().and_then(mounts::remembered));
+        let (scripts, mut binds) = given::write(self, task, &choice, &settings, &surroundings)
+            .map_err(|e| failure("infrastructure", &e))?;
+        binds.extend(remembered.as_ref().and_then(mounts::remembered));
+        additions.binds = self
+            .for_engine(&surroundings, binds)
+            .map_err(|e| failure("infrastructure", &e))?;
         additions.env.extend(given::ssh_variable(&self.inputs));
         let name = self.name(task, &spec, &settings);
         let (platform, entry) = (spec.platform.clone(), request::entry_point(&spec, &facts));
@@ -90,7 +98,8 @@ impl Runner {
             Some(shell) if scripts.needed => scripts.by(shell),
             _ => scripts.direct(),
         };
-        given::write_launch(self, entry.into_iter().chain(command).collect(), &settings)
+        let argv = entry.into_iter().chain(command).collect();
+        given::write_launch(self, argv, &settings, restart != Restart::Never)
             .map_err(|e| failure("infrastructure", &e.to_string()))
     }
 
@@ -105,11 +114,43 @@ impl Runner {
         }
     }
 
+    /// When the engine starts the container again.
+    fn restart(&self, task: &Task) -> Result<Restart, String> {
+        let wish = given::variable(&self.inputs, "CLEARML_AGENT_SERVICES_DOCKER_RESTART");
+        let wish = wish.filter(|wish| self.inputs.options.service && !wish.trim().is_empty());
+        let Some(wish) = wish else {
+            return Ok(Restart::Never);
+        };
+        let task = serde_json::to_value(task).unwrap_or_default();
+        Ok(Wish::parse(&wish)?.of(&task).unwrap_or_default())
+    }
+
+    /// Gives the container the network of the agent's own one, unless options name another.
+    pub(super) async fn join_network(&self, spec: &mut RunSpec) {
+        let host = spec.body.host_config.get_or_insert_default();
+        if host
+            .network_mode
+            .as_ref()
+            .is_some_and(|network| !network.is_empty())
+        {
+            return;
+        }
+        match self.of_engine(async |engine| own_network(engine).await).await {
+            Ok(Some(network)) => host.network_mode = Some(network),
+            Ok(None) => tracing::warn!(
+                "the container of this agent is not known to the engine; task {} gets the engine's usual network",
+                self.identity.task
+            ),
+            Err(e) => tracing::warn!("{e}"),
+        }
+    }
+
     async fn add_ports(&self, spec: &mut RunSpec, additions: &mut Additions, settings: &Settings) {
         let allowed = settings.agent.containers.docker_args_allowed_port_range.clone();
         if let Some(ports) = request::publish(spec, allowed) {
-            let address = format!("CLEARML_AGENT_HOST_IP={}", self.host_ip());
-            additions.env.push(address);
+            let towards = settings.text("api.public_ip_ping");
+            let address = self.host_ip(towards.as_deref().unwrap_or("8.8.8.8"));
+            additions.env.push(format!("CLEARML_AGENT_HOST_IP={address}"));
             self.tell_ports(&ports).await;
         }
     }
@@ -138,7 +179,13 @@ impl Runner {
         }
     }
 
-    fn additions(&self, choice: &Choice, settings: &Settings, engine: &EngineFacts) -> Additions {
+    fn additions(
+        &self,
+        choice: &Choice,
+        settings: &Settings,
+        engine: &EngineFacts,
+        surroundings: &Surroundings,
+    ) -> Additions {
         let worker = self.identity.worker.to_string();
         let parent = worker.split(":service:").next().unwrap_or_default().to_owned();
         let variable = |name: &str| given::variable(&self.inputs, name);
@@ -166,12 +213,11 @@ impl Runner {
         }
         let gpus = wanted_gpus(settings.agent.cpu_only, &variable);
         let skips = variable("CLEARML_DOCKER_SKIP_GPUS_FLAG").is_some_and(|flag| !flag.is_empty());
-        if skips {
-            let value = variable("NVIDIA_VISIBLE_DEVICES").filter(|value| !value.is_empty());
-            env.push(format!(
-                "NVIDIA_VISIBLE_DEVICES={}",
-                value.as_deref().unwrap_or("all")
-            ));
+        let visible = variable("NVIDIA_VISIBLE_DEVICES").filter(|value| !value.is_empty());
+        if skips || surroundings.contained && visible.is_some() {
+            // Nothing else decides, or the engine's runtime does so by this.
+            let visible = visible.as_deref().unwrap_or("all");
+            env.push(format!("NVIDIA_VISIBLE_DEVICES={visible}"));
         }
         Additions {
             image: choice.image.clone(),
@@ -181,7 +227,8 @@ impl Runner {
             env,
             labels,
             binds: Vec::new(),
-            gpus: (!skips).then(|| (vendor(engine), gpus)),
+            restart: Restart::Never,
+            gpus: (!skips).then(|| (vendor(engine, surroundings.contained), gpus)),
         }
     }
 }

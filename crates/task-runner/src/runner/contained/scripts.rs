@@ -19,15 +19,20 @@ pub(super) struct Scripts {
 const START: &str = "start.sh";
 
 impl Scripts {
-    /// The scripts that are wanted; `own_tools` says that the agent sees to git and Python itself.
-    pub(super) fn new(settings: &ContainerSettings, setup: Option<&str>, pip: &str) -> Self {
+    /// The scripts that are wanted, and the variables of the configuration that they see.
+    pub(super) fn new(
+        settings: &ContainerSettings,
+        setup: Option<&str>,
+        pip: &str,
+        variables: &[(String, String)],
+    ) -> Self {
         let lines = |lines: &[String]| (!lines.is_empty()).then(|| lines.join("\n"));
         let formatted = |lines: &[String]| {
             let filled: Vec<String> = lines.iter().map(|line| fill(line, settings, pip)).collect();
             (!filled.is_empty()).then(|| filled.join("\n"))
         };
         let mut scripts = Self::default();
-        let mut steps = Vec::new();
+        let mut steps: Vec<String> = variables.iter().filter_map(export).collect();
         let mut add = |name: &'static str, text: Option<String>, steps: &mut Vec<String>| {
             if let Some(text) = text.filter(|text| !text.trim().is_empty()) {
                 // Texts that people have typed into a browser on Windows.
@@ -77,6 +82,15 @@ fn inside_command() -> String {
         inside::RUN,
         inside::GIVEN
     )
+}
+
+/// One variable for the shell; `None` for what shells don't take.
+fn export((name, value): &(String, String)) -> Option<String> {
+    let word = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
+    let is_name =
+        name.bytes().all(word) && !name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty();
+    let value = shlex::try_quote(value).ok()?;
+    is_name.then(|| format!("export {name}={value}"))
 }
 
 /// A script for shells becomes part of the one that runs; one for another interpreter is run.
@@ -148,7 +162,9 @@ mod tests {
             ..Sources::default()
         })
         .unwrap();
-        Scripts::new(&settings.agent.containers, setup, "pip<23")
+        let variables = [("TOKEN", "a 'b' $(c)\nd"), ("not a name", "x")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Scripts::new(&settings.agent.containers, setup, "pip<23", &variables)
     }
 
     #[test]
@@ -185,6 +201,11 @@ mod tests {
         assert_eq!(text("preprocess.sh"), "echo {x} python3 {y}\ntwo");
         assert_eq!(text("extra.sh"), "echo {z}");
         assert_eq!(text("setup.sh"), setup.replace('\r', ""));
+        assert!(
+            text("start.sh").starts_with("export TOKEN="),
+            "variables of the configuration come first, and what is no name is left out: {}",
+            text("start.sh")
+        );
         let start: Vec<&str> = text("start.sh").lines().collect();
         let at = |what: &str| start.iter().position(|line| line.contains(what)).unwrap();
         assert!(at(". /.clearml-agent/in/preprocess.sh") < at("--tools || exit"));

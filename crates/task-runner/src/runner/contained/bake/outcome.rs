@@ -155,6 +155,8 @@ pub(super) fn changes(
         (Some(entry_point), Some(program)) => {
             (entry_words(entry_point, task, program, &baked.builds), Vec::new())
         }
+        // The engine takes none at all for "that of the container".
+        _ if base.cmd.is_empty() => (Vec::new(), vec!["/bin/sh".to_owned()]),
         _ => (Vec::new(), base.cmd.clone()),
     };
     let json = |words: Vec<String>| serde_json::Value::from(words).to_string();
@@ -208,6 +210,8 @@ mod tests {
             lines(None, None),
             ["ENTRYPOINT []", r#"CMD ["bash","-c","a \"b\"\n"]"#]
         );
+        let bare = changes(None, &"t".into(), &baked(None), &ImageFacts::default());
+        assert_eq!(bare, ["ENTRYPOINT []", r#"CMD ["/bin/sh"]"#]);
         let words =
             r#"["/p/clearml-agent","execute","--id","t","--standalone-mode","--from-image","/root/b""#;
         assert_eq!(

@@ -10,6 +10,7 @@ use clearml_container::engine::{
     ContainerCreateBody, Engine, EngineError, EngineFacts, ImageFacts, ImageReference,
 };
 use clearml_container::flags::RunSpec;
+use clearml_container::gpus::Vendor;
 use clearml_container::request::{self, Additions};
 use clearml_support::fs::read_json;
 use clearml_support::time::now_ms;
@@ -112,19 +113,25 @@ impl Runner {
         wanted: Bake,
     ) -> Result<(), Failure> {
         let broken = |text: &dyn std::fmt::Display| failure("infrastructure", &text.to_string());
-        let (scripts, mut binds) = given::write(self, task, choice, settings).map_err(|e| broken(&e))?;
+        let surroundings = self.surroundings().map_err(|e| broken(&e))?;
+        if surroundings.contained {
+            self.join_network(&mut spec).await;
+        }
+        let (scripts, mut binds) =
+            given::write(self, task, choice, settings, &surroundings).map_err(|e| broken(&e))?;
         let inputs = self.run.given_dir().join(INPUTS_FILE);
         let mut given: Given = read_json(&inputs).map_err(|e| broken(&e))?;
         given.bake = Some(wanted);
         self.run.give_json(INPUTS_FILE, &given).map_err(|e| broken(&e))?;
         // Where it is mounted, an empty file would stay.
         binds.retain(|bind| bind.target != inside::CONFIG);
+        let binds = self.for_engine(&surroundings, binds).map_err(|e| broken(&e))?;
         if let Some(host) = &mut spec.body.host_config {
             host.port_bindings = None;
             host.publish_all_ports = None;
         }
         let (platform, entry) = (spec.platform.clone(), request::entry_point(&spec, base));
-        let additions = self.baking_additions(choice, settings, engine);
+        let additions = self.baking_additions(choice, settings, vendor(engine, surroundings.contained));
         let pip_cache = settings.agent.containers.mounts.pip_cache.clone();
         let has_pip_cache = binds.iter().any(|bind| bind.target == pip_cache);
         let (body, notices) = request::complete(spec, Additions { binds, ..additions });
@@ -149,12 +156,12 @@ impl Runner {
             Some(shell) if scripts.needed => scripts.by(shell),
             _ => scripts.direct(),
         };
-        given::write_launch(self, entry.into_iter().chain(command).collect(), settings)
+        given::write_launch(self, entry.into_iter().chain(command).collect(), settings, false)
             .map_err(|e| broken(&e))?;
         self.add_variables(variables).map_err(|e| broken(&e))
     }
 
-    fn baking_additions(&self, choice: &Choice, settings: &Settings, engine: &EngineFacts) -> Additions {
+    fn baking_additions(&self, choice: &Choice, settings: &Settings, vendor: Vendor) -> Additions {
         let variable = |name: &str| given::variable(&self.inputs, name);
         let skips = variable("CLEARML_DOCKER_SKIP_GPUS_FLAG").is_some_and(|flag| !flag.is_empty());
         let gpus = wanted_gpus(settings.agent.cpu_only, &variable);
@@ -169,7 +176,7 @@ impl Runner {
                 .map(str::to_owned)
                 .to_vec(),
             env,
-            gpus: (!skips).then(|| (vendor(engine), gpus)),
+            gpus: (!skips).then(|| (vendor, gpus)),
             ..Additions::default()
         }
     }
@@ -287,8 +294,9 @@ pub(super) async fn remove(engine: &Engine, run: &RunDir, name: &str) -> Result<
 fn without_traces(mut body: ContainerCreateBody, run_id: &str) -> (ContainerCreateBody, Vec<String>) {
     let variables = body.env.take().unwrap_or_default();
     body.labels = Some([(LABEL.to_owned(), run_id.to_owned())].into());
-    // The image has no arguments of its own that it could inherit from here.
+    // An image that shall have no entry point gets that of its container, which therefore has none.
     let words = body.entrypoint.take().unwrap_or_default().into_iter();
-    body.entrypoint = Some(words.chain(body.cmd.take().unwrap_or_default()).collect());
+    body.cmd = Some(words.chain(body.cmd.take().unwrap_or_default()).collect());
+    body.entrypoint = Some(Vec::new());
     (body, variables)
 }
