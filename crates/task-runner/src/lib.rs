@@ -68,12 +68,13 @@ pub mod umask;
 
 pub use clearml_env_builder::askpass;
 pub use execute::{
-    BuildOnlyOptions, Built, ExecuteError, ExecuteOptions, MachineFigures, build_only, execute,
+    BuildOnlyOptions, Built, ExecuteError, ExecuteOptions, MachineFigures, build_only, execute, reset_ended,
 };
 pub use inside::inside;
 pub use phase::Phase;
 pub use record::{ContainerOptions, RunInputs, RunOptions, RunRecord, Timeline, service_worker};
 pub use run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};
+pub use runner::contained::bake::{BuildImageOptions, BuiltImage, EntryPoint, ImageProgram, build_image};
 pub use runner::many::{lock_of_many, raise_open_files, run_many};
 pub use runner::report::{observe, tell};
 pub use runner::{RunnerError, RunnerExit, RunnerOptions, run, run_with};

@@ -1,4 +1,5 @@
-//! `build`: prepares the environment of a task without running it. `execute --standalone-mode` runs it.
+//! `build`: prepares the environment of a task without running it, in a folder or as an image.
+//! `execute --standalone-mode` runs it.
 
 use std::path::PathBuf;
 
@@ -9,13 +10,16 @@ use clearml_api_client::Client;
 use clearml_intake::machine::cuda::with_cuda_versions;
 use clearml_intake::vaults;
 use clearml_support::text::printable;
-use clearml_task_runner::BuildOnlyOptions;
 use clearml_task_runner::settings::client_options;
+use clearml_task_runner::{BuildImageOptions, BuildOnlyOptions, Built, BuiltImage};
+use serde::Serialize;
+use serde_json::Value;
 
+use crate::containers::Containers;
 use crate::failure::{say_aside, warn, warn_aside};
 use crate::logging::redactor;
 use crate::output::print_line;
-use crate::task_options::{GpuUse, TaskArguments, not_yet};
+use crate::task_options::{GpuUse, TaskArguments};
 
 /// The exit code of a build that a signal has ended.
 const TOLD_TO_END: i32 = 254;
@@ -41,7 +45,7 @@ pub(crate) struct BuildArguments {
     /// The version of Python, instead of the one that the task names.
     #[arg(long, value_name = "VERSION", value_parser = version)]
     python_version: Option<String>,
-    /// What the image runs when it is started.
+    /// What the image runs when it is started; without it, whatever it is given.
     #[arg(long, value_enum)]
     entry_point: Option<EntryPoint>,
     /// Print what has been built as JSON; what is being done goes to standard error.
@@ -54,11 +58,19 @@ pub(crate) struct BuildArguments {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum EntryPoint {
+    /// The task again.
     ReuseTask,
+    /// A clone of the task.
     CloneTask,
 }
 
-pub(crate) async fn build(options: &BuildArguments, sources: Sources) -> anyhow::Result<i32> {
+pub(crate) async fn build(options: &BuildArguments, mut sources: Sources) -> anyhow::Result<i32> {
+    if options.force_docker {
+        let key = "agent.disable_task_docker_override".to_owned();
+        sources
+            .overrides
+            .push((key, Value::Bool(true), "--force-docker".to_owned()));
+    }
     let prepared = options.task.prepare(sources, GpuUse::default())?;
     for warning in prepared.settings.warnings() {
         let warning = warning.to_string();
@@ -69,56 +81,91 @@ pub(crate) async fn build(options: &BuildArguments, sources: Sources) -> anyhow:
         }
     }
     options.refuse()?;
+    let containers = Containers {
+        docker: options.docker.as_deref(),
+        podman: None,
+    };
     let client = Client::new(client_options(&prepared.settings)?)?;
     let with_vaults = Box::pin(vaults::for_command(&client, &prepared.settings)).await?;
     for line in vaults::shown(&with_vaults.notices, with_vaults.settings.agent.debug) {
         say_aside(line);
     }
-    let built = clearml_task_runner::build_only(BuildOnlyOptions {
-        task: options.id.clone(),
-        target: options.target.as_ref().map(PathBuf::from),
-        globally: options.install_globally,
-        python_version: options.python_version.clone(),
-        aside: options.json,
-        worker: prepared.identity().of_process(),
-        run: options.task.run_options(&prepared.visible),
-        settings: with_cuda_versions(with_vaults.settings).await?,
-    });
-    match Box::pin(built).await? {
-        None => Ok(TOLD_TO_END),
-        Some(built) if options.json => {
-            print_line(format_args!("{:#}", serde_json::to_value(&built)?))?;
-            Ok(0)
+    let settings = with_cuda_versions(with_vaults.settings).await?;
+    let worker = prepared.identity().of_process();
+    let run = options.task.run_options(&prepared.visible);
+    match containers.options() {
+        Some(container) => {
+            let built = clearml_task_runner::build_image(BuildImageOptions {
+                task: options.id.clone(),
+                target: options.target.clone(),
+                words: container.words,
+                force: options.force_docker,
+                entry_point: options.entry_point.map(EntryPoint::of_image),
+                python_version: options.python_version.clone(),
+                aside: options.json,
+                worker,
+                run,
+                settings,
+            });
+            options.tell(Box::pin(built).await?, BuiltImage::summary)
         }
-        Some(built) => {
-            print_line(printable(&redactor().redact(&built.summary())))?;
-            Ok(0)
+        None => {
+            let built = clearml_task_runner::build_only(BuildOnlyOptions {
+                task: options.id.clone(),
+                target: options.target.as_ref().map(PathBuf::from),
+                globally: options.install_globally,
+                python_version: options.python_version.clone(),
+                aside: options.json,
+                worker,
+                run,
+                settings,
+            });
+            options.tell(Box::pin(built).await?, Built::summary)
+        }
+    }
+}
+
+impl EntryPoint {
+    fn of_image(self) -> clearml_task_runner::EntryPoint {
+        match self {
+            Self::ReuseTask => clearml_task_runner::EntryPoint::ReuseTask,
+            Self::CloneTask => clearml_task_runner::EntryPoint::CloneTask,
         }
     }
 }
 
 impl BuildArguments {
-    /// Refuses what is about images.
+    /// Refuses what makes no sense together.
     fn refuse(&self) -> anyhow::Result<()> {
-        let in_container = self.docker.is_some();
         for (given, option) in [
             (self.entry_point.is_some(), "--entry-point"),
             (self.force_docker, "--force-docker"),
         ] {
-            if given && !in_container {
+            if given && self.docker.is_none() {
                 bail!("{option} needs --docker: it is about the image");
             }
         }
-        if in_container {
-            let what = format!("building task {} as an image (--docker)", self.id);
-            let instead = "`clearml-agent build` without --docker makes a folder, and `clearml-agent execute --docker` \
-                           runs the task in a container";
-            return Err(not_yet(&what, instead));
-        }
         if self.target.as_deref().is_some_and(str::is_empty) {
-            bail!("--target is empty; name a folder, or leave it away");
+            let what = if self.docker.is_some() {
+                "an image"
+            } else {
+                "a folder"
+            };
+            bail!("--target is empty; name {what}, or leave it away");
         }
         Ok(())
+    }
+
+    /// Prints what was built. Returns the exit code.
+    fn tell<T: Serialize>(&self, built: Option<T>, summary: fn(&T) -> String) -> anyhow::Result<i32> {
+        match built {
+            None => return Ok(TOLD_TO_END),
+            Some(built) if self.json => {
+                print_line(format_args!("{:#}", serde_json::to_value(&built)?))?;
+            }
+            Some(built) => print_line(printable(&redactor().redact(&summary(&built))))?,
+        }
+        Ok(0)
     }
 }
 

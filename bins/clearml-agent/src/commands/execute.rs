@@ -14,6 +14,7 @@ use clearml_task_runner::settings::client_options;
 use clearml_task_runner::{MachineFigures, RunOptions};
 use serde_json::Value;
 
+use super::image;
 use crate::containers::Containers;
 use crate::task_options::{GpuUse, Prepared, TaskArguments};
 
@@ -40,6 +41,9 @@ pub(crate) struct ExecuteArguments {
     /// Run the task in a container: image and arguments, or the configured ones.
     #[arg(long, num_args = 0.., action = ArgAction::Set, value_name = "IMAGE")]
     docker: Option<Vec<String>>,
+    /// Run what `build --docker` has left in this folder of the image. The entry points of such images say it.
+    #[arg(long, value_name = "FOLDER", requires = "standalone_mode", hide = true)]
+    from_image: Option<PathBuf>,
     /// Run a clone of the task.
     #[arg(long)]
     clone: bool,
@@ -53,6 +57,9 @@ pub(crate) async fn execute(options: &ExecuteArguments, mut sources: Sources) ->
         sources
             .overrides
             .push(("agent.standalone_mode".to_owned(), Value::Bool(true), option));
+    }
+    if let Some(folder) = &options.from_image {
+        image::adapt(&mut sources, folder);
     }
     let prepared = options.task.prepare(sources, GpuUse::default())?;
     let containers = Containers {
@@ -73,6 +80,9 @@ pub(crate) async fn execute(options: &ExecuteArguments, mut sources: Sources) ->
         .as_ref()
         .map_or_else(|| identity.of_process(), |slot: &Slot| slot.worker().clone());
     let client = Client::new(client_options(&prepared.settings)?)?;
+    if options.from_image.is_some() && !options.clone {
+        clearml_task_runner::reset_ended(&client, &options.id).await?;
+    }
     let with_vaults = Box::pin(vaults::for_command(&client, &prepared.settings)).await?;
     for line in vaults::shown(&with_vaults.notices, with_vaults.settings.agent.debug) {
         // Nobody may be reading; the task is run all the same.

@@ -7,6 +7,7 @@ mod config;
 mod daemon;
 mod doctor;
 mod execute;
+mod image;
 mod init;
 mod list;
 mod reference;

@@ -4,9 +4,10 @@
 //!   watches for aborts and sets the status. They differ in the exit code and the worker id only.
 //! * silent (`--disable-monitoring`): an outer agent does all that.
 
+mod again;
 mod attended;
-mod build_only;
-mod follow;
+pub(crate) mod build_only;
+pub(crate) mod follow;
 mod ranks;
 mod reports;
 pub(crate) mod silent;
@@ -31,6 +32,7 @@ use crate::run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};
 use crate::runner::setup::{is_unknown_task, tell_start};
 use crate::runner::{RunnerError, RunnerExit, RunnerOptions, run_with};
 use crate::settings::client_options;
+pub use again::reset_ended;
 pub use build_only::{BuildOnlyOptions, Built, build_only};
 use follow::Follower;
 pub use reports::MachineFigures;
@@ -279,7 +281,7 @@ fn open_log(options: &ExecuteOptions) -> Result<Option<File>, ExecuteError> {
     options.log_file.as_ref().map(open).transpose()
 }
 
-fn id_of(task: &Task, client: &Client) -> Result<TaskId, ExecuteError> {
+pub(crate) fn id_of(task: &Task, client: &Client) -> Result<TaskId, ExecuteError> {
     task.id.clone().ok_or_else(|| ExecuteError::NoTask {
         task: task.name.clone().unwrap_or_default(),
         host: client.server().to_owned(),

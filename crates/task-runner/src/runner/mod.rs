@@ -9,7 +9,7 @@ pub(crate) mod abort;
 mod board;
 pub(crate) mod build_host;
 pub(crate) mod callback;
-mod contained;
+pub(crate) mod contained;
 pub(crate) mod decide;
 pub(crate) mod describe;
 pub(crate) mod environment;
