@@ -277,3 +277,6 @@ pub enum Because {
 #[cfg(test)]
 #[path = "hours_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod oracle_tests;

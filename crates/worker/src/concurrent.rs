@@ -6,7 +6,7 @@ use std::time::Duration;
 use clearml_agent_config::OnStop;
 use clearml_intake::{About, Activity, Reporter};
 use clearml_task_runner::{RunRecord, raise_open_files, service_worker};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::daemon::ServicesMode;
 use crate::serve::{Server, say};
@@ -62,16 +62,23 @@ impl Server {
         if services.has_room() {
             return true;
         }
-        let (mut reloads, mut woken) = (self.stop.clone(), false);
+        let (stop, mut reloads) = (self.stop.clone(), self.stop.clone());
+        let (mut slept, mut woken) = (false, false);
         tokio::select! {
             () = services.one_ended() => {}
-            () = sleep(self.poll) => {}
-            () = self.stop.wait() => {}
+            () = sleep(self.poll) => slept = true,
+            () = stop.wait() => {}
             () = reloads.wait_for_reload() => woken = true,
         }
         if woken {
             self.stop = reloads;
             self.reload_on_demand();
+        }
+        if slept && self.queues.recount_at(self.poll) <= Instant::now() {
+            tokio::select! {
+                () = self.queues.recount(&self.client, &self.observer, self.poll) => {}
+                () = stop.wait() => {}
+            }
         }
         false
     }

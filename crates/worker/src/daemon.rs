@@ -1,19 +1,18 @@
 //! Starting and ending the daemon.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clearml_agent_config::{ConfigError, InitialConnect, Settings, Sources};
-use clearml_api_client::{ApiError, Client, WorkersQuery};
+use clearml_agent_config::{InitialConnect, Settings, Sources};
+use clearml_api_client::{Client, WorkersQuery};
 use clearml_intake::hours::StatusQueue;
 use clearml_intake::machine::cuda::with_cuda_versions;
 use clearml_intake::schedule::Backoff;
 use clearml_intake::vaults::{shown, with_vaults};
 use clearml_intake::{
-    About, ApiQueueServer, Identity, Monitor, Popper, Presence, QueueError, QueuePresence, Register,
-    Reporter, ServedQueue, SlotError, Timing, WorkingHours, resolve_queues, take_slot,
+    About, ApiQueueServer, Identity, Monitor, Popper, Presence, QueuePresence, Register, Reporter,
+    ServedQueue, Timing, WorkingHours, resolve_queues, take_slot,
 };
 use clearml_support::fs::create_private_dir;
 use clearml_support::lock::FileLock;
@@ -21,7 +20,7 @@ use clearml_support::redact::Redactor;
 use clearml_support::time::now_ms;
 use clearml_task_model::WorkerId;
 use clearml_task_runner::settings::{client_options, host_name};
-use clearml_task_runner::{RunDirError, RunOptions, RunStore, this_program};
+use clearml_task_runner::{RunOptions, RunStore, this_program};
 
 use crate::active::{Activation, status_lines};
 use crate::adopt::{Orphans, worker_lock};
@@ -30,8 +29,9 @@ use crate::journal::RunJournal;
 use crate::metrics::Metrics;
 use crate::notify::{self, Notifier};
 use crate::observe::Observer;
-use crate::owner::{self, OwnerRefused};
+use crate::owner;
 use crate::pull::Queues;
+use crate::refused::{DaemonError, system};
 use crate::reload::adopt_after;
 use crate::serve::{Server, say};
 use crate::startup::{check_cuda, check_current_folder, check_folders, settings_of_slot, table};
@@ -122,88 +122,6 @@ impl DaemonOptions {
 pub struct ServicesMode {
     /// At most so many; any number when `None`.
     pub limit: Option<usize>,
-}
-
-/// The daemon could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// The configuration lacks something.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The server refuses or does not answer.
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    /// A queue can't be found.
-    #[error(transparent)]
-    Queue(#[from] QueueError),
-    /// The worker id is taken, or nothing can be written where ids are kept.
-    #[error(transparent)]
-    Identity(#[from] SlotError),
-    /// The server, or the role of the agent's user, does not allow to work for owners of tasks.
-    #[error(transparent)]
-    Owner(#[from] OwnerRefused),
-    /// The state folder can't be used.
-    #[error(transparent)]
-    State(#[from] RunDirError),
-    /// Another daemon of this worker id uses the same state folder.
-    #[error(
-        "another daemon with the worker id {0} is running on this machine. \
-         Stop it, or give this one another id with CLEARML_WORKER_ID"
-    )]
-    SameWorker(WorkerId),
-    /// Nobody can work in a folder that is gone.
-    #[error("the current working directory does not exist ({0}); change to another folder and start again")]
-    NoCurrentFolder(#[source] io::Error),
-    /// Conda would choose packages for a machine without GPUs.
-    #[error(
-        "GPUs are wanted (--gpus), but no CUDA was found on this machine, and conda chooses packages by its version; \
-         say it with CUDA_VERSION and CUDNN_VERSION"
-    )]
-    NoCuda,
-    /// A configured folder can't be used.
-    #[error("Invalid config key \"{key}\": the folder {} can't be used: {reason}; set the key to another one", folder.display())]
-    Folder {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        folder: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-    /// Metrics can't be offered there.
-    #[error("listening on {address} for readers of metrics: {source}; choose another --metrics-address")]
-    Metrics {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The operating system refused something.
-    #[error("{doing}: {source}")]
-    System {
-        /// What was being done.
-        doing: String,
-        /// Why it failed.
-        source: io::Error,
-    },
-}
-
-impl DaemonError {
-    /// Whether the server may answer differently in a moment.
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::Api(e) => e.is_transient(),
-            Self::Queue(QueueError::Api { source, .. } | QueueError::Create { source, .. }) => {
-                source.is_transient()
-            }
-            _ => false,
-        }
-    }
-}
-
-fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
-    let doing = doing.into();
-    move |source| DaemonError::System { doing, source }
 }
 
 /// Runs the daemon until it is told to end. Returns the exit code for the process.

@@ -9,12 +9,13 @@
 //! come back, another daemon of the machine takes its tasks over (`adopt`).
 //!
 //! One pass over the queues is one request, however many queues there are (`pull`). The loop never ends
-//! because of an error: what fails is reported once, left alone for a while, and tried again (`serve`).
+//! because of an error: what fails is reported once, left alone for a while, and tried again (`serve`, `in_hand`,
+//! `earlier`).
 //!
 //! In services mode it has many tasks in hand at the same time, looked after by one runner (`concurrent`,
 //! `services`).
 //!
-//! Around the loop: what is checked at the start (`startup`), which queues rest at the moment (`active`), the
+//! Around the loop: what is checked at the start (`startup`) and why there may be none (`refused`), which queues rest at the moment (`active`), the
 //! log file and `--detached` (`background`), and `--stop` (`terminate`). What people and their programs see of
 //! a daemon is in `observe`, `metrics` (Prometheus) and `notify` (systemd).
 //!
@@ -29,12 +30,15 @@ mod background;
 mod concurrent;
 mod daemon;
 mod decide;
+mod earlier;
+mod in_hand;
 mod journal;
 mod metrics;
 mod notify;
 mod observe;
 mod owner;
 mod pull;
+mod refused;
 mod reload;
 mod serve;
 mod services;
@@ -52,7 +56,8 @@ pub mod decisions {
 }
 
 pub use background::{Output, leave_terminal, start_detached};
-pub use daemon::{DaemonError, DaemonOptions, ServicesMode, daemon, status};
+pub use daemon::{DaemonOptions, ServicesMode, daemon, status};
 pub use owner::OwnerRefused;
+pub use refused::DaemonError;
 pub use serve::ANNOUNCEMENTS;
 pub use terminate::{StopRequest, stop_daemons};

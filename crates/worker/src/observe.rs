@@ -17,6 +17,9 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// That the queues were looked at once more is not worth a write to the disk each time.
 const LOOK_STEP_MS: i64 = 30_000;
 
+/// Numbers of waiting tasks hold so long after the queues were looked at.
+const COUNT_HOLDS_MS: i64 = 120_000;
+
 /// How tasks have ended here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
@@ -143,6 +146,7 @@ impl Observer {
             });
             (presence.clone(), *totals)
         });
+        let presence = without_old_counts(presence, now_ms());
         Seen {
             presence,
             totals,
@@ -180,6 +184,19 @@ impl Observer {
     }
 }
 
+/// What nobody has looked at for long is not known.
+fn without_old_counts(mut presence: Presence, now: i64) -> Presence {
+    if presence
+        .looked_ms
+        .is_none_or(|looked| now - looked > COUNT_HOLDS_MS)
+    {
+        for queue in &mut presence.queues {
+            (queue.waiting, queue.or_more) = (None, false);
+        }
+    }
+    presence
+}
+
 fn is_news(old: &Presence, new: &Presence) -> bool {
     let look = |presence: &Presence| presence.looked_ms.map_or(0, |ms| ms / LOOK_STEP_MS);
     let undated = |presence: &Presence| Presence {
@@ -208,6 +225,7 @@ impl Drop for Publication {
 
 #[cfg(test)]
 mod tests {
+    use clearml_intake::QueuePresence;
     use clearml_task_runner::{NewRun, RunStore};
 
     use super::*;
@@ -252,6 +270,22 @@ mod tests {
             other: 2,
         };
         assert_eq!(totals, expected);
+    }
+
+    #[test]
+    fn what_waits_is_not_known_for_ever() {
+        let mut presence = Presence::of_this_process("w".into(), "1", 0).unwrap();
+        presence.looked_ms = Some(1_000);
+        presence.queues = vec![QueuePresence {
+            id: "q".into(),
+            name: "q".to_owned(),
+            waiting: Some(100),
+            or_more: true,
+            resting: false,
+        }];
+        let at = |ms| without_old_counts(presence.clone(), ms).queues[0].clone();
+        assert_eq!((at(61_000).waiting, at(61_000).or_more), (Some(100), true));
+        assert_eq!((at(122_000).waiting, at(122_000).or_more), (None, false));
     }
 
     #[test]

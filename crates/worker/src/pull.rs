@@ -10,7 +10,7 @@ use clearml_intake::popper::{Outcome, PopError, Popper};
 use clearml_intake::schedule::Paused;
 use clearml_intake::server::ApiQueueServer;
 use clearml_task_model::{QueueId, TaskId};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::journal::{JournalError, RunJournal};
 use crate::observe::Observer;
@@ -24,6 +24,10 @@ pub(crate) type TaskPopError = PopError<ApiError, JournalError>;
 /// So many waiting tasks of a queue are counted at most, for people. While there is nothing to do, which is
 /// when queues are looked at often, there are none.
 const MOST_COUNTED: usize = 100;
+
+/// While no task can be taken, the queues are looked at less often than while one is waited for.
+const RECOUNT_FACTOR: u32 = 6;
+const RECOUNT_AFTER: Duration = Duration::from_secs(60);
 
 /// What a look at the queues has led to.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub(crate) struct Queues {
     tags: Vec<Vec<String>>,
     listing: Paused,
     begun: Instant,
+    /// When the queues were last asked for.
+    asked: Instant,
 }
 
 impl Queues {
@@ -61,6 +67,7 @@ impl Queues {
             missing: HashSet::new(),
             listing: Paused::default(),
             begun: Instant::now(),
+            asked: Instant::now(),
         }
     }
 
@@ -79,6 +86,7 @@ impl Queues {
 
     /// The task at the head of each queue, by one request for all. May be dropped at any moment.
     pub(crate) async fn heads(&mut self, client: &Client, observer: &Observer) -> Vec<Option<TaskId>> {
+        self.asked = Instant::now();
         if !self.listing.is_due(self.now()) {
             return vec![None; self.ids.len()];
         }
@@ -118,6 +126,17 @@ impl Queues {
         }
         observer.looked(&waiting, MOST_COUNTED);
         heads
+    }
+
+    /// When to count once more what waits, for people who look, although no task could be taken.
+    pub(crate) fn recount_at(&self, poll: Duration) -> Instant {
+        self.asked + (poll * RECOUNT_FACTOR).min(RECOUNT_AFTER).max(poll)
+    }
+
+    /// Does that when it is time. May be dropped at any moment.
+    pub(crate) async fn recount(&mut self, client: &Client, observer: &Observer, poll: Duration) {
+        sleep_until(self.recount_at(poll)).await;
+        let _for_nobody = self.heads(client, observer).await;
     }
 
     /// Pops the best of the heads. To be brought to its end once begun: what it interrupts is left to

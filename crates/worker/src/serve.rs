@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clearml_agent_config::{OnStop, Settings};
+use clearml_agent_config::Settings;
 use clearml_api_client::Client;
 use clearml_intake::schedule::Backoff;
-use clearml_intake::{Activity, Intent, Outcome, Phase as PopPhase, PopError, Reporter};
+use clearml_intake::{Intent, Outcome, Phase as PopPhase, PopError, Reporter};
 use clearml_support::redact::Redactor;
 use clearml_task_model::{TaskId, WorkerId};
 use clearml_task_runner::{RunDir, RunDirError, RunOptions, RunStore};
@@ -17,14 +17,14 @@ use tracing::Level;
 use crate::active::Activation;
 use crate::adopt::Orphans;
 use crate::background::LogFile;
-use crate::decide::{Kept, is_untouched as can_be_given_back, kept};
-use crate::journal::{RunJournal, intent_of};
+use crate::decide::is_untouched as can_be_given_back;
+use crate::journal::RunJournal;
 use crate::notify::Notifier;
 use crate::observe::Observer;
 use crate::pull::{Pulled, Queues, TaskPopper, report};
 use crate::services::Services;
 use crate::stop::Stop;
-use crate::watch::{Watch, WatchEnd, WatchError, tell_to_stop};
+use crate::watch::{WatchEnd, WatchError};
 
 /// The `tracing` target of what the daemon says to people. A program whose log has this target enabled gets
 /// it there; otherwise it is plain text on standard output.
@@ -38,12 +38,6 @@ const PRUNE_EVERY: Duration = Duration::from_secs(10);
 const POP_PATIENCE: Duration = Duration::from_secs(10);
 /// A machine that can't run a task is left alone for 3 s at first and for a minute at most.
 const TROUBLE_FACTOR: u32 = 6;
-/// How often a runner is told that the daemon has to end.
-const TELL_EVERY: Duration = Duration::from_secs(1);
-/// On top of the grace period of the task: time for its last lines and its status.
-const REPORT_PATIENCE: Duration = Duration::from_secs(30);
-/// How often to look whether an own task that another daemon looks after has ended.
-const KEPT_POLL: Duration = Duration::from_secs(1);
 
 /// Everything the loop works with.
 pub(crate) struct Server {
@@ -156,120 +150,8 @@ impl Server {
         }
     }
 
-    /// Looks after the runs that an earlier daemon of this worker has left, oldest first.
-    async fn finish_earlier_runs(&mut self) {
-        let runs = match self.store.list() {
-            Ok(runs) => runs,
-            Err(e) => {
-                tracing::error!("{e}; runs of an earlier daemon can't be continued");
-                return;
-            }
-        };
-        for run in runs {
-            if self.stop.requested() {
-                return;
-            }
-            let is_own = run
-                .record()
-                .is_ok_and(|record| record.identity.worker == self.worker);
-            if is_own && let Err(e) = self.finish_own(run).await {
-                tracing::error!("{e}");
-            }
-        }
-        self.prune();
-    }
-
-    /// Continues a run of this worker id. One that another daemon has taken over occupies this worker
-    /// until it ends, as if it had never been away.
-    async fn finish_own(&mut self, run: RunDir) -> Result<(), WatchError> {
-        let mut told = false;
-        while !self.journal().keep(&run)? {
-            let record = run.record()?;
-            if record.phase.is_final() {
-                return Ok(());
-            }
-            if !std::mem::replace(&mut told, true) {
-                say(&format!(
-                    "Task '{}' is looked after by another agent of this machine; waiting for its end",
-                    record.identity.task
-                ));
-            }
-            // Others need not wait for it where many run.
-            if self.services.is_some() || timeout(KEPT_POLL, self.stop.wait()).await.is_ok() {
-                return Ok(());
-            }
-        }
-        self.finish_kept(run).await
-    }
-
-    /// Takes over what daemons have left that did not come back.
-    async fn adopt_orphans(&mut self) {
-        let runs = self
-            .orphans
-            .due(&self.store, &self.settings.agent.state_dir, &self.worker);
-        let runs = runs.unwrap_or_else(|e| {
-            tracing::warn!("{e}; can't look for runs that nobody looks after");
-            Vec::new()
-        });
-        for run in runs {
-            if self.stop.requested() {
-                return;
-            }
-            let result = match self.journal().keep(&run) {
-                Ok(true) => self.finish_kept(run).await,
-                // Its own daemon, or a third one, was faster.
-                Ok(false) => Ok(()),
-                Err(e) => Err(e.into()),
-            };
-            if let Err(e) = result {
-                tracing::error!("{e}");
-            }
-        }
-    }
-
-    /// Brings a run to its end that this daemon has become the keeper of.
-    async fn finish_kept(&mut self, run: RunDir) -> Result<(), WatchError> {
-        let record = run.record()?;
-        let task = &record.identity.task;
-        let intent = intent_of(&run);
-        let kept = kept(
-            &record,
-            run.runner_alive(),
-            run.has_inputs(),
-            matches!(intent, Ok(Some(_)) | Err(_)),
-        );
-        if record.identity.worker != self.worker && kept != Kept::Clean {
-            say(&format!(
-                "Taking over task '{task}' of worker {}",
-                record.identity.worker
-            ));
-        }
-        match (kept, intent) {
-            // Its runner may have died before it removed secrets and environment.
-            (Kept::Clean, _) => run.clean()?,
-            (Kept::Continue, _) => {
-                say(&format!("Continuing task '{task}' ({:?})", record.phase));
-                self.run_in_hand(run).await?;
-            }
-            (Kept::Settle(phase), Ok(Some(intent))) => self.settle(intent, phase).await,
-            (Kept::Remove, _) => run.remove()?,
-            (_, Err(e)) => {
-                self.orphans.leave(&run);
-                tracing::error!("{e}; it is left where it is");
-            }
-            (_, Ok(_)) => {
-                self.orphans.leave(&run);
-                tracing::error!(
-                    "{} has lost its pop.json; it is left where it is, and task {task} as well",
-                    run.path().display()
-                );
-            }
-        }
-        Ok(())
-    }
-
     /// Finds out what has become of a pop, however long the server is away.
-    async fn settle(&mut self, intent: Intent, mut phase: PopPhase) {
+    pub(crate) async fn settle(&mut self, intent: Intent, mut phase: PopPhase) {
         let mut intent = intent;
         let mut backoff = Backoff::default();
         loop {
@@ -363,93 +245,7 @@ impl Server {
         }
     }
 
-    /// Looks after a claimed run until its end, or until the daemon has to end.
-    async fn run_in_hand(&mut self, run: RunDir) -> Result<(), WatchError> {
-        let record = run.record()?;
-        let task = record.identity.task.clone();
-        if !run.has_inputs() {
-            self.reload();
-            if !self.give_inputs(&run, &record).await? {
-                return Ok(());
-            }
-        } else {
-            self.renew_owner(&run).await;
-        }
-        if let Some(log) = &self.log {
-            log.begin_task();
-        }
-        say(&format!("Running task '{task}'"));
-        self.observer.begun();
-        if let Some(services) = &self.services {
-            services.take(run, &record, self.service_reporter(&record));
-            self.notifier
-                .status(&format!("running {} services", services.count()));
-            return Ok(());
-        }
-        self.reporter.set(Activity {
-            task: Some(task.clone()),
-            queue: record.identity.queue.clone(),
-        });
-        self.notifier.status(&format!("running task {task}"));
-        let limit = self.settings.agent.requeue_on_infrastructure_failure;
-        let mut watch = Watch::new(run.clone(), self.program.clone()).requeue_limit(limit);
-        let end = match self.watch(&mut watch).await? {
-            Some(end) => Some(end),
-            None => self.end_run(&mut watch).await?,
-        };
-        announce_end(&task, end);
-        if matches!(end, Some(WatchEnd::Done(_) | WatchEnd::GivenUp)) {
-            self.observer.ended(&run.record()?);
-        }
-        self.notifier.status("waiting for tasks");
-        self.reporter.set(Activity::default());
-        Ok(())
-    }
-
-    /// Watches over a run; `None` when the daemon has to end meanwhile.
-    async fn watch(&mut self, watch: &mut Watch) -> Result<Option<WatchEnd>, WatchError> {
-        let (stop, mut reloads, client) = (self.stop.clone(), self.stop.clone(), self.client.clone());
-        let mut watching = Box::pin(watch.until_done(&client, || stop.requested()));
-        loop {
-            tokio::select! {
-                end = &mut watching => return end.map(Some),
-                () = stop.wait() => return Ok(None),
-                // What it says about the end of the daemon counts for this task already.
-                () = reloads.wait_for_reload() => self.reload_on_demand(),
-            }
-            self.stop = reloads.clone();
-        }
-    }
-
-    /// The daemon has to end while a task runs.
-    async fn end_run(&self, watch: &mut Watch) -> Result<Option<WatchEnd>, WatchError> {
-        if self.settings.agent.on_stop == OnStop::Detach {
-            return Ok(None);
-        }
-        say(&format!("Stopping task '{}'", watch.task()?));
-        let run = watch.run().clone();
-        // Again and again: the runner may have died just now, and its successor has to hear it as well.
-        let telling = async {
-            loop {
-                tell_to_stop(&run);
-                sleep(TELL_EVERY).await;
-            }
-        };
-        tokio::select! {
-            end = Box::pin(watch.until_done(&self.client, || true)) => end.map(Some),
-            () = telling => Ok(None),
-            () = sleep(self.end_patience()) => Ok(None),
-            () = self.stop.wait_for_hurry() => Ok(None),
-        }
-    }
-
-    /// How long tasks may take to end with the daemon.
-    pub(crate) fn end_patience(&self) -> Duration {
-        let grace = Duration::try_from_secs_f64(self.settings.agent.abort_grace_sec);
-        grace.unwrap_or_default() + REPORT_PATIENCE
-    }
-
-    fn prune(&mut self) {
+    pub(crate) fn prune(&mut self) {
         // It reads the records of all runs, of which a thousand may have begun in a row.
         let every = if self.services.is_some() {
             PRUNE_EVERY

@@ -9,7 +9,7 @@ use clearml_support::text::printable_in_line;
 use clearml_task_model::WorkerId;
 use serde_json::Value;
 
-use crate::daemon::DaemonError;
+use crate::refused::DaemonError;
 use crate::serve::say;
 
 const VENVS: &str = "agent.venvs_dir";

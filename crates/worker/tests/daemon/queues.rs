@@ -1,11 +1,15 @@
 //! Looking at queues: what it costs, and what happens when one goes away.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use clearml_intake::Presence;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::scene::{Scene, WORKER};
+use crate::scene::{Scene, WORKER, eventually};
+
+/// Of the daemons here.
+const POLL: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn a_deleted_queue_is_reported_once_and_the_others_are_served() {
@@ -76,4 +80,34 @@ async fn a_second_daemon_of_the_same_worker_is_refused() {
     assert_eq!(first.end_within(Duration::from_secs(10)).await.code(), Some(254));
     let third = scene.daemon(&["work"]).await;
     drop(third);
+}
+
+/// People see what waits also while the daemon can't take it, for few requests.
+#[tokio::test]
+async fn what_waits_is_counted_on_while_no_task_can_be_taken() {
+    for services in [&[][..], &[("EXAMPLE_SERVICES", "1")]] {
+        let scene = Scene::start().await;
+        let daemon = scene.daemon_with(WORKER, &["work"], services);
+        let task = scene
+            .enqueued_script(&scene.queue, "long", "exec sleep 600")
+            .await;
+        eventually("it runs", || scene.executions("long") == 1).await;
+        for name in ["second", "third"] {
+            scene.enqueued(&scene.queue, name).await;
+        }
+        scene.forget_calls().await;
+        let begun = Instant::now();
+        let waiting = || Some(Presence::living(&scene.state()).first()?.queues.first()?.waiting);
+        eventually("both are counted", || waiting() == Some(Some(2))).await;
+        sleep(Duration::from_secs(3)).await;
+        let most = begun.elapsed().div_duration_f64(POLL * 6) + 1.0;
+        #[expect(clippy::cast_precision_loss, reason = "a few")]
+        let looks = scene.calls_of("queues.get_all").await as f64;
+        assert!(
+            (1.0..=most).contains(&looks),
+            "{looks} of {most}\n{}",
+            daemon.output()
+        );
+        drop((daemon, task));
+    }
 }

@@ -1,11 +1,13 @@
 //! The pop protocol, shell: journal, calls and waiting around the decisions of [`crate::pop`].
 //!
-//! Whatever happens between two lines of this file, a crash included, [`Popper::recover`] with the intent
+//! Whatever happens between two lines of this module, a crash included, [`Popper::recover`] with the intent
 //! from the journal continues to the same end. An error that leaves the outcome open says so
 //! ([`PopError::Unresolved`]); the intent then stays in the journal, and the caller recovers it later.
 
+mod settle;
+
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,7 +16,7 @@ use clearml_support::time::now_ms;
 use clearml_task_model::{QueueId, TaskId, TaskStatus, WorkerId};
 
 use crate::owner::OwnerMark;
-use crate::pop::{Action, Before, Intent, Phase, Sighting, TaskSighting, Why, may_start, resolve_sent};
+use crate::pop::{Before, Intent, Phase, TaskSighting, Why, may_start};
 use crate::server::{PopAnswer, PutBack, QueueServer};
 
 /// `status_message` of a task that an agent has pulled, as the Python agent writes it.
@@ -111,6 +113,30 @@ pub enum Outcome {
     PutBack(Intent),
 }
 
+/// What came of a pop alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pop {
+    /// The server gave us the task; it is to be claimed soon.
+    Given(Given),
+    /// There is nothing to claim any more.
+    Over(Outcome),
+}
+
+/// A task that the server gave us, and that carries no mark of ours yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    intent: Intent,
+    sent: Duration,
+}
+
+impl Given {
+    /// The pop.
+    #[must_use]
+    pub fn intent(&self) -> &Intent {
+        &self.intent
+    }
+}
+
 /// A pop that could not be brought to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum PopError<E: std::error::Error + 'static, J: std::error::Error + 'static> {
@@ -198,6 +224,19 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
     ///
     /// See [`PopError`].
     pub async fn acquire(&self, queue: &QueueId, task: &TaskId) -> PopResult<S, J> {
+        match self.pop(queue, task).await? {
+            Pop::Given(given) => self.claim_given(given).await,
+            Pop::Over(outcome) => Ok(outcome),
+        }
+    }
+
+    /// The first half of [`Popper::acquire`], for who pops the next task while [`Popper::claim_given`] claims this
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// See [`PopError`].
+    pub async fn pop(&self, queue: &QueueId, task: &TaskId) -> Result<Pop, PopError<S::Error, J::Error>> {
         let before = self.server.look(task).await.map_err(|source| PopError::Refused {
             queue: queue.clone(),
             task: task.clone(),
@@ -215,15 +254,11 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
         match self.server.pop(queue, task).await {
             PopAnswer::Popped(popped) => {
                 let intent = self.confirm(intent, popped).await?;
-                if self.clock.now() - sent < self.timing.claim_within {
-                    self.claim(intent).await
-                } else {
-                    self.settle(intent, Phase::Popped).await
-                }
+                Ok(Pop::Given(Given { intent, sent }))
             }
             PopAnswer::Nothing => {
                 self.forget(&intent)?;
-                Ok(Outcome::Missed)
+                Ok(Pop::Over(Outcome::Missed))
             }
             PopAnswer::Refused(source) => {
                 self.forget(&intent)?;
@@ -239,8 +274,21 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
                     intent.task
                 );
                 self.doubt(&intent);
-                self.settle(intent, Phase::Popping).await
+                self.settle(intent, Phase::Popping).await.map(Pop::Over)
             }
+        }
+    }
+
+    /// Claims a task that was given to us.
+    ///
+    /// # Errors
+    ///
+    /// See [`PopError`].
+    pub async fn claim_given(&self, given: Given) -> PopResult<S, J> {
+        if self.clock.now() - given.sent < self.timing.claim_within {
+            self.claim(given.intent).await
+        } else {
+            self.settle(given.intent, Phase::Popped).await
         }
     }
 
@@ -353,108 +401,6 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
         }
     }
 
-    /// Looks, decides, acts, until the fate of the intent is known.
-    async fn settle(&self, mut intent: Intent, mut phase: Phase) -> PopResult<S, J> {
-        let mut watch = Watch::default();
-        loop {
-            let seen = match self.observe(&intent).await {
-                Ok(seen) => seen,
-                Err(source) => return Err(unresolved(intent, phase, source)),
-            };
-            let waited_out =
-                watch.unchanged_for(&seen, self.clock.now(), self.timing.claim_within) >= self.timing.grace;
-            match resolve_sent(&intent, phase, &seen, waited_out, self.is_quiet(&intent)) {
-                Action::Ours => {
-                    let task = intent.task.clone();
-                    intent = self.confirm(intent, task).await?;
-                    match self.try_claim(&intent).await {
-                        Ok(None) => return self.claimed(intent).await,
-                        Ok(Some(why)) if why == Why::Gone || self.is_quiet(&intent) => {
-                            return self.not_ours(intent, why);
-                        }
-                        Ok(Some(_)) => phase = self.linger(&mut watch).await,
-                        Err(source) => return Err(unresolved(intent, Phase::Popped, source)),
-                    }
-                }
-                // Its runner may be under way: a journal that refuses must not lead to a return.
-                Action::AlreadyStarted if phase == Phase::Claimed => return Ok(Outcome::Ours(intent)),
-                Action::AlreadyStarted => return self.claimed(intent).await,
-                Action::NotOurs(why) => return self.not_ours(intent, why),
-                Action::PutBackAtHead => return self.give_back(intent, phase).await,
-                Action::Wait => self.clock.sleep(self.timing.look_every).await,
-                Action::Retry => {
-                    let sent = self.clock.now();
-                    match self.server.pop(&intent.queue, &intent.task).await {
-                        PopAnswer::Popped(popped) => {
-                            intent = self.confirm(intent, popped).await?;
-                            phase = Phase::Popped;
-                            if self.clock.now() - sent >= self.timing.claim_within {
-                                watch = Watch::default();
-                                continue;
-                            }
-                            match self.try_claim(&intent).await {
-                                Ok(None) => return self.claimed(intent).await,
-                                Ok(Some(why)) if why == Why::Gone || self.is_quiet(&intent) => {
-                                    return self.not_ours(intent, why);
-                                }
-                                Ok(Some(_)) => phase = self.linger(&mut watch).await,
-                                Err(source) => return Err(unresolved(intent, phase, source)),
-                            }
-                        }
-                        // Somebody was faster, or our earlier pop has arrived: look again.
-                        PopAnswer::Nothing => {}
-                        PopAnswer::Refused(source) => return Err(unresolved(intent, phase, source)),
-                        PopAnswer::Ambiguous(_) => {
-                            self.doubt(&intent);
-                            watch = Watch::default();
-                            self.clock.sleep(self.timing.look_every).await;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// The task is not for us, but an earlier pop of ours may still arrive: then it matters again what becomes of
-    /// the entry. So the watch begins anew, as if the pop had just been sent.
-    async fn linger(&self, watch: &mut Watch) -> Phase {
-        *watch = Watch::default();
-        self.clock.sleep(self.timing.look_every).await;
-        Phase::Popping
-    }
-
-    /// Whether no earlier pop of this intent can arrive any more.
-    fn is_quiet(&self, intent: &Intent) -> bool {
-        self.doubted(intent)
-            .is_none_or(|sent| self.clock.now() >= sent + self.timing.grace)
-    }
-
-    fn doubt(&self, intent: &Intent) {
-        let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
-        *doubt = Some((intent.run.clone(), self.clock.now()));
-    }
-
-    fn doubted(&self, intent: &Intent) -> Option<Duration> {
-        let doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
-        doubt
-            .as_ref()
-            .filter(|(run, _)| *run == intent.run)
-            .map(|(_, since)| *since)
-    }
-
-    async fn observe(&self, intent: &Intent) -> Result<Sighting, S::Error> {
-        // The queue first: a task that moves from queue to owner between the two looks is then seen as
-        // waiting, which is harmless, and not as lost.
-        let place = self.server.place(&intent.queue, &intent.task).await?;
-        let task = self.server.look(&intent.task).await?;
-        let competitors = self.server.competitors(&intent.queue, &self.worker).await?;
-        Ok(Sighting {
-            task,
-            place,
-            competitors,
-        })
-    }
-
     /// Marks and starts a task that was given to us.
     async fn claim(&self, intent: Intent) -> PopResult<S, J> {
         match self.try_claim(&intent).await {
@@ -483,6 +429,8 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
         }
         if !self.server.take_queued(&intent.task).await? {
             match self.server.look(&intent.task).await? {
+                // Somebody has put it into the queue again since: whoever pops that entry runs it.
+                Some(seen) if seen.status == TaskStatus::Queued => return Ok(Some(Why::InQueue)),
                 Some(seen) if may_start(&intent.before, &seen.status) => {}
                 // The same call of a predecessor that has died has arrived in between; or another agent was given
                 // an entry of the task as well, and leaves it to us, because our mark is the last. Starting it
@@ -521,28 +469,6 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
 
 fn is_started_by(seen: &TaskSighting, intent: &Intent) -> bool {
     seen.status == TaskStatus::InProgress && seen.owner.as_ref().is_some_and(|mark| mark.run == intent.run)
-}
-
-/// How long one sighting has been the only one.
-#[derive(Default)]
-struct Watch {
-    last: Option<(Sighting, Duration)>,
-    since: Option<Duration>,
-}
-
-impl Watch {
-    /// Notes a sighting. A gap longer than `longest_gap` could hide anything, so it starts anew.
-    fn unchanged_for(&mut self, seen: &Sighting, now: Duration, longest_gap: Duration) -> Duration {
-        let same = self
-            .last
-            .as_ref()
-            .is_some_and(|(last, at)| last == seen && now.saturating_sub(*at) < longest_gap);
-        if !same {
-            self.since = None;
-        }
-        self.last = Some((seen.clone(), now));
-        now.saturating_sub(*self.since.get_or_insert(now))
-    }
 }
 
 fn unresolved<E, J>(intent: Intent, phase: Phase, source: E) -> PopError<E, J>
