@@ -65,6 +65,11 @@ pub fn run(architecture: &str) -> Result<()> {
             "{} needs glibc {major}.{minor}",
             binary.display()
         );
+        if architecture == std::env::consts::ARCH {
+            let started = Command::new(&binary).arg("--version").output();
+            let started = started.with_context(|| format!("starting {}", binary.display()))?;
+            ensure!(started.status.success(), "{} does not start", binary.display());
+        }
         let bytes = fs::copy(&binary, folder.join(program))
             .with_context(|| format!("copying {}", binary.display()))?;
         println!(
@@ -99,8 +104,9 @@ pub fn run(architecture: &str) -> Result<()> {
 /// Zig and its helper for cargo, in an environment of their own.
 fn tools() -> Result<PathBuf> {
     let folder = workspace::target().join("tools/zig");
-    let pip = folder.join("bin/pip");
-    if !pip.is_file() {
+    // Not its program pip, which does not find its way back when the build folder was moved.
+    let python = folder.join("bin/python3");
+    if !python.is_file() {
         let status = Command::new("python3")
             .args(["-m", "venv"])
             .arg(&folder)
@@ -108,11 +114,11 @@ fn tools() -> Result<PathBuf> {
             .context("starting python3")?;
         ensure!(status.success(), "making {} failed ({status})", folder.display());
     }
-    let status = Command::new(&pip)
-        .args(["install", "--quiet", "--disable-pip-version-check"])
+    let status = Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
         .args(TOOLS)
         .status()
-        .with_context(|| format!("starting {}", pip.display()))?;
+        .with_context(|| format!("starting {}", python.display()))?;
     ensure!(
         status.success(),
         "installing {} failed ({status})",
