@@ -40,10 +40,14 @@ impl Glue {
     ) -> Result<(), GlueError> {
         let kind = reason_kind(&job.reason).to_owned();
         let held = job.state.as_str() == "SPECIAL_EXIT" || job.reason.contains("requeued held");
+        let again = match record.restarts {
+            0 => String::new(),
+            times => format!(", restart {times}"),
+        };
         let message = if held {
             format!("Slurm job {}: held by Slurm, waiting for an operator", job.id)
         } else {
-            format!("Slurm job {}: {} ({kind})", job.id, job.state)
+            format!("Slurm job {}: {} ({kind}){again}", job.id, job.state)
         };
         let hopeless = is_hopeless(&job.reason);
         let watch = self.watches.entry(record.intent.run.clone()).or_default();
