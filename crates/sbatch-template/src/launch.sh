@@ -2,7 +2,12 @@
 fail() { printf 'clearml: %s\n' "$2" >&2; exit "$1"; }
 trap '' USR1 USR2
 clearml_nodes=${SLURM_JOB_NUM_NODES:-1}
-if [ "${1:-}" != inside ] && [ -z "${SLURM_STEP_ID:-}" ]; then
+# The batch script is in no step. Slurm 26.05 gives it a number all the same, -5.
+case ${SLURM_STEP_ID:-} in
+  *[!0-9]* | 429496????) clearml_step= ;;
+  *) clearml_step=${SLURM_STEP_ID:-} ;;
+esac
+if [ "${1:-}" != inside ] && [ -z "$clearml_step" ]; then
   if [ "$clearml_nodes" -gt 1 ] || [ "${CLEARML_SLURM_STEP:-0}" = 1 ]; then
     command -v srun >/dev/null 2>&1 || fail 126 'this job has several nodes, but there is no srun here to reach them'
     [ -x "${CLEARML_SLURM_JOB_DIR:-/nowhere}/run" ] || fail 126 'a job on several nodes needs ${CLEARML_PRE_SETUP} in the template'
@@ -29,7 +34,7 @@ if [ -z "$clearml_agent" ] && [ -n "${CLEARML_SLURM_AGENT_URL:-}" ]; then
 fi
 [ -n "$clearml_agent" ] || fail 127 "there is no clearml-agent on $(uname -n); set agent.slurm.agent_binary to its path there"
 clearml_rank=0
-[ -z "${SLURM_STEP_ID:-}" ] || clearml_rank=${SLURM_PROCID:-0}
+[ -z "$clearml_step" ] || clearml_rank=${SLURM_PROCID:-0}
 if [ "$clearml_nodes" -gt 1 ]; then
   : "${NODE_RANK:=${SLURM_NODEID:-0}}" "${RANK:=$clearml_rank}"
   if [ -z "${MASTER_ADDR:-}" ]; then

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::container;
 use crate::directive::SbatchOption;
 use crate::grammar::Part;
+use crate::operators::{is_forbidden, one_line};
 use crate::quote;
 use crate::template::{Mode, Template};
 use crate::values::Values;
@@ -148,7 +149,7 @@ impl Setup {
             ("REQUIRE_QUEUE", if self.require_queue { "1" } else { "0" }),
         ]
         .iter()
-        .map(|(name, value)| format!("CLEARML_SLURM_{name}={}\n", quote::single(value)))
+        .map(|(name, value)| format!("CLEARML_SLURM_{name}={}\n", quote::single(&on_one_line(value))))
         .collect()
     }
 
@@ -208,16 +209,22 @@ impl Setup {
             words.push("--bind".to_owned());
             words.push(quote::word(&format!("{agent}:{INSIDE}:ro")));
         }
-        let (flags, left_out) = container::translate(&self.container.arguments)?;
+        let (flags, left_out) = container::translate(&on_one_line(&self.container.arguments))?;
         warnings.extend(left_out);
         if !flags.iter().any(|flag| flag == "--pwd") {
             words.extend(["--pwd".to_owned(), r#""$CLEARML_SLURM_JOB_DIR""#.to_owned()]);
         }
         words.extend(flags);
-        words.push(quote::word(&container::image(image)));
+        words.push(quote::word(&container::image(&on_one_line(image))));
         words.push(r#"/bin/sh "$CLEARML_SLURM_JOB_DIR"/run inside"#.to_owned());
         Ok(words.join(" "))
     }
+}
+
+/// A text as placeholders show it: no script may contain control characters, and a value is one line.
+fn on_one_line(text: &str) -> String {
+    let kept: String = text.chars().filter(|c| !is_forbidden(*c)).collect();
+    one_line(&kept)
 }
 
 /// Starts the agent on every node, through whatever `srun` is here: it may be a function.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::grammar::{Object, Placeholder, Segment, Single, Source};
+use crate::operators::is_forbidden;
 
 /// Everything that a template can show. Objects are as the server sends them.
 #[derive(Debug, Clone, Default)]
@@ -58,7 +59,8 @@ impl Values {
             is_default: true,
         });
         match (found, default) {
-            (Ok(text), Some(default)) if text.is_empty() && default_if_empty => Ok(default),
+            // Control characters alone are nothing as well.
+            (Ok(text), Some(default)) if default_if_empty && text.chars().all(is_forbidden) => Ok(default),
             (Ok(text), _) => Ok(value(text)),
             (Err(_), Some(default)) => Ok(default),
             (Err(cause), None) => match &self.default_image {

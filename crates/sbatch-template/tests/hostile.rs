@@ -5,11 +5,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod texts;
+
 use std::process::{Command, Output};
 
 use clearml_sbatch_template::{Options, Script, Setup, Template, Values, read_directives};
 use proptest::prelude::*;
 use serde_json::json;
+use texts::{hostile, kept};
 
 const TEMPLATE: &str = r#"#!/bin/bash
 #SBATCH --job-name=clearml_task_${CLEARML_TASK.id}
@@ -71,16 +74,6 @@ fn run(shell: &str, script: &str, arguments: &[&str]) -> Output {
     output
 }
 
-/// What stays of a text in a script.
-fn kept(text: &str) -> String {
-    let control = |c: &char| !((*c < ' ' && !"\t\n\r".contains(*c)) || *c == '\x7f');
-    let line_end = |c: char| matches!(c, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}');
-    text.chars()
-        .filter(control)
-        .map(|c| if line_end(c) { ' ' } else { c })
-        .collect()
-}
-
 fn check(name: &str, shells: &[&str]) -> Result<(), TestCaseError> {
     const HARMLESS: &str = "harmless";
     let script = render(name);
@@ -126,73 +119,8 @@ fn check(name: &str, shells: &[&str]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Texts made of what shells and sbatch find interesting.
-fn hostile() -> impl Strategy<Value = String> {
-    let bits = prop::sample::select(vec![
-        "'",
-        "\"",
-        "`",
-        "$(touch bad)",
-        "`touch bad`",
-        "${IFS}",
-        "$",
-        "\\",
-        "\n",
-        "\r\n",
-        "\t",
-        " ",
-        "#",
-        ";",
-        "&",
-        "|",
-        "<",
-        ">",
-        "touch bad",
-        "(",
-        ")",
-        "{",
-        "}",
-        "!",
-        "*",
-        "?",
-        "[",
-        "]",
-        "~",
-        "=",
-        "%",
-        "-",
-        "--uid=0",
-        "#SBATCH --wrap=id",
-        "EOF",
-        "CLEARML_EOF",
-        "\nCLEARML_EOF\n",
-        "${CLEARML_TASK.id}",
-        "$${CLEARML_TASK.id}",
-        "a",
-        "2",
-        ":",
-        ",",
-        "é",
-        "\u{2028}",
-        "\0",
-        "\x1b",
-        "\u{85}",
-        "\u{a0}",
-        "@",
-        "^",
-        "+",
-        "/",
-        "x y",
-    ]);
-    prop_oneof![
-        4 => prop::collection::vec(bits, 0..10).prop_map(|bits| bits.concat()),
-        1 => any::<String>(),
-        1 => "\\PC{0,30}",
-    ]
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(texts::cases(100))]
 
     #[test]
     fn values_never_become_directives_or_commands(name in hostile()) {

@@ -175,12 +175,15 @@ fn the_agent_can_be_the_last_word_or_come_without_preparation() {
 
 #[test]
 fn what_can_not_work_is_said_in_one_line() {
-    let several = [("SLURM_JOB_NUM_NODES", "2")];
-    let Some(job) = run("/bin/bash", BODY, &several) else {
-        return;
-    };
-    assert_eq!(job.output.status.code(), Some(126));
-    assert!(job.errors().contains("clearml: "), "{}", job.errors());
+    // A batch script is in no step, whatever newer Slurm says of it.
+    for step in ["", "-5"] {
+        let several = [("SLURM_JOB_NUM_NODES", "2"), ("SLURM_STEP_ID", step)];
+        let Some(job) = run("/bin/bash", BODY, &several) else {
+            return;
+        };
+        assert_eq!(job.output.status.code(), Some(126));
+        assert!(job.errors().contains("clearml: "), "{}", job.errors());
+    }
     let hidden = "${CLEARML_PRE_SETUP}\nexport CLEARML_SLURM_AGENT=/nowhere\n${CLEARML_AGENT_EXECUTE}";
     let Some(job) = run("/bin/bash", hidden, &[]) else {
         return;
