@@ -106,12 +106,42 @@ enum EndToEnd {
         #[arg(long, value_name = "FILE")]
         executable: Option<std::path::PathBuf>,
     },
+    /// Everything about containers in its long form, on the engine that answers, or on one that is started here.
+    Docker {
+        /// Only start the engine and make the image of the tests (`up`), or stop one that was left (`down`).
+        #[arg(value_enum, default_value = "run")]
+        action: DockerAction,
+        /// Leave the engine that was started here, to look into it.
+        #[arg(long)]
+        keep: bool,
+    },
     /// The glue on a real Slurm cluster, which is started here and stopped again.
     Slurm {
         /// Only start the cluster (`up`), or stop one that was started so (`down`).
         #[arg(value_enum, default_value = "run")]
         action: SlurmAction,
+        /// A cluster in containers instead: the running slurm-docker-cluster in this folder, or, where it holds no
+        /// Compose project, one that is built and started here.
+        #[arg(long, value_name = "DIR")]
+        docker_cluster: Option<std::path::PathBuf>,
+        /// Leave the cluster in containers running, to look into it.
+        #[arg(long, requires = "docker_cluster")]
+        keep: bool,
+        /// With --docker-cluster: this agent, which is built already, with the glue beside it.
+        #[arg(long, value_name = "PROGRAM", requires = "docker_cluster")]
+        executable: Option<std::path::PathBuf>,
     },
+}
+
+/// What `e2e docker` does.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum DockerAction {
+    /// Start an engine, if none answers, and leave it.
+    Up,
+    /// Start an engine, if none answers, run the tests on it, stop it.
+    Run,
+    /// Stop the engine that was left.
+    Down,
 }
 
 /// What `e2e slurm` does.
@@ -193,12 +223,31 @@ fn main() -> ExitCode {
                 },
         } => xtask::e2e::chaos::run(minutes, seed, executable),
         Command::E2e {
-            what: EndToEnd::Slurm { action },
-        } => xtask::e2e::slurm::run(match action {
-            SlurmAction::Up => xtask::e2e::slurm::Action::Up,
-            SlurmAction::Run => xtask::e2e::slurm::Action::Run,
-            SlurmAction::Down => xtask::e2e::slurm::Action::Down,
+            what: EndToEnd::Docker { action, keep },
+        } => xtask::e2e::docker::run(match action {
+            DockerAction::Up => xtask::e2e::docker::Action::Up,
+            DockerAction::Run => xtask::e2e::docker::Action::Run { keep },
+            DockerAction::Down => xtask::e2e::docker::Action::Down,
         }),
+        Command::E2e {
+            what:
+                EndToEnd::Slurm {
+                    action,
+                    docker_cluster,
+                    keep,
+                    executable,
+                },
+        } => {
+            let action = match action {
+                SlurmAction::Up => xtask::e2e::slurm::Action::Up,
+                SlurmAction::Run => xtask::e2e::slurm::Action::Run,
+                SlurmAction::Down => xtask::e2e::slurm::Action::Down,
+            };
+            match docker_cluster {
+                Some(folder) => xtask::e2e::slurm::containers::run(&folder, action, keep, executable),
+                None => xtask::e2e::slurm::run(action),
+            }
+        }
         Command::Reference { check } => xtask::reference::run(check),
         Command::Dist { architecture } => xtask::dist::run(&architecture),
         Command::Floors => xtask::floors::run(),

@@ -1,6 +1,7 @@
 //! `cargo xtask e2e slurm`: a real Slurm cluster on this machine, and journeys of the glue on it.
 
 pub mod cluster;
+pub mod containers;
 
 use std::path::PathBuf;
 
