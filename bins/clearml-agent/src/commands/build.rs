@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{ArgAction, Args, ValueEnum};
 use clearml_agent_config::Sources;
 use clearml_api_client::Client;
+use clearml_container::engine::Engine;
 use clearml_intake::machine::cuda::with_cuda_versions;
 use clearml_intake::vaults;
 use clearml_support::text::printable;
@@ -15,7 +16,6 @@ use clearml_task_runner::{BuildImageOptions, BuildOnlyOptions, Built, BuiltImage
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::containers::Containers;
 use crate::failure::{say_aside, warn, warn_aside};
 use crate::logging::redactor;
 use crate::output::print_line;
@@ -30,7 +30,7 @@ pub(crate) struct BuildArguments {
     #[arg(long, value_name = "TASK")]
     id: String,
     /// Where to: a folder, or the name of an image with --docker. Without it, the folder of the version of Python below
-    /// agent.venvs_dir.
+    /// agent.venvs_dir, or the image task_id_<TASK>.
     #[arg(long, value_name = "FOLDER OR IMAGE")]
     target: Option<String>,
     /// Install packages into the interpreter itself.
@@ -58,9 +58,7 @@ pub(crate) struct BuildArguments {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum EntryPoint {
-    /// The task again.
     ReuseTask,
-    /// A clone of the task.
     CloneTask,
 }
 
@@ -81,10 +79,11 @@ pub(crate) async fn build(options: &BuildArguments, mut sources: Sources) -> any
         }
     }
     options.refuse()?;
-    let containers = Containers {
-        docker: options.docker.as_deref(),
-        podman: None,
-    };
+    if options.docker.is_some() {
+        // Before the server is asked for anything.
+        let engine = Engine::connect().await;
+        engine.context("the image is made in a container (--docker)")?;
+    }
     let client = Client::new(client_options(&prepared.settings)?)?;
     let with_vaults = Box::pin(vaults::for_command(&client, &prepared.settings)).await?;
     for line in vaults::shown(&with_vaults.notices, with_vaults.settings.agent.debug) {
@@ -93,12 +92,12 @@ pub(crate) async fn build(options: &BuildArguments, mut sources: Sources) -> any
     let settings = with_cuda_versions(with_vaults.settings).await?;
     let worker = prepared.identity().of_process();
     let run = options.task.run_options(&prepared.visible);
-    match containers.options() {
-        Some(container) => {
+    match &options.docker {
+        Some(words) => {
             let built = clearml_task_runner::build_image(BuildImageOptions {
                 task: options.id.clone(),
                 target: options.target.clone(),
-                words: container.words,
+                words: words.clone(),
                 force: options.force_docker,
                 entry_point: options.entry_point.map(EntryPoint::of_image),
                 python_version: options.python_version.clone(),

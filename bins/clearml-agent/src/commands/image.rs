@@ -25,7 +25,10 @@ pub(crate) fn adapt(sources: &mut Sources, builds: &Path) {
 
 fn config_file(sources: &Sources, mounted: &Path) -> Option<PathBuf> {
     // Empty is what a mount leaves behind.
-    if mounted.metadata().is_ok_and(|meta| meta.is_file() && meta.len() > 0) {
+    if mounted
+        .metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.len() > 0)
+    {
         return Some(mounted.to_owned());
     }
     let named = |name: &str| sources.env.get(name).is_some_and(|path| !path.is_empty());
@@ -58,7 +61,9 @@ mod tests {
         std::fs::write(folder.path().join("clearml.conf"), "{}").unwrap();
         assert_eq!(found(&sources), None);
         std::fs::remove_file(folder.path().join("clearml.conf")).unwrap();
-        sources.env.insert("CLEARML_CONFIG_FILE".to_owned(), "x".to_owned());
+        sources
+            .env
+            .insert("CLEARML_CONFIG_FILE".to_owned(), "x".to_owned());
         assert_eq!(found(&sources), None);
         std::fs::write(&mounted, "{}").unwrap();
         assert_eq!(found(&sources), Some(mounted.clone()));

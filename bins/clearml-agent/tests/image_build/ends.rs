@@ -12,7 +12,14 @@ use crate::studio::Studio;
 
 /// Names of the containers of builds that are at work or were left behind, of this state folder.
 fn containers() -> Vec<String> {
-    let arguments = ["ps", "-a", "--filter", "label=clearml-agent-build", "--format", "{{.Names}}"];
+    let arguments = [
+        "ps",
+        "-a",
+        "--filter",
+        "label=clearml-agent-build",
+        "--format",
+        "{{.Names}}",
+    ];
     docker(&arguments).unwrap().lines().map(str::to_owned).collect()
 }
 
@@ -25,7 +32,10 @@ fn what_would_leak_is_named_and_no_image_is_made() {
         "mkdir -p /opt/tool\ncp -r /.ssh /opt/tool/keys\necho 'machine h login robot password {}' > /root/.netrc\n",
         studio.secret("agent.git_pass")
     );
-    let task = studio.task("careless", json!({"image": studio.place.image, "setup_shell_script": setup}));
+    let task = studio.task(
+        "careless",
+        json!({"image": studio.place.image, "setup_shell_script": setup}),
+    );
     let name = studio.image("leak");
     let (code, output, errors) = finish(
         studio
@@ -33,7 +43,11 @@ fn what_would_leak_is_named_and_no_image_is_made() {
             .command(&["build", "--docker", "--target", &name, "--id", &task]),
     );
     assert_eq!(code, 1, "{output}{errors}");
-    for part in ["the image would hold a secret", "/root/.netrc", "/opt/tool/keys/id_ed25519"] {
+    for part in [
+        "the image would hold a secret",
+        "/root/.netrc",
+        "/opt/tool/keys/id_ed25519",
+    ] {
         assert!(output.contains(part), "no {part} in {output}");
     }
     assert_eq!(docker(&["image", "inspect", &name]), None);
@@ -46,7 +60,10 @@ fn each_failure_says_what_was_wrong_and_what_to_do() {
         return;
     };
     let task = studio.task("broken", json!({}));
-    let broken = studio.task("exits", json!({"image": studio.place.image, "setup_shell_script": "exit 7"}));
+    let broken = studio.task(
+        "exits",
+        json!({"image": studio.place.image, "setup_shell_script": "exit 7"}),
+    );
     let options = studio.options();
     let image = &*studio.place.image;
     let odd = format!("{image} --no-such-option");
@@ -71,21 +88,13 @@ fn each_failure_says_what_was_wrong_and_what_to_do() {
             1,
             vec!["no-such-image:1", "--pull=never"],
         ),
-        (
-            vec!["--docker", &odd, "--id", &task],
-            1,
-            vec!["--no-such-option"],
-        ),
+        (vec!["--docker", &odd, "--id", &task], 1, vec!["--no-such-option"]),
         (
             vec!["--docker", image, "--id", "nobody"],
             1,
             vec!["Could not find task id=nobody"],
         ),
-        (
-            vec!["--docker", "--id", &broken],
-            7,
-            vec!["exit code 7"],
-        ),
+        (vec!["--docker", "--id", &broken], 7, vec!["exit code 7"]),
         (
             vec!["--entry-point", "reuse_task", "--id", &task],
             1,
@@ -104,9 +113,14 @@ fn each_failure_says_what_was_wrong_and_what_to_do() {
         }
     }
     studio.nothing_is_left();
-    let nowhere = studio.options().variable("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    let nowhere = studio
+        .options()
+        .variable("DOCKER_HOST", "unix:///nowhere/docker.sock");
     let (code, output, _) = finish(nowhere.command(&["build", "--docker", image, "--id", &task]));
-    assert!(code == 1 && output.contains("unix:///nowhere/docker.sock"), "{output}");
+    assert!(
+        code == 1 && output.contains("unix:///nowhere/docker.sock"),
+        "{output}"
+    );
 }
 
 #[test]
@@ -115,7 +129,10 @@ fn a_build_that_was_killed_is_cleaned_up_by_the_next_one() {
         return;
     };
     let setup = "if [ -e /slow ]; then :; fi\necho preparing at length\nsleep 60\n";
-    let slow = studio.task("slow", json!({"image": studio.place.image, "setup_shell_script": setup}));
+    let slow = studio.task(
+        "slow",
+        json!({"image": studio.place.image, "setup_shell_script": setup}),
+    );
     let name = studio.image("killed");
     let options = studio.options();
     let begin = |name: &str| -> (Child, String) {

@@ -11,7 +11,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn an_image_of_private_code_holds_no_secret_and_runs_its_task_again() {
-    let Some(studio) = Studio::or_skip("an_image_of_private_code_holds_no_secret_and_runs_its_task_again") else {
+    let Some(studio) = Studio::or_skip("an_image_of_private_code_holds_no_secret_and_runs_its_task_again")
+    else {
         return;
     };
     let scene = &studio.place.scene;
@@ -31,7 +32,10 @@ fn an_image_of_private_code_holds_no_secret_and_runs_its_task_again() {
         "--cpu-only",
     ]);
     for line in [
-        &format!("Building image {name} for task {task} from {}", studio.place.image),
+        &format!(
+            "Building image {name} for task {task} from {}",
+            studio.place.image
+        ),
         "clone finished in",
         "packages finished in",
         &format!("Committing docker container to: {name}"),
@@ -88,7 +92,14 @@ fn an_image_runs_clones_of_its_task() {
     let task = studio.task("cloned", container);
     let name = format!("task_id_{task}:latest");
     studio.remove_later(&name);
-    let output = studio.build(&["--docker", "--entry-point", "clone_task", "--id", "cloned", "--json"]);
+    let output = studio.build(&[
+        "--docker",
+        "--entry-point",
+        "clone_task",
+        "--id",
+        "cloned",
+        "--json",
+    ]);
     let built: Value = serde_json::from_str(&output).unwrap();
     assert_eq!(built["image"], json!(name));
     assert_eq!(built["base_image"], json!(studio.place.image));
@@ -99,14 +110,24 @@ fn an_image_runs_clones_of_its_task() {
     assert!(built["program"]["bytes"].as_u64().unwrap() > 1_000_000, "{built}");
     let (code, output, errors) = studio.run(&name, &[]);
     assert_eq!(code, 0, "{output}{errors}");
-    let line = output.lines().find_map(|line| line.strip_prefix("Task cloned, new task id="));
+    let line = output
+        .lines()
+        .find_map(|line| line.strip_prefix("Task cloned, new task id="));
     let clone = line.unwrap_or_else(|| panic!("{output}"));
     let ended = scene.ended_within(clone, LIMIT);
     ended.assert_status("completed");
     assert_eq!(ended.output(), ["out: private 1.0 0"]);
     let document = scene.api.call("tasks.get_by_id", json!({"task": task})).unwrap();
     assert_eq!(document["task"]["status"], "created");
-    let made = docker(&["run", "--rm", "--network=none", "--entrypoint", "cat", &name, "/made-by-setup"]);
+    let made = docker(&[
+        "run",
+        "--rm",
+        "--network=none",
+        "--entrypoint",
+        "cat",
+        &name,
+        "/made-by-setup",
+    ]);
     assert_eq!(made.as_deref(), Some("here"));
     // Without credentials, it is said how to give them.
     let (code, text) = {
@@ -117,7 +138,10 @@ fn an_image_runs_clones_of_its_task() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), text)
     };
-    assert!(code == Some(1) && text.contains("CLEARML_API_ACCESS_KEY"), "{text}");
+    assert!(
+        code == Some(1) && text.contains("CLEARML_API_ACCESS_KEY"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -153,7 +177,10 @@ fn an_image_without_entry_point_is_for_tasks() {
         "--json",
     ]);
     let built: Value = serde_json::from_str(&output).unwrap();
-    assert_eq!((&built["entry_point"], &built["program"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        (&built["entry_point"], &built["program"]),
+        (&Value::Null, &Value::Null)
+    );
     let entry = inspect(&name, ".Config.Entrypoint");
     assert!(entry.is_null() || entry == json!([]), "{entry}");
     let command = match inspect(&studio.place.image, ".Config.Cmd") {
@@ -161,7 +188,17 @@ fn an_image_without_entry_point_is_for_tasks() {
         command => command,
     };
     assert_eq!(inspect(&name, ".Config.Cmd"), command);
-    let program = docker(&["run", "--rm", "--network=none", &name, "ls", "-A", "/root", "/root/.clearml"]).unwrap();
+    let program = docker(&[
+        "run",
+        "--rm",
+        "--network=none",
+        &name,
+        "ls",
+        "-A",
+        "/root",
+        "/root/.clearml",
+    ])
+    .unwrap();
     for absent in ["image", "default_clearml.conf", ".ssh", ".git-credentials"] {
         assert!(!program.lines().any(|line| line == absent), "{program}");
     }

@@ -52,9 +52,7 @@ impl Studio {
             canaries.push((place, secret.clone()));
             secret
         };
-        let (_, commit) = place
-            .scene
-            .bare_repository("project", &[("src/main.py", CODE)]);
+        let (_, commit) = place.scene.bare_repository("project", &[("src/main.py", CODE)]);
         let git = Web::start(Site::git(&folder).login("robot", &canary("agent.git_pass")));
         let wheels = folder.join("wheels");
         make_wheel(&wheels, "alpha", "1.0");
@@ -66,7 +64,14 @@ impl Studio {
             ..Site::git(&folder)
         };
         let index = Web::start(site.login("buyer", &login));
-        for place in ["variable", "label", "s3", "extra git", "ssh key", "git-credentials"] {
+        for place in [
+            "variable",
+            "label",
+            "s3",
+            "extra git",
+            "ssh key",
+            "git-credentials",
+        ] {
             canary(place);
         }
         let config = fs::read_to_string(place.scene.server.config()).unwrap();
@@ -93,10 +98,10 @@ impl Studio {
     /// An agent that has all logins, each at its place.
     pub(crate) fn options(&self) -> AgentOptions {
         let options = self.place.options();
-        let index = self.index.url("simple").replace(
-            "http://",
-            &format!("http://buyer:{}@", self.secret("index")),
-        );
+        let index = self
+            .index
+            .url("simple")
+            .replace("http://", &format!("http://buyer:{}@", self.secret("index")));
         let arguments = json!([
             "--network=host",
             "-e",
@@ -249,7 +254,10 @@ impl Studio {
         let unpacked = self.grep_unpacked(&last);
         assert_eq!(unpacked, "", "secrets in compressed files");
         // The way to look would find something.
-        let files = Command::new("grep").args(["-r", "-l", "VERSION = \"1.0\""]).arg(&last).output();
+        let files = Command::new("grep")
+            .args(["-r", "-l", "VERSION = \"1.0\""])
+            .arg(&last)
+            .output();
         assert!(String::from_utf8_lossy(&files.unwrap().stdout).contains("alpha.py"));
         fs::remove_dir_all(&folder).unwrap();
     }

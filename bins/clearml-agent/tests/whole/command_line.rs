@@ -241,10 +241,6 @@ fn what_is_not_there_yet_is_checked_and_refused_by_name() {
         ("daemon --gpus 3-1", "Failed parsing --gpus"),
         ("daemon --uptime nonsense", "nonsense"),
         (
-            "build --id x --docker --entry-point clone_task --force-docker",
-            "as an image (--docker)",
-        ),
-        (
             "build --id x --entry-point reuse_task",
             "--entry-point needs --docker",
         ),
@@ -257,6 +253,7 @@ fn what_is_not_there_yet_is_checked_and_refused_by_name() {
         "daemon --docker img",
         "daemon --podman img --services-mode",
         "execute --id x --docker",
+        "build --id x --docker --entry-point clone_task --force-docker",
     ] {
         assert!(run(arguments, false).contains("can't be reached"), "{arguments}");
     }

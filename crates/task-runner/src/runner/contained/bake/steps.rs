@@ -74,7 +74,7 @@ impl Runner {
         };
         self.fill(task, &choice, settings, (spec, &base_facts), &engine, wanted)
             .await?;
-        let baked = self.run_baking(&choice).await?;
+        let baked = self.run_baking(&choice, settings).await?;
         let text = format!(
             "Committing docker container to: {target}, after {:.1} s",
             begin.elapsed().as_secs_f64()
@@ -82,6 +82,8 @@ impl Runner {
         self.console.line(Level::Info, &text);
         let lines = changes(options.entry_point, &self.identity.task, &baked, &base_facts);
         let name = self.baking_name();
+        let before = self.of_engine(async |engine| engine.image(target).await).await;
+        let before = before.map_err(|e| engine_failure(&e))?;
         let committed = self.of_engine(async |engine| engine.commit(&name, target, &lines).await);
         committed
             .await
@@ -89,10 +91,15 @@ impl Runner {
         let image = self.of_engine(async |engine| engine.image(target).await).await;
         let image = image.map_err(|e| engine_failure(&e))?;
         let vanished = || failure("infrastructure", &format!("image {target} has vanished again"));
+        let image = image.ok_or_else(vanished)?;
+        if let Some(before) = before.filter(|before| before.id != image.id) {
+            let text = format!("{target} was {} until now, which has lost this name", before.id);
+            self.console.line(Level::Info, &text);
+        }
         let program = std::fs::metadata(crate::spawn::this_program());
         Ok(Made {
             target: target.clone(),
-            image: image.ok_or_else(vanished)?,
+            image,
             base,
             base_facts,
             entry_point: options.entry_point,
@@ -223,7 +230,7 @@ impl Runner {
     }
 
     /// Runs the container to its end.
-    async fn run_baking(&self, choice: &Choice) -> Result<Baked, Failure> {
+    async fn run_baking(&self, choice: &Choice, settings: &Settings) -> Result<Baked, Failure> {
         let name = self.baking_name();
         let started = self.of_engine(async |engine| engine.start(&name).await).await;
         started.map_err(|e| match e {
@@ -232,7 +239,17 @@ impl Runner {
         })?;
         self.console
             .line(Level::Info, &format!("Container {name} is being filled"));
-        ended(&name).await;
+        match settings.agent.env_build_timeout {
+            None => ended(&name).await,
+            // The agent inside minds it too, but not while scripts run.
+            Some(limit) => tokio::time::timeout(limit, ended(&name)).await.map_err(|_| {
+                let text = format!(
+                    "the image was not ready after {} s (agent.env_build_timeout_sec)",
+                    limit.as_secs()
+                );
+                failure("environment", &text)
+            })?,
+        }
         let verdict = self.run.verdict_inside().unwrap_or_else(|e| {
             tracing::warn!("{e}");
             None
