@@ -21,7 +21,7 @@ fn a_task_waits_for_an_engine_that_is_away_or_silent() {
     let Some(mut stage) = Stage::or_skip("a_task_waits_for_an_engine_that_is_away_or_silent") else {
         return;
     };
-    let mut agent = Stage::daemon(&stage.options("tester"));
+    let mut agent = Stage::daemon(&stage.options("tester:0"));
     // The daemon has seen the engine.
     stage.until("the worker", || agent.output().contains("Running in Docker mode"));
     stage.engine.end(Signal::TERM).unwrap();

@@ -108,7 +108,7 @@ fn a_full_disk_below_the_runs_costs_lines_and_not_the_task() {
     let disk = SmallDisk(&state);
     disk.mount(8);
     let options = stage
-        .options("tester")
+        .options("tester:0")
         .variable("CLEARML_AGENT__AGENT__STATE_DIR", state.to_str().unwrap());
     let mut agent = Stage::daemon(&options);
     let seen = stage.scene.folder.path().join("seen");

@@ -59,10 +59,11 @@ impl Stage {
         }
     }
 
+    /// An agent with an id of its own: who comes back under another one waits before it takes over.
     pub(crate) fn options(&self, worker: &str) -> AgentOptions {
         self.scene
             .options()
-            .variable("CLEARML_WORKER_NAME", worker)
+            .variable("CLEARML_WORKER_ID", worker)
             .variable("DOCKER_HOST", self.engine.address())
             .variable("CLEARML_AGENT__AGENT__PACKAGE_MANAGER__PIP_VERSION", ">=20")
     }
@@ -74,7 +75,7 @@ impl Stage {
 
     /// As many daemons, each of which runs one task at a time.
     pub(crate) fn daemons(&self, number: usize) -> Vec<Agent> {
-        let one = |number| Self::daemon(&self.options(&format!("tester{number}")));
+        let one = |number| Self::daemon(&self.options(&format!("tester:{number}")));
         (0..number).map(one).collect()
     }
 
@@ -129,7 +130,7 @@ impl Stage {
     pub(crate) fn until(&self, what: &str, ready: impl Fn() -> bool) {
         let begin = Instant::now();
         while !ready() {
-            let home = self.options("any").home;
+            let home = self.options("any:0").home;
             let log = fs::read_to_string(home.join("agent.log")).unwrap_or_default();
             assert!(begin.elapsed() < LIMIT, "in vain for {what}; the agents:\n{log}");
             std::thread::sleep(Duration::from_millis(100));
