@@ -138,3 +138,96 @@ fn keys_are_there_and_ports_are_told() {
     assert!(inside == "22" && host != port.to_string(), "{told}");
     agent.stop().unwrap();
 }
+
+#[test]
+fn the_socket_of_an_agent_for_keys_takes_their_place() {
+    let Some(place) = Place::or_skip("the_socket_of_an_agent_for_keys_takes_their_place") else {
+        return;
+    };
+    let home = place.options().home;
+    std::fs::create_dir_all(home.join(".ssh")).unwrap();
+    std::fs::write(home.join(".ssh/id_test"), "a key").unwrap();
+    let socket = place.scene.folder.path().join("agent.socket");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let answers = std::thread::spawn(move || {
+        use std::io::Write as _;
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"answered").unwrap();
+    });
+    let options = place
+        .options()
+        .variable("SSH_AUTH_SOCK", socket.to_str().unwrap());
+    let mut agent = place.daemon(&options);
+    let code = "import os, socket\ns = socket.socket(socket.AF_UNIX)\ns.connect(os.environ['SSH_AUTH_SOCK'])\n\
+                print('out:', s.recv(100).decode())\nprint('out:', os.path.exists(os.path.expanduser('~/.ssh/id_test')))\n";
+    let task = place.submit("socket", code, place.with("--network none", ""));
+    let ended = place.ended(&task);
+    ended.assert_status("completed");
+    assert_eq!(ended.output(), ["out: answered", "out: False"]);
+    answers.join().unwrap();
+    agent.stop().unwrap();
+}
+
+#[test]
+fn scripts_get_variables_and_files_of_the_configuration() {
+    let Some(place) = Place::or_skip("scripts_get_variables_and_files_of_the_configuration") else {
+        return;
+    };
+    let mut options = place.options();
+    let config = place.scene.folder.path().join("clearml.conf");
+    let own = std::fs::read_to_string(&options.config).unwrap();
+    let more = "environment { OWN_TOKEN: \"a 'quoted' $(one)\" }\n\
+                files { one { path: \"/tmp/made/file\", contents: \"its contents\" } }\n";
+    std::fs::write(&config, format!("{own}\n{more}")).unwrap();
+    options.config = config;
+    let setup = "echo \"out: script $OWN_TOKEN\"\ncat /tmp/made/file | sed 's/^/out: /'\necho\n";
+    let mut agent = place.daemon(&options);
+    let code = "import os\nprint('out: program', os.environ['OWN_TOKEN'])\n";
+    let task = place.submit("configured", code, place.with("--network none", setup));
+    place.says(&task, "out: program");
+    let ended = place.ended(&task);
+    ended.assert_status("completed");
+    let expected = [
+        "out: script a 'quoted' $(one)",
+        "out: its contents",
+        "out: program a 'quoted' $(one)",
+    ];
+    assert_eq!(ended.output(), expected);
+    agent.stop().unwrap();
+
+    let options = options.variable(
+        "CLEARML_AGENT__AGENT__DOCKER_APPLY_ENVIRONMENT_FROM_VAULT",
+        "false",
+    );
+    let mut agent = place.daemon(&options);
+    let task = place.submit("configured", code, place.with("--network none", setup));
+    let ended = place.ended(&task);
+    assert_eq!(ended.output(), ["out: script ", expected[1], expected[2]]);
+    agent.stop().unwrap();
+}
+
+#[test]
+fn an_execution_in_a_container_is_stopped_as_that_of_a_daemon() {
+    let Some(place) = Place::or_skip("an_execution_in_a_container_is_stopped_as_that_of_a_daemon") else {
+        return;
+    };
+    let code = "import signal, sys, time\ndef end(*_):\n    print('out: saved'); sys.exit(0)\n\
+                signal.signal(signal.SIGTERM, end)\nprint('out: running', flush=True)\ntime.sleep(600)\n";
+    let spec = TaskSpec::script(code);
+    let task = place.scene.api.create_task("stopped", &spec).unwrap();
+    let container = place.with("--network none", "echo out: set up\n");
+    let body = json!({"task": task, "force": true, "container": container});
+    place.scene.api.call("tasks.edit", body).unwrap();
+    let mut command = place
+        .options()
+        .command(&["execute", "--id", &task, "--docker", "--full-monitoring"]);
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    place.says(&task, "out: running");
+    let body = json!({"task": task, "force": false, "status_reason": "enough"});
+    place.scene.api.call("tasks.stop", body).unwrap();
+    let ended = place.ended(&task);
+    ended.assert_status("stopped");
+    assert_eq!(ended.output(), ["out: set up", "out: running", "out: saved"]);
+    Place::is_removed(&task);
+    assert!(child.wait().unwrap().success());
+}

@@ -9,9 +9,13 @@ mod ends;
 #[path = "../../../../crates/env-builder/tests/builds/fixtures.rs"]
 #[expect(dead_code, reason = "it serves more tests than these")]
 mod fixtures;
+mod hostile;
 mod journey;
+mod offline;
 mod place;
 mod restarts;
 #[path = "../whole/scene.rs"]
 #[expect(dead_code, reason = "it serves more tests than these")]
 mod scene;
+mod services;
+mod tools;
