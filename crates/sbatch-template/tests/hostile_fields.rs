@@ -149,7 +149,7 @@ impl Stage {
         for name in ["srun", "singularity", "clearml-agent"] {
             let file = folder.path().join(name);
             let text = format!(
-                "#!/bin/sh\nprintf '{name}: '; printf '<%s>' \"$@\"; echo\necho \"queue $CLEARML_SLURM_QUEUE passed $PASSED\"\n"
+                "#!/bin/sh\nprintf '{name}: '; printf '<%s>' \"$@\" queue \"$CLEARML_SLURM_QUEUE\" passed \"$PASSED\"; echo\n"
             );
             fs::write(&file, text).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
