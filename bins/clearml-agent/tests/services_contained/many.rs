@@ -1,8 +1,9 @@
 //! Several at the same time.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::place::Place;
+use crate::scene::finish;
 use crate::stand::{Stand, inspect, until};
 
 #[test]
@@ -51,6 +52,8 @@ fn services_in_containers_run_at_once_and_none_waits_for_the_environment_of_anot
     let processes = daemon.mark().processes();
     assert_eq!(processes.len(), 2, "{processes:?}");
 
+    shown(&stand, &one);
+
     // What a user stops makes room, wherever it stands.
     let body = json!({"task": slow, "status_reason": "enough"});
     stand.call("tasks.stop", body);
@@ -64,4 +67,23 @@ fn services_in_containers_run_at_once_and_none_waits_for_the_environment_of_anot
     until("the workers of the services to go", || stand.workers().len() == 1);
     assert!(daemon.output().contains("ClearML-Agent running in services mode"));
     daemon.stop().unwrap();
+}
+
+/// What people see of a task in a container.
+#[track_caller]
+fn shown(stand: &Stand, task: &str) {
+    let status = |words: &[&str]| {
+        let (code, stdout, stderr) = finish(stand.place.options().command(words));
+        assert_eq!(code, 0, "{stdout}{stderr}");
+        stdout
+    };
+    let overview: Value = serde_json::from_str(&status(&["status", "--json"])).unwrap();
+    let tasks = overview["tasks"].as_array().unwrap();
+    assert_eq!(tasks.len(), 3, "{overview:#}");
+    let container = &tasks.iter().find(|entry| entry["task"] == task).unwrap()["container"];
+    let (name, image) = (&Place::containers(task)[0], &stand.place.image);
+    assert_eq!(*container, json!({"name": name, "image": image}));
+    let text = status(&["status"]);
+    assert!(text.contains(&format!("container {name} of {image}")), "{text}");
+    assert_eq!(overview["trouble"], json!([]), "{text}");
 }

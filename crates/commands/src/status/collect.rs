@@ -12,7 +12,9 @@ use clearml_task_runner::glance::{ConsoleGlance, Runs, masks};
 use clearml_task_runner::settings::host_name;
 use clearml_task_runner::{RunDir, RunRecord};
 
-use super::{Details, Ended, Overview, SCHEMA, Task, Trouble, TroubleKind, Worker, memory, trouble};
+use super::{
+    Container, Details, Ended, Overview, SCHEMA, Task, Trouble, TroubleKind, Worker, memory, trouble,
+};
 
 /// So many ended tasks are shown.
 const MOST_ENDED: usize = 3;
@@ -135,7 +137,13 @@ impl Collector {
             .as_ref()
             .map(|claim| &claim.shim)
             .filter(|shim| living(shim));
+        let container = run.container().ok().flatten().map(|container| Container {
+            name: container.name,
+            image: container.image,
+        });
         let members = match (shim, runner) {
+            // A runner of many has processes of others.
+            _ if container.is_some() => Vec::new(),
             (Some(process), _) | (None, Some(process)) => processes.below(process.pid),
             (None, None) => Vec::new(),
         };
@@ -165,6 +173,7 @@ impl Collector {
             earlier_boot: here && self.boot.as_ref().is_some_and(|boot| *boot != record.boot_id),
             runner_pid: runner.map(|runner| runner.pid),
             program_pid: shim.and(members.first().copied()),
+            container,
             processes: members.len(),
             memory_bytes: memory::of(&members),
             console_waiting_bytes: console.waiting_bytes,

@@ -117,6 +117,8 @@ pub struct Task {
     pub runner_pid: Option<i32>,
     /// Its program, if it lives.
     pub program_pid: Option<i32>,
+    /// Its container, if it has one. Its processes and their memory are not known then.
+    pub container: Option<Container>,
     /// How many processes it has.
     pub processes: usize,
     /// The memory of its processes; what they share is counted once.
@@ -133,6 +135,15 @@ pub struct Task {
     pub stopping: Option<AbortReason>,
     /// Since when.
     pub stopping_since_ms: Option<i64>,
+}
+
+/// What a task runs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Container {
+    /// Its name, by which the engine knows it.
+    pub name: String,
+    /// Its image.
+    pub image: String,
 }
 
 /// A task that is done.

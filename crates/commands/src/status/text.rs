@@ -9,7 +9,7 @@ use clearml_task_runner::record::End;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{Details, Ended, Overview, Task, Worker};
+use super::{Container, Details, Ended, Overview, Task, Worker};
 
 /// How the text is made.
 #[derive(Debug, Clone, Copy, Default)]
@@ -137,7 +137,7 @@ impl Page {
     fn queue(&mut self, queue: &QueuePresence) {
         let (state, tone) = match (queue.resting, queue.waiting) {
             (true, _) => ("rests at this hour".to_owned(), Some(Tone::Busy)),
-            (false, None) => ("not looked at yet".to_owned(), Some(Tone::Dim)),
+            (false, None) => ("not looked at lately".to_owned(), Some(Tone::Dim)),
             (false, Some(0)) => ("empty".to_owned(), Some(Tone::Dim)),
             (false, Some(count)) => {
                 let more = if queue.or_more { " or more" } else { "" };
@@ -173,6 +173,9 @@ impl Page {
             );
         }
         let _infallible = write!(rest, ", worker {}", task.worker);
+        if let Some(Container { name, image }) = &task.container {
+            let _infallible = write!(rest, ", container {name} of {image}");
+        }
         if let Some(queue) = task
             .queue_name
             .as_deref()

@@ -33,8 +33,13 @@ fn unattended(task: &Task, overview: &Overview) -> Option<Trouble> {
     if task.runner_pid.is_some() {
         return None;
     }
+    let container = task.container.as_ref();
     let program = match (task.program_pid, task.phase) {
         (Some(pid), _) => format!("its program goes on as process {pid}"),
+        (None, Phase::Launching | Phase::Running) if container.is_some() => {
+            let name = container.map_or("", |container| &container.name);
+            format!("its container {name} may go on")
+        }
         (None, Phase::Popping | Phase::Popped | Phase::Claimed | Phase::Preparing) => {
             "its program has not been started".to_owned()
         }
@@ -172,7 +177,11 @@ fn console_waits(task: &Task, now_ms: i64) -> Option<Trouble> {
 
 fn slow_stop(task: &Task, now_ms: i64) -> Option<Trouble> {
     let since = task.stopping_since_ms?;
-    let pid = task.program_pid?;
+    let look = match (&task.container, task.program_pid) {
+        (Some(container), _) if task.phase == Phase::Running => format!("docker top {}", container.name),
+        (_, Some(pid)) => format!("ps -o stat,wchan -p {pid}"),
+        (_, None) => return None,
+    };
     if now_ms - since < STOP_MS {
         return None;
     }
@@ -186,7 +195,7 @@ fn slow_stop(task: &Task, now_ms: i64) -> Option<Trouble> {
         ),
         advice: format!(
             "It is killed after agent.abort_grace_sec. A process that waits for a device or a lost mount can't be \
-             killed; see `ps -o stat,wchan -p {pid}`."
+             killed; see `{look}`."
         ),
     })
 }
@@ -214,6 +223,7 @@ mod tests {
             earlier_boot: false,
             runner_pid: Some(2),
             program_pid: Some(3),
+            container: None,
             processes: 1,
             memory_bytes: 0,
             console_waiting_bytes: 0,

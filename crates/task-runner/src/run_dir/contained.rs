@@ -75,7 +75,11 @@ impl RunDir {
     }
 
     /// The container of the run, once its name is decided.
-    pub(crate) fn container(&self) -> Result<Option<ContainerRecord>, RunDirError> {
+    ///
+    /// # Errors
+    ///
+    /// When the file is there and can't be read.
+    pub fn container(&self) -> Result<Option<ContainerRecord>, RunDirError> {
         optional(self.read(CONTAINER))
     }
 

@@ -52,6 +52,8 @@ pub struct Shared {
     known: Mutex<Vec<(Text, Arc<Known>)>>,
     /// Environments are built by processors and disks, of which there are few.
     turns: Arc<Semaphore>,
+    /// So that the first container need not wait until the engine has made the last one.
+    engine_turns: Arc<Semaphore>,
     /// The limit of open files that tasks get back.
     open_files: Option<u64>,
 }
@@ -89,6 +91,7 @@ impl Shared {
         Self {
             known: Mutex::default(),
             turns: Arc::new(Semaphore::new(processors.max(2))),
+            engine_turns: Arc::new(Semaphore::new(processors.max(2))),
             open_files,
         }
     }
@@ -119,6 +122,11 @@ impl Shared {
     /// Waits until an environment may be built. `None` never comes while the process lives.
     pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.turns).acquire_owned().await.ok()
+    }
+
+    /// Waits until a container may be made, as [`Shared::turn`].
+    pub(super) async fn engine_turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.engine_turns).acquire_owned().await.ok()
     }
 
     pub(super) fn open_files(&self) -> Option<u64> {

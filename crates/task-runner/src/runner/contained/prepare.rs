@@ -171,6 +171,10 @@ impl Runner {
         self.run
             .write_container(&record)
             .map_err(|e| failure("infrastructure", &e.to_string()))?;
+        let _turn = match &self.shared {
+            Some(shared) => shared.engine_turn().await,
+            None => None,
+        };
         let created = self.of_engine(async |engine| engine.create(name, platform, body.clone()).await);
         match created.await {
             Ok((id, existed)) => self.checked(name, id, existed).await,
