@@ -13,6 +13,9 @@
 //! * [`journal`] remembers: one file for each task, written before the pop, before sbatch, and after it.
 //! * [`slurm`] calls Slurm's commands, [`tell`] the server; [`glue`] brings them together.
 //!
+//! Tasks become jobs on an assembly line: while sbatch runs for one, the next is prepared, the one after it claimed,
+//! another popped, and those before are told about their jobs. Jobs have the order of their tasks.
+//!
 //! A task whose job waits stands in the parking queue ([`parking`]): people see it as queued, an abort takes effect at
 //! once, and the agent in the job takes it from there.
 //!
@@ -26,7 +29,11 @@
 //! # Decisions
 //!
 //! * Scripts are handed to sbatch on standard input: a file would have to be readable by whoever submits.
-//! * All jobs are listed by one `squeue` a period, and all ends are looked up by one `sacct`.
+//! * All jobs are listed by one `squeue` a period, and all ends are looked up by one `sacct`. A job that has ended is
+//!   looked at once more as soon as its agent's time for a last report is up, not a period later.
+//! * Only one sbatch runs at a time, so that jobs have the order of their tasks, and so that the first refusal of a full
+//!   cluster is the last. Everything around it goes on meanwhile.
+//! * A controller that is slow or silent is asked up to eight times less often, until three answers in a row were good.
 //! * sbatch's environment is constructed: its own would go into the job, and `SBATCH_…` would override the template.
 //! * A job is ours by name and nonce, never by its number: numbers are given out again after a crash of the controller.
 //! * A task that is parked keeps the queue it came from in `execution.queue`; that is how a task is recognised that a
