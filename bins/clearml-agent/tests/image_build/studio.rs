@@ -56,6 +56,7 @@ impl Studio {
         let git = Web::start(Site::git(&folder).login("robot", &canary("agent.git_pass")));
         let wheels = folder.join("wheels");
         make_wheel(&wheels, "alpha", "1.0");
+        make_wheel(&wheels, "beta", "2.0");
         let cgi = ["python3", "-c", INDEX, wheels.to_str().unwrap()];
         let login = canary("index");
         let site = Site {
@@ -69,6 +70,7 @@ impl Studio {
             "label",
             "s3",
             "extra git",
+            "environment",
             "ssh key",
             "git-credentials",
         ] {
@@ -95,13 +97,16 @@ impl Studio {
         &found.unwrap().1
     }
 
+    /// An address of the package index.
+    fn with_login(&self, path: &str) -> String {
+        let login = format!("http://buyer:{}@", self.secret("index"));
+        self.index.url(path).replace("http://", &login)
+    }
+
     /// An agent that has all logins, each at its place.
     pub(crate) fn options(&self) -> AgentOptions {
         let options = self.place.options();
-        let index = self
-            .index
-            .url("simple")
-            .replace("http://", &format!("http://buyer:{}@", self.secret("index")));
+        let index = self.with_login("simple");
         let arguments = json!([
             "--network=host",
             "-e",
@@ -117,9 +122,11 @@ impl Studio {
             format!(
                 "{text}\nagent.extra_docker_arguments: {arguments}\nagent.git_user: robot\nagent.git_pass: \"{}\"\n\
                  agent.package_manager.extra_index_url: [\"{index}\"]\nsdk.aws.s3.secret: \"{}\"\n\
+                 environment.BUILD_TOKEN: \"{}\"\nagent.apply_environment: true\n\
                  agent.git.extra_credentials: [{{user: other, pass: \"{}\", host: \"git.example.com\"}}]\n",
                 self.secret("agent.git_pass"),
                 self.secret("s3"),
+                self.secret("environment"),
                 self.secret("extra git"),
             ),
         )
@@ -144,7 +151,10 @@ impl Studio {
     pub(crate) fn task(&self, name: &str, container: Value) -> String {
         let spec = TaskSpec::repository(&self.repository, &self.commit, "main.py")
             .with("working_dir", "src")
-            .requirements("alpha==1.0");
+            .requirements(&format!(
+                "alpha==1.0\nbeta @ {}",
+                self.with_login("files/beta-2.0-py3-none-any.whl")
+            ));
         let task = self.place.scene.api.create_task(name, &spec).unwrap();
         let body = json!({"task": task, "force": true, "container": container});
         self.place.scene.api.call("tasks.edit", body).unwrap();

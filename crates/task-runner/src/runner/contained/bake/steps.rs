@@ -183,7 +183,7 @@ impl Runner {
                 .map(str::to_owned)
                 .to_vec(),
             env,
-            gpus: (!skips).then(|| (vendor, gpus)),
+            gpus: (!skips).then_some((vendor, gpus)),
             ..Additions::default()
         }
     }
