@@ -27,9 +27,18 @@ pub(crate) struct Arguments {
     /// Print every command of Slurm, and more.
     #[arg(long, short)]
     pub(crate) debug: bool,
-    /// Stay in the foreground, which it always does; a service manager does the rest.
-    #[arg(long)]
+    /// How much to print.
+    #[arg(long, value_enum, ignore_case = true, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
+    /// Stay in the foreground, which is the default.
+    #[arg(long, conflicts_with = "detached")]
     foreground: bool,
+    /// Work in the background; what is printed goes to glue.log in the folder of the journal.
+    #[arg(long)]
+    pub(crate) detached: bool,
+    /// The process that --detached has started.
+    #[arg(long, hide = true)]
+    pub(crate) in_background: bool,
     /// Create queues that do not exist.
     #[arg(long)]
     pub(crate) create_queue: bool,
@@ -78,9 +87,27 @@ pub(crate) struct Arguments {
     /// Show the tasks that are tracked.
     #[arg(long)]
     pub(crate) status: bool,
+    /// End the glue that works with this folder of the journal. Its jobs go on.
+    #[arg(long)]
+    pub(crate) stop: bool,
     /// Take nothing, follow the jobs that there are, and end with the last of them.
     #[arg(long)]
     pub(crate) drain: bool,
+}
+
+/// What `--log-level` says.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// Everything that may explain something.
+    Debug,
+    /// What happens.
+    Info,
+    /// What may be wrong.
+    Warning,
+    /// What is wrong.
+    Error,
+    /// The same.
+    Critical,
 }
 
 /// What `--on-preemption` says.

@@ -1,9 +1,11 @@
 //! `clearml-agent-slurm`: arguments, output and exit codes of the Slurm glue.
 
 mod arguments;
+mod background;
 mod check;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -30,7 +32,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::prelude::*;
 
-use arguments::{Arguments, Preemption};
+use arguments::{Arguments, LogLevel, Preemption};
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -97,7 +99,14 @@ fn start(arguments: &Arguments) -> anyhow::Result<u8> {
     sources.overrides.extend(arguments.overrides()?);
     let settings = Settings::load(&sources)?;
     settings.register_secrets(redactor());
-    begin_log(arguments.debug || settings.variable_flag("CLEARML_SLURM_GLUE_DEBUG") == Some(true));
+    let debug = arguments.debug || settings.variable_flag("CLEARML_SLURM_GLUE_DEBUG") == Some(true);
+    begin_log(match arguments.log_level {
+        _ if debug => LevelFilter::DEBUG,
+        None | Some(LogLevel::Info) => LevelFilter::INFO,
+        Some(LogLevel::Debug) => LevelFilter::DEBUG,
+        Some(LogLevel::Warning) => LevelFilter::WARN,
+        Some(LogLevel::Error | LogLevel::Critical) => LevelFilter::ERROR,
+    });
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
@@ -167,6 +176,12 @@ async fn serve(arguments: &Arguments, settings: &Settings, sources: &Sources) ->
     if arguments.status {
         return status(&options, &worker);
     }
+    if arguments.stop {
+        return background::stop(&options.state_dir);
+    }
+    if arguments.detached {
+        return background::start(&options.state_dir);
+    }
     if arguments.check {
         return check::check(settings, options, worker).await;
     }
@@ -180,11 +195,12 @@ async fn serve(arguments: &Arguments, settings: &Settings, sources: &Sources) ->
         look_only: preview,
         ..options
     };
+    let state_dir = options.state_dir.clone();
     let glue = Glue::new(client.clone(), settings.clone(), options, worker.clone()).await;
     let outcome = match glue {
         Ok(glue) => match &arguments.render {
             Some(task) => render(&glue, task, arguments.queue_of_render()).await,
-            None => work(glue, arguments, client, settings, sources, worker).await,
+            None => work((glue, state_dir), arguments, client, settings, sources, worker).await,
         },
         Err(error) => Err(error.into()),
     };
@@ -195,13 +211,17 @@ async fn serve(arguments: &Arguments, settings: &Settings, sources: &Sources) ->
 }
 
 async fn work(
-    mut glue: Glue,
+    (mut glue, state_dir): (Glue, PathBuf),
     arguments: &Arguments,
     client: Client,
     settings: &Settings,
     sources: &Sources,
     worker: WorkerId,
 ) -> anyhow::Result<u8> {
+    background::announce(&state_dir, arguments.in_background)?;
+    if rustix::process::geteuid().is_root() && !glue.impersonates() {
+        tracing::warn!("jobs run as root: start the glue as an ordinary user, or set agent.slurm.user_map");
+    }
     let how = match (arguments.once, arguments.drain) {
         (true, _) => Run::Once,
         (_, true) => Run::Drain,
@@ -274,17 +294,12 @@ fn redactor() -> &'static Redactor {
     REDACTOR.get_or_init(Redactor::new)
 }
 
-fn begin_log(debug: bool) {
-    let ours = if debug {
-        LevelFilter::DEBUG
-    } else {
-        LevelFilter::INFO
-    };
+fn begin_log(ours: LevelFilter) {
     let filter = Targets::new()
-        .with_default(LevelFilter::WARN)
+        .with_default(LevelFilter::WARN.min(ours))
         .with_target("clearml", ours)
         // Every call of the server is more than a look at the glue needs.
-        .with_target("clearml_api_client", LevelFilter::INFO);
+        .with_target("clearml_api_client", LevelFilter::INFO.min(ours));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(Masked)
         .with_ansi(false)

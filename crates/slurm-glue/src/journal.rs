@@ -75,6 +75,12 @@ pub struct Record {
     /// The Linux user of the job, if it is not the glue's.
     #[serde(default)]
     pub user: Option<String>,
+    /// The partition that the job was submitted to, if it is known.
+    #[serde(default)]
+    pub partition: Option<String>,
+    /// Where the job's own output goes, as the template says it.
+    #[serde(default)]
+    pub output: Option<String>,
     /// The template, by the digest of its text.
     #[serde(default)]
     pub template: String,
@@ -273,6 +279,8 @@ impl Journal {
             marked: false,
             since: 0,
             user: None,
+            partition: None,
+            output: None,
             template: String::new(),
             was_active: false,
             cancelled: false,

@@ -70,6 +70,10 @@ pub struct Job {
     pub name: String,
     /// Its comment, unless the template sets one.
     pub comment: Option<String>,
+    /// Its partition, as far as it is known.
+    pub partition: Option<String>,
+    /// Where its output goes, as the template says it.
+    pub output: Option<String>,
     /// Its working folder, unless the template sets one.
     pub work_dir: Option<String>,
     /// Further arguments of the operator.
@@ -346,6 +350,14 @@ impl Slurm {
             .and_then(|line| line.split_once('='))
             .map(|(_, name)| name.trim().to_owned());
         Ok(name.unwrap_or_else(|| "slurm".to_owned()))
+    }
+
+    /// The partition of jobs that ask for none.
+    pub async fn default_partition(&self) -> Option<String> {
+        let text = self.read("sinfo", &["-h", "-o", "%P"]).await.ok()?;
+        text.lines()
+            .find_map(|line| line.trim().strip_suffix('*'))
+            .map(str::to_owned)
     }
 
     /// A job of this name that accounting knows, submitted since (Unix seconds).

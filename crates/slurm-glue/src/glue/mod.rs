@@ -111,6 +111,8 @@ pub struct Glue {
     /// sacct is of no use until then; `None`: it is.
     no_accounting: Option<Instant>,
     recovered: bool,
+    /// The partition of jobs that ask for none.
+    default_partition: Option<String>,
     /// Sessions of the owners of tasks.
     owners: tokio::sync::Mutex<HashMap<UserId, Client>>,
     _lock: FileLock,
@@ -152,6 +154,7 @@ impl Glue {
         let mut slurm = slurm(&options);
         slurm.hides_jobs = slurm.is_private().await;
         let cluster = cluster_name(&slurm).await;
+        let default_partition = slurm.default_partition().await;
         let server = ParkingServer::new(client.clone(), parking.clone());
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(Self {
@@ -180,6 +183,7 @@ impl Glue {
             outage_told: None,
             no_accounting: None,
             recovered: false,
+            default_partition,
             owners: tokio::sync::Mutex::default(),
             _lock: lock,
         })
@@ -189,6 +193,12 @@ impl Glue {
     #[must_use]
     pub fn queues(&self) -> Vec<QueueId> {
         self.served.iter().map(|served| served.queue.id.clone()).collect()
+    }
+
+    /// Whether its map says that jobs run as other users. Vaults may say so for some tasks.
+    #[must_use]
+    pub fn impersonates(&self) -> bool {
+        !self.options.user_map.is_empty()
     }
 
     /// The name of the cluster.

@@ -44,6 +44,11 @@ impl Glue {
         Job {
             script: script.text.clone(),
             name: format!("{NAME_PREFIX}{task}"),
+            partition: script
+                .option("partition", 'p')
+                .map(str::to_owned)
+                .or_else(|| self.default_partition.clone()),
+            output: script.option("output", 'o').map(str::to_owned),
             comment,
             work_dir: script.option("chdir", 'D').is_none().then_some(work_dir),
             extra: [

@@ -138,6 +138,7 @@ impl Glue {
             job.comment.is_some(),
             job.user.as_ref().map(|(name, _)| name.clone()),
         );
+        let (partition, output) = (job.partition.clone(), job.output.clone());
         let record = self
             .record(run, move |record| {
                 record.phase = Phase::Submitting;
@@ -145,6 +146,8 @@ impl Glue {
                 record.marked = marked;
                 record.since = now_ms() / 1000;
                 record.user = user;
+                record.partition = partition;
+                record.output = output;
                 record.template = digest;
             })
             .await?;
@@ -234,7 +237,7 @@ impl Glue {
     pub(super) async fn announce(&self, jobs: &[(Arc<Record>, u64)], what: &str) {
         let texts: Vec<String> = jobs
             .iter()
-            .map(|(_, id)| format!("Slurm job {id} {what} on cluster {}", self.cluster))
+            .map(|(record, id)| self.about(record, *id, what))
             .collect();
         let each = futures::stream::iter(jobs.iter().zip(&texts))
             .for_each_concurrent(AT_ONCE, |((record, id), text)| {
@@ -243,6 +246,21 @@ impl Glue {
         let lines = jobs.iter().zip(&texts);
         let lines = lines.map(|((record, _), text)| (record.task(), text.as_str()));
         tokio::join!(each, self.tell.say_all(lines));
+    }
+
+    fn about(&self, record: &Record, id: u64, what: &str) -> String {
+        let mut text = format!("Slurm job {id} {what}");
+        if let Some(partition) = record.partition.as_deref().filter(|_| what == "submitted") {
+            text.push_str(&format!(" to {partition}"));
+        }
+        text.push_str(&format!(" on cluster {}", self.cluster));
+        if let Some(output) = &record.output {
+            text.push_str(&format!(
+                "; its output: {}",
+                output.replace("%j", &id.to_string())
+            ));
+        }
+        text
     }
 
     async fn announce_one(&self, record: &Record, id: u64, text: &str) {
@@ -257,6 +275,9 @@ impl Glue {
             ("slurm-cluster", &self.cluster),
             ("slurm-queue", queue),
         ];
+        if let Some(partition) = &record.partition {
+            properties.push(("slurm-partition", partition));
+        }
         if let Some(user) = &record.user {
             properties.push(("slurm-user", user));
         }
