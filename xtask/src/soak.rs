@@ -83,6 +83,14 @@ fn forms() -> Result<Vec<Form>> {
             seed: "CLEARML_TEST_SEED",
         },
         Form {
+            name: "slurm-kills".to_owned(),
+            arguments: words(
+                "--package clearml-agent-slurm --test cluster a_killed_glue_submits -- --nocapture",
+            ),
+            variables: vec![("CLEARML_TEST_KILLS", "100".to_owned())],
+            seed: "CLEARML_TEST_SEED",
+        },
+        Form {
             name: "environment-kills".to_owned(),
             // The test kills an example, which cargo builds only if no target is named.
             arguments: words("--package clearml-env-builder builds_that_are_killed"),
@@ -306,6 +314,7 @@ mod tests {
         let names: Vec<String> = forms().unwrap().into_iter().map(|form| form.name).collect();
         for name in [
             "kill-campaign",
+            "slurm-kills",
             "simulation",
             "properties:clearml-gpu-alloc:properties",
             "properties:clearml-intake:clearml_intake",

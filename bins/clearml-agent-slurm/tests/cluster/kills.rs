@@ -1,12 +1,31 @@
 //! The glue is killed while it pops and submits: each task becomes exactly one job.
+//!
+//! The seed is printed; `CLEARML_TEST_SEED=<number>` repeats the moments, `CLEARML_TEST_KILLS=<number>` sets how many
+//! there are. `cargo xtask soak slurm-kills` runs the long form.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::scene::{Scene, template};
 
-/// How many tasks, and how often the glue is killed.
-const TASKS: usize = 20;
-const KILLS: u64 = 10;
+/// So many tasks come with each kill.
+const TASKS_EACH: usize = 2;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Numbers that look like chance and can be had again.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
 
 #[test]
 fn a_killed_glue_submits_each_task_once() {
@@ -15,23 +34,56 @@ fn a_killed_glue_submits_each_task_once() {
     let Some(mut scene) = Scene::new("a_killed_glue_submits_each_task_once", &[queue]) else {
         return;
     };
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = number("CLEARML_TEST_SEED").unwrap_or(u64::from(clock.subsec_nanos()));
+    let kills = number("CLEARML_TEST_KILLS").unwrap_or(10);
+    eprintln!("{kills} kills of the glue with CLEARML_TEST_SEED={seed}");
+    let mut chance = Chance(seed.max(1));
     scene.options.push("end_grace=0".to_owned());
-    let tasks: Vec<String> = (0..TASKS).map(|_| scene.submit("main", "", &[])).collect();
-    for kill in 0..KILLS {
+    scene.options.push("submission_spacing=0".to_owned());
+    let mut tasks = Vec::new();
+    for kill in 0..kills {
+        tasks.extend((0..TASKS_EACH).map(|_| scene.submit("main", "", &[])));
+        let served = scene.glue_log().matches("serving 1 queue").count();
         scene.start();
+        if chance.below(5) > 0 {
+            scene.wait("the glue works", 60, || {
+                (scene.glue_log().matches("serving 1 queue").count() > served).then_some(())
+            });
+        }
         // Spread over start, pop, parking, sbatch and the notes after it.
-        std::thread::sleep(Duration::from_millis(120 + kill * 37));
+        std::thread::sleep(Duration::from_millis(chance.below(350)));
         scene.kill_glue();
+        if kill % 20 == 19 {
+            eprintln!("{} kills", kill + 1);
+        }
     }
     scene.start();
+    // A submission whose answer got lost is looked for half a minute.
     for task in &tasks {
-        let reason = scene.until(task, "failed", 120);
+        let reason = scene.until(task, "failed", 120 + kills);
         assert!(reason.contains("without starting the task"), "{reason}");
     }
     scene.stop_glue();
+    let jobs = scene.wait("accounting knows all jobs", 60, || {
+        let jobs = jobs(&scene);
+        tasks.iter().all(|task| jobs.contains_key(task)).then_some(jobs)
+    });
     for task in &tasks {
-        assert_eq!(scene.jobs_of(task), 1, "task {task}\n{}", scene.glue_log());
+        assert_eq!(jobs[task], 1, "task {task}\n{}", scene.glue_log());
     }
+    assert_eq!(jobs.len(), tasks.len());
+}
+
+/// How many jobs accounting knows, task by task.
+fn jobs(scene: &Scene) -> HashMap<String, usize> {
+    let arguments = ["-n", "-X", "-P", "-D", "-S", "now-1days", "-o", "JobName"];
+    let text = scene.cluster.output("sacct", &arguments).unwrap();
+    let mut jobs = HashMap::new();
+    for task in text.lines().filter_map(|line| line.strip_prefix("clearml_task_")) {
+        *jobs.entry(task.to_owned()).or_default() += 1;
+    }
+    jobs
 }
 
 #[test]
