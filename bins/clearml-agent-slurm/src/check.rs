@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use clearml_agent_config::Settings;
 use clearml_api_client::Client;
+use clearml_intake::queues::QueueError;
 use clearml_slurm_glue::templates::Loaded;
 use clearml_slurm_glue::{Glue, GlueError, GlueOptions};
 use clearml_task_model::WorkerId;
@@ -26,6 +27,7 @@ impl Findings {
 pub(crate) async fn check(settings: &Settings, options: GlueOptions, worker: WorkerId) -> anyhow::Result<u8> {
     let mut findings = Findings::default();
     templates(&options, &mut findings);
+    folders(&options, &mut findings);
     users(&options, &mut findings).await;
     let slurm = clearml_slurm_glue::glue::slurm(&options);
     match slurm.cluster().await {
@@ -51,6 +53,33 @@ fn templates(options: &GlueOptions, findings: &mut Findings) {
                 }
             }
             Err(error) => findings.say("wrong", &error.to_string()),
+        }
+    }
+}
+
+/// What compute nodes need is looked at from here, where they are only if the folder is shared.
+fn folders(options: &GlueOptions, findings: &mut Findings) {
+    if let Some(folder) = &options.shared_dir
+        && !folder.is_dir()
+    {
+        let what = "is no folder here; make it, for several users with the mode of /tmp";
+        findings.say(
+            "wrong",
+            &format!("agent.slurm.shared_dir: {} {what}", folder.display()),
+        );
+    }
+    for (key, path) in [
+        ("agent_binary", &options.agent_binary),
+        ("work_dir", &options.work_dir),
+    ] {
+        if let Some(path) = path
+            && !path.exists()
+        {
+            let what = "is not on this machine; it has to be on compute nodes";
+            findings.say(
+                "warning",
+                &format!("agent.slurm.{key}: {} {what}", path.display()),
+            );
         }
     }
 }
@@ -93,6 +122,7 @@ async fn server(
     findings.say("ok", &format!("the server {} lets us in", client.server()));
     let scratch = std::env::temp_dir().join(format!("clearml-slurm-check-{}", std::process::id()));
     // Nothing is created on the server, and the journal of a running glue is left alone.
+    let creates = options.create_queue;
     let options = GlueOptions {
         state_dir: scratch.clone(),
         create_queue: false,
@@ -108,6 +138,10 @@ async fn server(
                 }
             }
         }
+        Err(GlueError::Queue(QueueError::NotFound { name, .. })) if creates => findings.say(
+            "warning",
+            &format!("queue {name} is not there yet, and will be created; its jobs were not looked at"),
+        ),
         Err(error @ GlueError::Queue(_)) => findings.say("wrong", &error.to_string()),
         Err(error) => return Err(error.into()),
     }
