@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test whose scene cannot be set has failed")]
 
 mod away;
+mod bare;
 mod crowd;
 mod outside;
 #[path = "../whole/scene.rs"]
