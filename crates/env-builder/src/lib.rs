@@ -89,6 +89,7 @@ mod tools;
 pub mod trial;
 
 pub use build::build;
+pub use caches::store::kept_environments;
 pub use code::askpass;
 pub use error::{BuildError, FileError, Stage};
 pub use host::{Host, Level, Phase, PhaseEvent};

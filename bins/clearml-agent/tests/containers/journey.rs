@@ -176,13 +176,13 @@ fn scripts_get_variables_and_files_of_the_configuration() {
     let mut options = place.options();
     let config = place.scene.folder.path().join("clearml.conf");
     let own = std::fs::read_to_string(&options.config).unwrap();
-    let more = "environment { OWN_TOKEN: \"a 'quoted' $(one)\" }\n\
+    let more = "environment { OWN_NAME: \"a 'quoted' $(one)\" }\n\
                 files { one { path: \"/tmp/made/file\", contents: \"its contents\" } }\n";
     std::fs::write(&config, format!("{own}\n{more}")).unwrap();
     options.config = config;
-    let setup = "echo \"out: script $OWN_TOKEN\"\ncat /tmp/made/file | sed 's/^/out: /'\necho\n";
+    let setup = "echo \"out: script $OWN_NAME\"\ncat /tmp/made/file | sed 's/^/out: /'\necho\n";
     let mut agent = place.daemon(&options);
-    let code = "import os\nprint('out: program', os.environ['OWN_TOKEN'])\n";
+    let code = "import os\nprint('out: program', os.environ['OWN_NAME'])\n";
     let task = place.submit("configured", code, place.with("--network none", setup));
     place.says(&task, "out: program");
     let ended = place.ended(&task);

@@ -36,7 +36,8 @@ fn what_an_image_lacks_is_installed() {
         repository.display()
     );
     let spec = TaskSpec::repository(&url, &commit, "main.py");
-    let container = json!({"image": image.0, "arguments": arguments});
+    // With a script, the agent looks twice.
+    let container = json!({"image": image.0, "arguments": arguments, "setup_shell_script": "true"});
     let ended = place.ended(&place.submit_spec("lacking", &spec, container));
     ended.assert_status("completed");
     for called in [

@@ -36,8 +36,7 @@ keys! { KEYS:
     "api.auth.token_expiration_threshold_sec", Integer(0), Packaged("43200"),
         "Renew the session token when it has less than this many seconds left.";
     "api.auth.request_token_expiration_sec", Integer(1), Unset, "Seconds of life to ask for in a session token.";
-    "api.public_ip_ping", Text, Internal(r#""8.8.8.8""#), "Host towards which the machine's own address is looked up.",
-        .later("containers");
+    "api.public_ip_ping", Text, Internal(r#""8.8.8.8""#), "Host towards which the machine's own address is looked up.";
     "api.public_ip_service_urls", List, Internal(r#"["https://api.ipify.org", "https://ident.me"]"#),
         "Services that tell the machine's public address.", .ignored("nothing but the ClearML server is ever contacted");
 }

@@ -38,7 +38,7 @@ keys! { KEYS:
     "agent.disable_ssh_mount", Flag, Internal("false"), "Do not give containers a copy of ~/.ssh.",
         .variables(&["CLEARML_AGENT_DISABLE_SSH_MOUNT"]).only_true();
     "agent.docker_apply_environment_from_vault", Flag, Packaged("true"),
-        "Give the variables of the owner's vaults to the container.", .later("containers");
+        "Give the variables of the configuration and of the owner's vaults to scripts in the container.";
     "agent.docker_internal_mounts.bootstrap_folder", Text, Packaged(r#""/.clearml.bootstrap""#),
         "Place in the container of the bootstrap package.", .ignored("there is no bootstrap package");
     "agent.docker_internal_mounts.bootstrap_cache", Text, Packaged(r#""/.clearml.bootstrap.cache""#),

@@ -60,16 +60,14 @@ variables_table! { WORKER:
     ["CLEARML_AGENT_TEMP_STDOUT_FILE_DIR"], Path, "Folder of logs and temporary files.", .default("$TMPDIR, else /tmp");
     ["CLEARML_AGENT_LOG_FORMAT"], Choice(&["text", "json"]), "The form of the log where --log-format is not given.",
         .default("text");
-    ["CLEARML_AGENT_DEBUG_INFO"], Text, "What else --debug shows; only docker is known.", .later("containers");
+    ["CLEARML_AGENT_DEBUG_INFO"], Text, "What else the log shows; only docker is known: where container arguments come from.";
     ["CLEARML_AGENT_DEBUG_GET_NEXT_TASK"], Flag, "Show what is sent and received while polling.",
         .strict().default("false").ignored("--debug shows every call");
     ["CLEARML_AGENT_PROPAGATE_EXITCODE"], Flag, "Let execute end with the exit code of the task also where it is monitored.",
         .default("false");
     ["CLEARML_AGENT_GPU_FRACTIONS"], Text, "Shares of GPUs to report, as 0.5,0.5 or by MIG profile.", .later("dynamic GPUs");
-    ["CLEARML_AGENT_CHILD_AGENTS_COUNT_CMD"], Text, "Command whose lines of output are the agents in containers of this one.",
-        .later("containers");
-    ["CLEARML_AGENT_SERVICES_DOCKER_RESTART"], Text, "Restart policy of service containers, and for which tasks.",
-        .later("containers");
+    ["CLEARML_AGENT_CHILD_AGENTS_COUNT_CMD"], Text, "Command whose lines of output are counted against the limit of --services-mode; {parent_worker_label} stands for the label of the daemon's containers.";
+    ["CLEARML_AGENT_SERVICES_DOCKER_RESTART"], Text, "Restart policy of service containers, and for which tasks.";
     ["CLEARML_AGENT_ABORT_CALLBACK_CMD"], Text, "Command that runs in the task's folder when it is aborted.";
     ["CLEARML_AGENT_ABORT_CALLBACK_CMD_REGISTERED"], Text, "The same command, for the task.";
     ["CLEARML_AGENT_ABORT_CALLBACK_TIMEOUT"], Integer(0), "Seconds that this command may take.", .default("180");
@@ -104,12 +102,12 @@ variables_table! { CONTAINERS:
     ["CLEARML_AGENT_EXTRA_DOCKER_LABELS"], List, "Labels of containers.", .strict();
     ["CLEARML_AGENT_DOCKER_ARGS_HIDE_ENV"], List, "Variables of container commands that are not shown.";
     ["CLEARML_AGENT_K8S_HOST_MOUNT", "TRAINS_AGENT_K8S_HOST_MOUNT"], Text,
-        "A folder of the host and where this container has it, for containers beside it.", .later("containers");
-    ["CLEARML_AGENT_DOCKER_HOST_MOUNT", "TRAINS_AGENT_DOCKER_HOST_MOUNT"], Text, "The same, outside of Kubernetes.", .later("containers");
+        "A folder of the host and where this container has it, for containers beside it.";
+    ["CLEARML_AGENT_DOCKER_HOST_MOUNT", "TRAINS_AGENT_DOCKER_HOST_MOUNT"], Text, "The same, outside of Kubernetes.";
     ["CLEARML_AGENT_FORCE_HOST_MACHINE_IP"], Text, "Address of the host that containers are told.";
     ["CLEARML_AGENT_FORCE_SYSTEM_SITE_PACKAGES"], Flag, "In containers, let virtual environments see the image's packages.",
         .strict().default("true");
-    ["CLEARML_AGENT_STANDALONE_CONFIG_BC"], Flag, "In standalone containers, drop the version of pip.", .strict().later("containers");
+    ["CLEARML_AGENT_STANDALONE_CONFIG_BC"], Flag, "In standalone containers, drop the version of pip.", .strict();
     ["FORCE_CLEARML_AGENT_REPO", "CLEARML_AGENT_DOCKER_AGENT_REPO"], Text, "What is installed as agent in containers.", .later("containers");
     ["FORCE_LOCAL_CLEARML_AGENT_WHEEL"], Path, "Wheel that is installed as agent in containers.", .later("containers");
     ["CLEARML_APT_INSTALL", "TRAINS_APT_INSTALL"], Text, "In containers: more packages to install with apt.";
@@ -156,7 +154,7 @@ variables_table! { TASK:
 }
 
 variables_table! { IN_CONTAINER:
-    ["CLEARML_AGENT_SERVICE_TASK"], Text, "Set to 1 in containers of services mode.", .later("containers");
+    ["CLEARML_AGENT_SERVICE_TASK"], Text, "Set to 1 in containers of services mode.";
     ["CLEARML_AGENT_HOST_IP"], Text, "Address of the host, where ports are published.";
     ["CLEARML_BOOTSTRAP_DIR"], Text, "What the bootstrap package is told.", .no_bootstrap();
     ["CLEARML_BOOTSTRAP_CACHE_DIR"], Text, "What the bootstrap package is told.", .no_bootstrap();

@@ -30,7 +30,7 @@ mod key;
 mod locks;
 mod place;
 mod restore;
-mod store;
+pub(crate) mod store;
 mod tree;
 
 use std::io;

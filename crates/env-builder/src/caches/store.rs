@@ -64,12 +64,18 @@ pub(crate) struct Draft<'s> {
     lock: Option<FileLock>,
 }
 
+/// The folder with the environments that are kept for `agent.venvs_cache.path`.
+#[must_use]
+pub fn kept_environments(configured: &Path) -> PathBuf {
+    let mut name = configured.as_os_str().to_owned();
+    name.push(".v2");
+    name.into()
+}
+
 impl Store {
     /// Beside the folder that the Python agent uses, which removes what it does not know.
     pub(crate) fn open(configured: &Path) -> Result<Self, FileError> {
-        let mut name = configured.as_os_str().to_owned();
-        name.push(".v2");
-        let root = PathBuf::from(name);
+        let root = kept_environments(configured);
         for folder in ["keys", "entries", "locks", "builds", "tmp"] {
             let folder = root.join(folder);
             create_private_dir(&folder).map_err(at("creating", &folder))?;

@@ -45,6 +45,8 @@ pub(crate) const TASK_FILE: &str = "task.json";
 pub(crate) const CONFIG_FILE: &str = "config.json";
 pub(crate) const INPUTS_FILE: &str = "inputs.json";
 pub(crate) const REPORTS_FILE: &str = "reports.json";
+/// Packages that the package manager of the image was asked for.
+const ASKED_FOR: &str = "asked_for";
 /// Says that the files of the configuration are where they shall be.
 const FILES_PLACED: &str = "files_placed";
 /// In the run directory: what keys that came in have replaced, so that it can be put back.
@@ -279,7 +281,12 @@ impl Inside {
             Some(tools) if !self.settings.agent.standalone_mode => {
                 let redactor = &self.run_settings.redactor;
                 let saved = self.given.bake.as_ref().map(|_| self.run.join(SAVED));
-                let provided = tools.provide(&self.task, saved.as_deref(), &mut |line| say(redactor, line));
+                let provided = tools.provide(
+                    &self.task,
+                    &self.run.join(ASKED_FOR),
+                    saved.as_deref(),
+                    &mut |line| say(redactor, line),
+                );
                 provided.map_err(|text| Failed::new("environment", text))
             }
             _ => Ok(()),

@@ -29,19 +29,24 @@ pub(crate) struct Tools {
 impl Tools {
     /// Sees to it. The error names what is missing.
     ///
-    /// `saved` is where to put what keys replace, if they are to be taken back later.
+    /// `asked` lists the packages that were asked for before in this container: they are not tried again. `saved` is
+    /// where to put what keys replace, if they are to be taken back later.
     pub(super) fn provide(
         &self,
         task: &Task,
+        asked: &Path,
         saved: Option<&Path>,
         say: &mut dyn FnMut(&str),
     ) -> Result<(), String> {
         self.bring_keys(saved, say);
         let missing = missing(task);
-        let asked = std::env::var("CLEARML_APT_INSTALL").unwrap_or_default();
-        let mut wanted: Vec<String> = asked.split_whitespace().map(str::to_owned).collect();
-        if self.opencv {
-            wanted.extend(["libsm6", "libxext6", "libxrender-dev", "libglib2.0-0"].map(str::to_owned));
+        let mut wanted = self.asked_for();
+        let before = std::fs::read_to_string(asked).unwrap_or_default();
+        wanted.retain(|package| before.split_whitespace().all(|known| known != package));
+        if !wanted.is_empty()
+            && let Err(e) = std::fs::write(asked, format!("{before} {}", wanted.join(" ")))
+        {
+            say(&format!("Warning: noting what is installed: {e}"));
         }
         wanted.extend(missing.iter().map(|tool| tool.package.to_owned()));
         if !wanted.is_empty() {
@@ -65,6 +70,23 @@ impl Tools {
         }
         free_interpreters();
         Ok(())
+    }
+
+    /// What is installed whether it is there or not.
+    fn asked_for(&self) -> Vec<String> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let asked = ["CLEARML_APT_INSTALL", "TRAINS_APT_INSTALL"]
+            .into_iter()
+            .find_map(variable);
+        let mut wanted: Vec<String> = asked
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+        if self.opencv {
+            wanted.extend(["libsm6", "libxext6", "libxrender-dev", "libglib2.0-0"].map(str::to_owned));
+        }
+        wanted
     }
 
     fn bring_keys(&self, saved: Option<&Path>, say: &mut dyn FnMut(&str)) {

@@ -65,6 +65,16 @@ impl Runner {
             self.console.line(Level::Warning, &text);
         }
         let words = fill(&combined.words);
+        if given::variable(&self.inputs, "CLEARML_AGENT_DEBUG_INFO").is_some_and(|what| what == "docker") {
+            let show = |words: &[String]| settings.command_mask().words(words).join(" ");
+            tracing::info!(
+                "task {}: container arguments of the task: {}; for all tasks: {}; together: {}",
+                self.identity.task,
+                show(&choice.arguments),
+                show(&containers.extra_docker_arguments),
+                show(&words)
+            );
+        }
         let shown = settings.command_mask().words(&words).join(" ");
         self.console.line(
             Level::Info,

@@ -52,9 +52,17 @@ impl Runner {
     }
 }
 
+/// Variables that name the GPUs of an agent; the first that is set counts.
+const VISIBLE: [&str; 4] = [
+    "NVIDIA_VISIBLE_DEVICES",
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+];
+
 /// Which GPUs the daemon gives its tasks.
 pub(super) fn wanted_gpus(cpu_only: bool, variable: &dyn Fn(&str) -> Option<String>) -> Gpus {
-    let value = variable("NVIDIA_VISIBLE_DEVICES").or_else(|| variable("CUDA_VISIBLE_DEVICES"));
+    let value = VISIBLE.into_iter().find_map(variable);
     match value.as_deref().map(str::trim) {
         _ if cpu_only => Gpus::None,
         None | Some("all") => Gpus::All,
@@ -110,5 +118,7 @@ mod tests {
             Gpus::Some(vec!["0".to_owned(), "1:2".to_owned()])
         );
         assert_eq!(wanted_gpus(true, &|_| Some("0".to_owned())), Gpus::None);
+        let amd = |name: &str| (name == "ROCR_VISIBLE_DEVICES").then(|| "1".to_owned());
+        assert_eq!(wanted_gpus(false, &amd), Gpus::Some(vec!["1".to_owned()]));
     }
 }

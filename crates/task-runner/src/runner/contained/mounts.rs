@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clearml_agent_config::{ContainerSettings, PackageManager, Settings};
 use clearml_container::request::Bind;
+use clearml_env_builder::kept_environments;
 
 use super::given::variable;
 use super::remembered::Remembered;
@@ -71,6 +72,7 @@ pub(super) fn caches(settings: &Settings) -> Vec<Bind> {
     let sdk = settings
         .text("sdk.storage.cache.default_base_dir")
         .map(|path| at_home(&path));
+    let kept = kept_environments(Path::new(&mounts.venvs_cache));
     let vcs = agent.vcs_cache.enabled.then(|| agent.vcs_cache.path.clone());
     [
         (containers.apt_cache.clone(), &mounts.apt_cache),
@@ -83,6 +85,10 @@ pub(super) fn caches(settings: &Settings) -> Vec<Bind> {
         (sdk, &mounts.sdk_cache),
         (vcs, &mounts.vcs_cache),
         (agent.venvs_cache.path.clone(), &mounts.venvs_cache),
+        (
+            agent.venvs_cache.path.as_deref().map(of_containers),
+            &kept.to_string_lossy().into_owned(),
+        ),
     ]
     .into_iter()
     .filter_map(|(source, target)| Some((source.filter(|_| target.starts_with('/'))?, target)))
@@ -94,6 +100,14 @@ pub(super) fn caches(settings: &Settings) -> Vec<Bind> {
         }
     })
     .collect()
+}
+
+/// Where environments of containers are kept: not among those of tasks that run without one, because what is in a
+/// container may write there.
+fn of_containers(venvs_cache: &Path) -> PathBuf {
+    let mut name = kept_environments(venvs_cache).into_os_string();
+    name.push("-containers");
+    name.into()
 }
 
 /// Makes a folder that users of the container may read, whatever this process keeps from others. One that is there

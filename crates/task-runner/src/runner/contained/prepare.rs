@@ -216,7 +216,9 @@ impl Runner {
             env.push(format!("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL={value}"));
         }
         let gpus = wanted_gpus(settings.agent.cpu_only, &variable);
-        let skips = variable("CLEARML_DOCKER_SKIP_GPUS_FLAG").is_some_and(|flag| !flag.is_empty());
+        let skips = ["CLEARML_DOCKER_SKIP_GPUS_FLAG", "TRAINS_DOCKER_SKIP_GPUS_FLAG"]
+            .into_iter()
+            .any(|name| variable(name).is_some_and(|flag| !flag.is_empty()));
         let visible = variable("NVIDIA_VISIBLE_DEVICES").filter(|value| !value.is_empty());
         if skips || surroundings.contained && visible.is_some() {
             // Nothing else decides, or the engine's runtime does so by this.
