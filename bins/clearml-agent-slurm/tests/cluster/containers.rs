@@ -11,7 +11,7 @@ use std::process::Command;
 use serde_json::json;
 use xtask::workspace;
 
-use crate::scene::Scene;
+use crate::scene::{NOBODY, Scene, has_users};
 
 const IMAGE: &str = "docker://lab/py:1";
 const CODE: &str = "import os; print('rank', os.environ.get('RANK'), open('/etc/image').read(), os.getuid(), flush=True)\nimport time; time.sleep(1)";
@@ -22,7 +22,8 @@ fn documented(name: &str) -> String {
         .join("fixtures/slurm/templates")
         .join(format!("{name}.sh"));
     let text = fs::read_to_string(path).unwrap();
-    let export = "${CLEARML_PRE_SETUP}\nexport CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL=1";
+    let export =
+        "${CLEARML_PRE_SETUP}\nexport CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL=1 HOME=$CLEARML_SLURM_JOB_DIR";
     assert!(text.contains("${CLEARML_PRE_SETUP}"));
     text.replace("${CLEARML_PRE_SETUP}", export)
 }
@@ -71,12 +72,17 @@ fn singularity_runs_the_agent_in_the_image() {
         eprintln!("SKIPPED {TEST}: bwrap is not installed (Debian: bubblewrap)");
         return;
     }
+    if !has_users(TEST) {
+        return;
+    }
     let bare = documented("singularity").replace("srun singularity", "singularity");
     let queues = [("stepped", documented("singularity")), ("bare", bare)];
     let Some(mut scene) = Scene::new(TEST, &queues) else {
         return;
     };
     scene.modes = vec!["singularity", "singularity"];
+    scene.open_to_others();
+    scene.options.push(r#"user_map={"default":"nobody"}"#.to_owned());
     // Jobs get the glue's path, which begins with this folder.
     let programs = scene.folder.path().join("programs");
     fs::create_dir(&programs).unwrap();
@@ -94,7 +100,7 @@ fn singularity_runs_the_agent_in_the_image() {
     for task in [&stepped, &bare] {
         scene.until(task, "completed", 60);
         let console = scene.api.console(task).unwrap();
-        assert!(console.contains("in the image 0"), "{console}");
+        assert!(console.contains(&format!("in the image {NOBODY}")), "{console}");
         assert!(
             console.contains("--ipc means nothing to singularity"),
             "{console}"

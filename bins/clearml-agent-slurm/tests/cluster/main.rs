@@ -6,9 +6,13 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod containers;
+mod ends;
 mod journeys;
 mod kills;
 mod outages;
+mod refusals;
+mod restarts;
+mod scale;
 mod scene;
 mod users;
 mod waiting;

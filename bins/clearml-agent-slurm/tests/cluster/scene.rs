@@ -1,6 +1,7 @@
 //! A cluster, a server, and the glue between them.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,20 @@ const HEAD: &str = "#!/bin/bash
 #SBATCH --partition=${CLEARML_TASK.hyperparams.properties.partition.value:}
 ";
 
+/// The number of `nobody`.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// Whether this machine has the users that jobs are to run as; says so if not.
+pub(crate) fn has_users(test: &str) -> bool {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let has = |start: &str| passwd.lines().any(|line| line.starts_with(start));
+    let found = has("nobody:x:65534:") && has("games:x:5:");
+    if !found {
+        eprintln!("SKIPPED {test}: this machine lacks the users nobody and games");
+    }
+    found
+}
+
 /// A template whose body has these lines between the parts.
 pub(crate) fn template(directives: &str, before: &str) -> String {
     format!(
@@ -38,7 +53,7 @@ pub(crate) struct Scene {
     glue: Option<Child>,
     pub(crate) cluster: Cluster,
     pub(crate) api: Api,
-    _server: LocalServer,
+    pub(crate) server: LocalServer,
     queues: Vec<String>,
     ids: Vec<String>,
     agent: PathBuf,
@@ -53,6 +68,11 @@ impl Scene {
     /// A cluster and a server with these queues and templates; no glue yet. `None`, said loudly, where there
     /// can be no cluster.
     pub(crate) fn new(test: &str, queues: &[(&str, String)]) -> Option<Self> {
+        Self::with_server(test, queues, &[])
+    }
+
+    /// The same with a server that was started with further arguments.
+    pub(crate) fn with_server(test: &str, queues: &[(&str, String)], arguments: &[&str]) -> Option<Self> {
         if let Some(reason) = missing() {
             eprintln!("SKIPPED {test}: {reason}");
             return None;
@@ -66,7 +86,7 @@ impl Scene {
         };
         let folder = tempfile::tempdir().unwrap();
         let cluster = Cluster::up(&folder.path().join("cluster")).unwrap();
-        let server = LocalServer::start(&agent, &folder.path().join("server")).unwrap();
+        let server = LocalServer::start_with(&agent, &folder.path().join("server"), arguments).unwrap();
         let api = server.api().unwrap();
         let mut ids = Vec::new();
         for (name, text) in queues {
@@ -80,7 +100,7 @@ impl Scene {
             glue: None,
             cluster,
             api,
-            _server: server,
+            server,
             queues: queues.iter().map(|(name, _)| (*name).to_owned()).collect(),
             ids,
             agent,
@@ -137,12 +157,22 @@ impl Scene {
     }
 
     pub(crate) fn start(&mut self) {
+        let command = self.glue_command(&[]);
+        self.spawn(command);
+    }
+
+    /// The same, wrapped in another command.
+    pub(crate) fn start_as(&mut self, wrap: impl FnOnce(&Self, &Command) -> Command) {
+        let command = wrap(self, &self.glue_command(&[]));
+        self.spawn(command);
+    }
+
+    fn spawn(&mut self, mut command: Command) {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.log())
             .unwrap();
-        let mut command = self.glue_command(&[]);
         self.glue = Some(
             command
                 .stdout(log.try_clone().unwrap())
@@ -150,6 +180,85 @@ impl Scene {
                 .spawn()
                 .unwrap(),
         );
+    }
+
+    /// Waits until the program of a task has printed that it has begun.
+    pub(crate) fn until_begun(&self, task: &str) {
+        self.wait(&format!("task {task} runs"), 60, || {
+            self.api.console(task).unwrap().contains("begun").then_some(())
+        });
+    }
+
+    /// Has a job that Slurm has put back start at once, not after its two minutes.
+    pub(crate) fn hurry(&self, job: &str) {
+        let job = format!("JobId={job}");
+        self.cluster
+            .output("scontrol", &["update", &job, "StartTime=now"])
+            .unwrap();
+    }
+
+    /// The id of a queue.
+    pub(crate) fn queue_id(&self, name: &str) -> String {
+        let index = self.queues.iter().position(|queue| queue == name).unwrap();
+        self.ids[index].clone()
+    }
+
+    /// Changes the configuration of the cluster, and starts its controller again.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(String) -> String) {
+        let path = self.cluster.configuration();
+        let text = change(fs::read_to_string(&path).unwrap());
+        fs::write(path, text).unwrap();
+        self.cluster
+            .stop("slurmctld", rustix::process::Signal::TERM)
+            .unwrap();
+        self.cluster.start_controller().unwrap();
+    }
+
+    /// The processor time that the glue itself has used.
+    pub(crate) fn glue_cpu(&self) -> Duration {
+        let pid = self.glue.as_ref().unwrap().id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        // Linux counts in hundredths of a second for everybody.
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Lets other users of this machine reach what jobs need, and gives jobs a folder in which all may write.
+    pub(crate) fn open_to_others(&mut self) {
+        let folder = self.folder.path().to_owned();
+        let jobs = folder.join("jobs");
+        fs::create_dir(&jobs).unwrap();
+        fs::copy(&self.agent, folder.join("agent")).unwrap();
+        for (name, mode) in [
+            ("", 0o755),
+            ("jobs", 0o1777),
+            ("shared", 0o1777),
+            ("agent", 0o755),
+        ] {
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        for name in &self.queues {
+            let path = folder.join(format!("{name}.sh"));
+            let text = fs::read_to_string(&path).unwrap();
+            let outputs = format!("--output={}/", folder.display());
+            fs::write(
+                &path,
+                text.replace(&outputs, &format!("--output={}/", jobs.display())),
+            )
+            .unwrap();
+        }
+        self.options.extend([
+            format!("work_dir={}", jobs.display()),
+            format!("agent_binary={}", folder.join("agent").display()),
+        ]);
+    }
+
+    /// Where the glue puts what jobs log in with.
+    pub(crate) fn credentials(&self) -> PathBuf {
+        let below = self.folder.path().join("shared/credentials");
+        let mut folders = fs::read_dir(&below).unwrap();
+        folders.next().unwrap().unwrap().path()
     }
 
     fn log(&self) -> PathBuf {
