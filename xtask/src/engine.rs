@@ -356,7 +356,7 @@ pub fn make_debian(address: Option<&str>, image: &str, suite: &str, options: &[&
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status()
-        .context("starting debootstrap")?;
+        .context("starting debootstrap (Debian: debootstrap)")?;
     ensure!(made.success(), "debootstrap failed ({made})");
     let mut tar = Command::new("tar")
         .args(["--exclude=./var/cache/apt/archives/*.deb", "-c", "-C"])

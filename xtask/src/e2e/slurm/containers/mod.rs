@@ -4,8 +4,9 @@
 //! one of the same shape: services `mysql`, `slurmdbd`, `slurmctld` and `cpu-worker`, and a volume `/data` that all
 //! nodes share. Its image is built here of Debian's packages (`fixtures/slurm/docker`), so nothing is pulled.
 //!
-//! Everything happens inside, by `docker compose exec`: the glue works on `slurmctld`, which plays the login node.
-//! The folder of the engine's socket aside, this machine needs to reach that container's address.
+//! Everything happens inside, by `docker compose exec`: the glue works on `slurmctld`, which plays the login node, and
+//! the server of the tasks runs there too. Only the journeys themselves ask that server from this machine, by the
+//! address of its container, so the engine has to run here.
 
 mod compose;
 mod journeys;
