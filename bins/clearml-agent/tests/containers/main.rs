@@ -18,4 +18,5 @@ mod restarts;
 #[expect(dead_code, reason = "it serves more tests than these")]
 mod scene;
 mod services;
+mod siblings;
 mod tools;
