@@ -218,6 +218,7 @@ fn a_cluster_is_looked_at_without_submitting_anything() {
         text.contains("#SBATCH --nodes=2") && text.contains(&task),
         "{text}"
     );
+    assert!(text.contains("CLEARML_SLURM_REQUIRE_QUEUE='1'"), "{text}");
     let keys = std::fs::read_to_string(scene.folder.path().join("server/clearml.conf")).unwrap();
     let secret = keys
         .lines()
@@ -238,6 +239,19 @@ fn a_cluster_is_looked_at_without_submitting_anything() {
     );
     assert_eq!(scene.cluster.output("squeue", &["-h", "-t", "all"]).unwrap(), "");
     assert_eq!(scene.task(&task)["status"], "queued");
+
+    // In the background, where it is found, and ended without its jobs.
+    for (arguments, expected) in [
+        (&["--stop"][..], 1),
+        (&["--detached"][..], 0),
+        (&[][..], 3),
+        (&["--status"][..], 0),
+        (&["--stop"][..], 0),
+        (&["--stop"][..], 1),
+    ] {
+        let (code, text, errors) = run(scene.glue_command(arguments));
+        assert_eq!(code, Some(expected), "{arguments:?}: {text}{errors}");
+    }
 
     std::fs::write(
         scene.folder.path().join("main.sh"),

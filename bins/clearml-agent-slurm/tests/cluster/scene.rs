@@ -414,5 +414,9 @@ impl Drop for Scene {
             eprintln!("{}", self.glue_log());
         }
         self.kill_glue();
+        if std::thread::panicking() && self.folder.path().join("state/process.json").exists() {
+            // One in the background.
+            let _not_running = self.glue_command(&["--stop"]).output();
+        }
     }
 }
