@@ -255,6 +255,7 @@ impl Runner {
     /// Whether the task may go on.
     async fn goes_on(&self) -> bool {
         let identity = self.identity();
+        let mut interpreter = Interpreter::default();
         let mut told = false;
         loop {
             let looked = self.env.kernel.now();
@@ -270,7 +271,11 @@ impl Runner {
                 self.announce(AbortReason::Reset);
                 return false;
             }
-            match may_start(task.as_ref(), &identity, &self.name) {
+            match may_start(&mut interpreter, task.as_ref(), &identity, &self.name) {
+                MayStart::LookAgain => {
+                    self.env.sleep(STATUS_POLL).await;
+                    continue;
+                }
                 MayStart::No(reason) => {
                     self.announce(reason);
                     return false;

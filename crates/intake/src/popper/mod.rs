@@ -431,6 +431,13 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
             match self.server.look(&intent.task).await? {
                 // Somebody has put it into the queue again since: whoever pops that entry runs it.
                 Some(seen) if seen.status == TaskStatus::Queued => return Ok(Some(Why::InQueue)),
+                // A running task was put into the queue, and then asked to end. With our mark on it, nobody else does that.
+                Some(seen) if seen.stopping => {
+                    self.server
+                        .stop(&intent.task, "task was stopped by tasks.stop")
+                        .await?;
+                    return Ok(Some(Why::Status(TaskStatus::Stopped)));
+                }
                 Some(seen) if may_start(&intent.before, &seen.status) => {}
                 // The same call of a predecessor that has died has arrived in between; or another agent was given
                 // an entry of the task as well, and leaves it to us, because our mark is the last. Starting it

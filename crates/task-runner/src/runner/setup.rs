@@ -1,6 +1,8 @@
 //! From the task to a complete `launch.json`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clearml_api_client::{ApiError, Call, Client, TasksQuery, Updated};
@@ -17,7 +19,7 @@ use super::decide::Prepared;
 use super::describe::described;
 use super::environment::{Parts, base, complete, show_command};
 use super::leftovers::Leftovers;
-use super::{Runner, RunnerError, callback, patiently};
+use super::{Runner, RunnerError, callback, patiently, space};
 use crate::console::{Level, Tag};
 use crate::owner::TOKEN_VARIABLE;
 use crate::phase::Phase;
@@ -149,6 +151,7 @@ impl Runner {
         let id = &self.identity.task;
         let query = TasksQuery::one(id, ["status", "status_message", "runtime", "started"]);
         let mut known = known.cloned();
+        let mut interpreter = Interpreter::default();
         let mut pause = FIRST_PAUSE;
         let mut told = false;
         loop {
@@ -169,9 +172,13 @@ impl Runner {
             if self.was_reset(task.as_ref()).await {
                 return false;
             }
-            match may_start(task.as_ref(), &self.identity, &self.run_id) {
+            match may_start(&mut interpreter, task.as_ref(), &self.identity, &self.run_id) {
                 MayStart::Untold if !told => {}
                 MayStart::Untold | MayStart::Yes => return true,
+                MayStart::LookAgain => {
+                    tokio::time::sleep(self.settings.status_poll).await;
+                    continue;
+                }
                 MayStart::No(reason) => {
                     announce(&self.abort, reason);
                     return false;
@@ -228,7 +235,15 @@ impl Runner {
 
     async fn build(&self, task: &Task, cancel: &CancelToken) -> Result<PreparedEnvironment, Failure> {
         let console = self.console.clone();
-        let host = BuildHost::new(cancel.clone(), move |level, text| console.line(level, text))
+        let full = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&full);
+        let say = move |level, text: &str| {
+            if space::says_full(text) {
+                seen.store(true, Ordering::Relaxed);
+            }
+            console.line(level, text);
+        };
+        let host = BuildHost::new(cancel.clone(), say)
             .with_files(&self.client, self.settings.files_server.as_deref());
         let mut settings = self.settings.environment.clone();
         settings.optimization = self.inputs.options.optimization;
@@ -259,7 +274,11 @@ impl Runner {
         self.note_phases(&host);
         let prepared = result.map_err(|e| Failure {
             exit_code: e.exit_code(),
-            ..failure(e.stage().as_str(), &with_causes(&e))
+            ..if full.load(Ordering::Relaxed) || space::is_full(&e) {
+                space::disk_full(&with_causes(&e))
+            } else {
+                failure(e.stage().as_str(), &with_causes(&e))
+            }
         })?;
         if self.settings.rank == 0 {
             write_back(&self.client, task, host.reported()).await;
@@ -387,13 +406,21 @@ pub enum MayStart {
     Yes,
     /// So it may, but the call that says that it has started was lost.
     Untold,
+    /// It looks like a reset, which is believed when it lasts. Nothing is to be started meanwhile: others may have
+    /// the task by then, and their marks are gone with the reset.
+    LookAgain,
     /// Whoever wants it to end has the last word.
     No(AbortReason),
 }
 
-/// Whether a run may go on with a task that looks like this.
+/// Whether a run may go on with a task that looks like this, after the looks that the interpreter has seen.
 #[must_use]
-pub fn may_start(task: Option<&Task>, identity: &Identity, run_id: &str) -> MayStart {
+pub fn may_start(
+    interpreter: &mut Interpreter,
+    task: Option<&Task>,
+    identity: &Identity,
+    run_id: &str,
+) -> MayStart {
     // Whoever has taken it since runs it. Two runs of one task at once must never be.
     if task.is_some_and(|task| is_anothers(task, identity, run_id)) {
         return MayStart::No(AbortReason::StatusChanged);
@@ -401,16 +428,15 @@ pub fn may_start(task: Option<&Task>, identity: &Identity, run_id: &str) -> MayS
     match task.and_then(|task| task.status.as_ref()) {
         // A run of our own that was completed by its program and is started again has another id.
         Some(TaskStatus::Completed | TaskStatus::Publishing) => MayStart::No(AbortReason::StatusChanged),
-        status => match Interpreter::default().observe(task) {
+        status => match interpreter.observe(task) {
             Meaning::Abort(reason) => MayStart::No(reason),
             Meaning::GoOn
                 if status == Some(&TaskStatus::InProgress) && task.is_some_and(|task| !has_start(task)) =>
             {
                 MayStart::Untold
             }
-            // One that looks like a reset was in progress when it became ours. That is believed when it lasts, and
-            // not to be overruled.
-            Meaning::GoOn | Meaning::MaybeReset(_) => MayStart::Yes,
+            Meaning::GoOn => MayStart::Yes,
+            Meaning::MaybeReset(_) => MayStart::LookAgain,
         },
     }
 }
@@ -457,12 +483,12 @@ mod tests {
                 extra: [("started".to_owned(), started)].into_iter().collect(),
                 ..Task::default()
             };
-            may_start(Some(&task), &identity, "me")
+            may_start(&mut Interpreter::default(), Some(&task), &identity, "me")
         };
         for (status, message, expected) in [
             ("in_progress", "pulled by agent", MayStart::Untold),
             ("in_progress", "stopping", MayStart::No(AbortReason::Stopped)),
-            ("created", "", MayStart::Yes),
+            ("created", "", MayStart::LookAgain),
             ("queued", "", MayStart::No(AbortReason::StatusChanged)),
             ("stopped", "", MayStart::No(AbortReason::StatusChanged)),
             ("failed", "", MayStart::No(AbortReason::Exception)),
@@ -474,7 +500,7 @@ mod tests {
         let told = look("in_progress", "pulled by agent", "2026-01-01T00:00:00".into());
         assert_eq!(told, MayStart::Yes, "a second call could only do harm");
         assert_eq!(
-            may_start(None, &identity, "me"),
+            may_start(&mut Interpreter::default(), None, &identity, "me"),
             MayStart::No(AbortReason::NotFound)
         );
     }
