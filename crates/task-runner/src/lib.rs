@@ -75,6 +75,7 @@ pub use phase::Phase;
 pub use record::{ContainerOptions, RunInputs, RunOptions, RunRecord, Timeline, service_worker};
 pub use run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};
 pub use runner::contained::bake::{BuildImageOptions, BuiltImage, EntryPoint, ImageProgram, build_image};
+pub use runner::leftovers::kill_leftovers;
 pub use runner::many::{lock_of_many, raise_open_files, run_many};
 pub use runner::report::{observe, tell};
 pub use runner::{RunnerError, RunnerExit, RunnerOptions, run, run_with};
@@ -94,6 +95,7 @@ pub mod decisions {
     pub use crate::shipper::pending::{Cursor, Pending, missing, to_events};
 }
 
+pub use settings::is_heard;
 pub use shim::shim_main;
 pub use shipper::ShipError;
 pub use spawn::{spawn_runner, spawn_runner_of_many, spawn_shim, this_program};

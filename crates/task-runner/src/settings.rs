@@ -394,6 +394,13 @@ pub(crate) enum Voice {
     Silent,
 }
 
+/// Whether this process, as one node of several, is to be heard about its task: with
+/// `CLEARML_MULTI_NODE_SINGLE_TASK=-1` only the first one is.
+#[must_use]
+pub fn is_heard() -> bool {
+    voice(&RunInputs::from_process(crate::record::RunOptions::default())) != Voice::Silent
+}
+
 pub(crate) fn voice(inputs: &RunInputs) -> Voice {
     let rank = rank(inputs);
     match number::<i64>(inputs, "CLEARML_MULTI_NODE_SINGLE_TASK").unwrap_or(0) {

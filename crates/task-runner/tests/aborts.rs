@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use clearml_api_client::{Call, StatusChange};
 use clearml_support::process::ProcessIdentity;
 use clearml_task_model::TaskId;
-use clearml_task_runner::{Phase, RunDir};
+use clearml_task_runner::record::{SCHEMA, ShimClaim};
+use clearml_task_runner::{Phase, RunDir, kill_leftovers};
 use common::world::World;
 use common::{eventually, is_running};
 use rustix::process::Signal;
@@ -123,6 +124,65 @@ async fn with_a_control_group_nothing_survives_the_death_of_runner_and_superviso
         return;
     }
     assert!(found.iter().all(|pid| !is_running(*pid)), "{found:?} got away");
+}
+
+/// Where control groups are; mounted for the test where the system has not done so.
+struct Groups(std::path::PathBuf);
+
+impl Groups {
+    fn mount(at: &std::path::Path) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "cgroup2", "none"])
+            .arg(at)
+            .output();
+        let groups = Self(at.to_owned());
+        (mount.is_ok_and(|output| output.status.success())).then_some(groups)
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        let _unmounted = std::process::Command::new("umount").arg(&self.0).output();
+    }
+}
+
+/// Whoever gives up a run without a runner finds what has left session, environment and parents behind.
+#[tokio::test]
+async fn a_run_that_is_given_up_is_killed_by_its_control_group() {
+    let world = World::start().await;
+    let (_, run) = world.task("true").await;
+    let run_id = run.record().unwrap().run_id;
+    let skip = |why: &str| eprintln!("SKIPPED a_run_that_is_given_up_is_killed_by_its_control_group: {why}");
+    let Some(groups) = Groups::mount(&world.scratch().join("groups")) else {
+        return skip("control groups can't be mounted");
+    };
+    let group = groups.0.join(format!("clearml-run-{run_id}-1"));
+    if std::fs::create_dir(&group).is_err() || !group.join("cgroup.kill").exists() {
+        let _none = std::fs::remove_dir(&group);
+        return skip("no control group may be made");
+    }
+    let mut stranger = std::process::Command::new("setsid")
+        .args(["sleep", "600"])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .spawn()
+        .unwrap();
+    std::fs::write(group.join("cgroup.procs"), stranger.id().to_string()).unwrap();
+    let mut dead = std::process::Command::new("true").spawn().unwrap();
+    let shim = ProcessIdentity::of(dead.id().cast_signed()).unwrap().unwrap();
+    dead.wait().unwrap();
+    let claim = ShimClaim {
+        schema: SCHEMA,
+        shim,
+        claimed_ms: 0,
+        group: Some(group.clone()),
+    };
+    std::fs::write(run.path().join("shim.json"), serde_json::to_vec(&claim).unwrap()).unwrap();
+    let reaper = std::thread::spawn(move || stranger.wait().unwrap());
+    assert!(kill_leftovers(&run).await.unwrap(), "something is left");
+    assert!(!reaper.join().unwrap().success());
+    assert!(!group.exists(), "the group is removed");
 }
 
 #[tokio::test]

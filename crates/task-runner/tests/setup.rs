@@ -154,3 +154,33 @@ async fn a_runner_before_its_turn_does_nothing() {
     assert_eq!(world.status(&task).await.0, "in_progress");
     eventually("the runner is gone", || !run.runner_alive());
 }
+
+/// A real full disk, which needs the right to mount one.
+#[tokio::test]
+async fn a_disk_that_becomes_full_in_the_set_up_is_no_fault_of_the_task() {
+    let world = World::start().await;
+    let (task, run) = world.task(&format!("true # {}", "x".repeat(200_000))).await;
+    let environment = run.environment_dir();
+    std::fs::create_dir_all(&environment).unwrap();
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+        .arg(&environment)
+        .output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        eprintln!(
+            "SKIPPED a_disk_that_becomes_full_in_the_set_up_is_no_fault_of_the_task: no right to mount a disk"
+        );
+        return;
+    }
+    let code = world.run(&run).await;
+    let unmount = std::process::Command::new("umount").arg(&environment).status();
+    assert!(unmount.is_ok_and(|status| status.success()));
+    assert_eq!(code, 0);
+    let (status, reason) = world.status(&task).await;
+    assert_eq!(status, "failed");
+    assert!(
+        reason.starts_with("infrastructure: the disk became full") && reason.contains("ENOSPC"),
+        "{reason}"
+    );
+    assert!(run.record().unwrap().failure.unwrap().over, "it may be put back");
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clearml_agent_config::OnStop;
 use clearml_intake::Activity;
-use clearml_task_runner::RunDir;
+use clearml_task_runner::{RunDir, is_heard};
 use tokio::time::sleep;
 
 use crate::serve::{Server, announce_end, say};
@@ -40,7 +40,7 @@ impl Server {
             return Ok(());
         }
         self.reporter.set(Activity {
-            task: Some(task.clone()),
+            task: Some(task.clone()).filter(|_| is_heard()),
             queue: record.identity.queue.clone(),
         });
         self.notifier.status(&format!("running task {task}"));

@@ -11,11 +11,13 @@ use std::process::Child;
 use std::time::Duration;
 
 use clearml_api_client::{ApiError, Client};
-use clearml_support::process::{ProcessIdentity, descendants, session_members};
+use clearml_support::process::ProcessIdentity;
 use clearml_task_model::TaskId;
 use clearml_task_runner::decisions::{Facts, decide};
 use clearml_task_runner::record::Outcome;
-use clearml_task_runner::{Phase, RunDir, RunDirError, RunRecord, observe, spawn_runner, tell};
+use clearml_task_runner::{
+    Phase, RunDir, RunDirError, RunRecord, kill_leftovers, observe, spawn_runner, tell,
+};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout};
@@ -207,8 +209,11 @@ impl Watch {
         let shim_over = match self.run.claim()? {
             Some(claim) if verdict.is_none() => {
                 end_shim(&claim.shim).await;
-                // One that could end by itself has ended everything below it, and says so.
-                self.run.verdict()?.is_some_and(|verdict| verdict.survivors == 0)
+                match self.run.verdict()? {
+                    // One that could end by itself has ended everything below it, and says so.
+                    Some(verdict) if verdict.survivors == 0 => true,
+                    _ => kill_leftovers(&self.run).await?,
+                }
             }
             _ => false,
         };
@@ -235,7 +240,7 @@ pub(crate) fn tell_to_stop(run: &RunDir) {
     }
 }
 
-/// Asks the shim to end the task, and ends it by force if it can't.
+/// Asks the shim to end the task, and kills it if it can't.
 async fn end_shim(shim: &ProcessIdentity) {
     // Errors mean that it is gone or not ours.
     let _gone = shim.signal(Signal::TERM);
@@ -244,13 +249,7 @@ async fn end_shim(shim: &ProcessIdentity) {
         sleep(POLL).await;
     }
     if shim.is_alive() {
-        let below = descendants(shim.pid);
         let _gone = shim.signal(Signal::KILL);
-        for pid in below.into_iter().chain(session_members(shim.pid)) {
-            if let Ok(Some(process)) = ProcessIdentity::of(pid) {
-                let _gone = process.signal(Signal::KILL);
-            }
-        }
     }
 }
 

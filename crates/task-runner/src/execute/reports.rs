@@ -11,8 +11,7 @@ use clearml_task_model::{TaskId, WorkerId};
 use serde_json::Value;
 
 use super::ExecuteOptions;
-use crate::record::RunInputs;
-use crate::settings::{Voice, voice};
+use crate::settings::is_heard;
 
 /// From the start to the first figures.
 const FIRST: Duration = Duration::from_secs(3);
@@ -43,7 +42,7 @@ impl<'a> Reports<'a> {
             client,
             options,
             worker: &options.worker,
-            is_silent: voice(&RunInputs::from_process(options.run.clone())) == Voice::Silent,
+            is_silent: !is_heard(),
         }
     }
 

@@ -7,11 +7,25 @@ use rustix::process::Signal;
 
 use super::RUN_ID;
 use crate::record::ShimClaim;
+use crate::run_dir::{RunDir, RunDirError};
 use crate::shim::group::RunGroup;
 
 /// How often to look, and how long to wait in between.
 const LOOKS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Kills what a run has left whose shim was killed, when no runner is there to do it. Returns whether nothing is left.
+///
+/// # Errors
+///
+/// When the run can't be read.
+pub async fn kill_leftovers(run: &RunDir) -> Result<bool, RunDirError> {
+    let Some(claim) = run.claim()? else {
+        return Ok(true);
+    };
+    let run_id = run.record()?.run_id;
+    Ok(Leftovers::of_shim(&claim, &run_id, false).kill().await)
+}
 
 /// Where the processes of a run are looked for: whoever carries the name of the run in its environment, all
 /// members of its session, all members of its control group, and orphans that this process has inherited. Each of

@@ -14,12 +14,13 @@ pub(crate) mod decide;
 pub(crate) mod describe;
 pub(crate) mod environment;
 mod launch;
-mod leftovers;
+pub(crate) mod leftovers;
 pub mod many;
 pub(crate) mod outcome;
 mod owner;
 pub(crate) mod report;
 pub(crate) mod setup;
+mod space;
 mod supervise;
 pub(crate) mod tell;
 

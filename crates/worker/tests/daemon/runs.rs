@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clearml_api_client::StatusChange;
+use clearml_api_client::{StatusChange, WorkersQuery};
 use clearml_intake::owner::OwnerMark;
 use clearml_intake::pop::{Before, Intent};
 use clearml_task_model::{TaskId, WorkerId};
@@ -191,4 +191,29 @@ async fn a_finished_run_is_left_as_it_is() {
     assert_eq!(scene.executions("finished"), 0);
     let reply: Value = json!(scene.calls().await);
     assert!(reply.get("tasks.started").is_none(), "{reply}");
+}
+
+/// With `CLEARML_MULTI_NODE_SINGLE_TASK=-1` the first node alone is to be heard.
+#[tokio::test]
+async fn a_later_node_that_is_not_to_be_heard_does_not_name_its_task() {
+    for (shared, named) in [("1", true), ("-1", false)] {
+        let scene = Scene::start().await;
+        let task = scene
+            .enqueued_script(&scene.queue, "node", "import time; time.sleep(600)")
+            .await;
+        let variables = [("RANK", "1"), ("CLEARML_MULTI_NODE_SINGLE_TASK", shared)];
+        let daemon = scene.daemon_with(WORKER, &["work"], &variables);
+        daemon.says(&format!("Running task '{task}'")).await;
+        sleep(Duration::from_secs(1)).await;
+        let workers = scene
+            .client
+            .workers_get_all(&WorkersQuery::default())
+            .await
+            .unwrap();
+        let me = workers
+            .iter()
+            .find(|worker| worker.id.as_str() == WORKER)
+            .unwrap();
+        assert_eq!(me.task.is_some(), named, "{shared}: {me:?}");
+    }
 }
