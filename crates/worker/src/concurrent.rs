@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clearml_agent_config::OnStop;
 use clearml_intake::{About, Activity, Reporter};
-use clearml_task_runner::{RunRecord, raise_open_files, service_worker};
+use clearml_task_runner::{RunRecord, is_heard, raise_open_files, service_worker};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::count::Counter;
 use crate::daemon::ServicesMode;
 use crate::serve::{Server, say};
 use crate::services::{Services, Tools};
@@ -30,7 +31,9 @@ impl Server {
             requeue_limit: self.settings.agent.requeue_on_infrastructure_failure,
         };
         let state_dir = &self.settings.agent.state_dir;
-        self.services = Some(Services::start(tools, state_dir, &self.worker, mode.limit)?);
+        let counter = Counter::of(&self.settings, &self.worker);
+        let services = Services::start(tools, state_dir, &self.worker, mode.limit, counter)?;
+        self.services = Some(services);
         say("ClearML-Agent running in services mode");
         Ok(())
     }
@@ -56,13 +59,14 @@ impl Server {
 
     /// Whether one more task may run; if not, some time has passed.
     pub(crate) async fn has_room(&mut self) -> bool {
-        let Some(services) = &self.services else {
+        let Some(services) = &mut self.services else {
             return true;
         };
-        if services.has_room() {
-            return true;
-        }
         let (stop, mut reloads) = (self.stop.clone(), self.stop.clone());
+        tokio::select! {
+            has_room = services.has_room() => if has_room { return true },
+            () = stop.wait() => return false,
+        }
         let (mut slept, mut woken) = (false, false);
         tokio::select! {
             () = services.one_ended() => {}
@@ -114,7 +118,7 @@ impl Server {
             is_daemon: false,
         };
         let activity = Activity {
-            task: Some(record.identity.task.clone()),
+            task: Some(record.identity.task.clone()).filter(|_| is_heard()),
             queue: record.identity.queue.clone(),
         };
         self.reporter.child(about, self.report_every, activity)

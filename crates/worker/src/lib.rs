@@ -13,11 +13,11 @@
 //! `earlier`).
 //!
 //! In services mode it has many tasks in hand at the same time, looked after by one runner (`concurrent`,
-//! `services`).
+//! `services`, `count`).
 //!
-//! Around the loop: what is checked at the start (`startup`) and why there may be none (`refused`), which queues rest at the moment (`active`), the
-//! log file and `--detached` (`background`), and `--stop` (`terminate`). What people and their programs see of
-//! a daemon is in `observe`, `metrics` (Prometheus) and `notify` (systemd).
+//! Around the loop: what is checked at the start (`startup`) and why there may be none (`refused`), which queues
+//! rest at the moment (`active`), the log file and `--detached` (`background`), and `--stop` (`terminate`). What
+//! people and their programs see of a daemon is in `observe`, `metrics` (Prometheus) and `notify` (systemd).
 //!
 //! Where the daemon works in the names of the owners of tasks, `owner` logs in for each of them.
 //!
@@ -28,6 +28,7 @@ mod active;
 mod adopt;
 mod background;
 mod concurrent;
+mod count;
 mod daemon;
 mod decide;
 mod earlier;

@@ -29,6 +29,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::count::Counter;
 use crate::journal::RunJournal;
 use crate::observe::Observer;
 use crate::serve::announce_end;
@@ -54,6 +55,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Services {
     inner: Arc<Inner>,
     limit: Option<usize>,
+    counter: Option<Counter>,
     looking: JoinHandle<()>,
 }
 
@@ -104,6 +106,7 @@ impl Services {
         state_dir: &Path,
         worker: &WorkerId,
         limit: Option<usize>,
+        counter: Option<Counter>,
     ) -> io::Result<Self> {
         let name = format!(
             "{}@{}",
@@ -133,6 +136,7 @@ impl Services {
         Ok(Self {
             inner,
             limit,
+            counter,
             looking,
         })
     }
@@ -142,9 +146,16 @@ impl Services {
         self.inner.hands().len()
     }
 
-    /// Whether one more may run.
-    pub(crate) fn has_room(&self) -> bool {
-        self.limit.is_none_or(|limit| self.count() < limit)
+    /// Whether one more may run. May be dropped at any moment.
+    pub(crate) async fn has_room(&mut self) -> bool {
+        let Some(limit) = self.limit else { return true };
+        if self.count() >= limit {
+            return false;
+        }
+        match &mut self.counter {
+            Some(counter) => counter.count().await < limit,
+            None => true,
+        }
     }
 
     /// Returns when one has ended since the last call.

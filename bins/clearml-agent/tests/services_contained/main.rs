@@ -5,10 +5,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test whose scene cannot be set has failed")]
 
+mod ends;
 mod many;
 #[path = "../containers/place.rs"]
 #[expect(dead_code, reason = "it serves more tests than these")]
 mod place;
+mod registry;
 mod restarts;
 #[path = "../whole/scene.rs"]
 #[expect(dead_code, reason = "it serves more tests than these")]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::place::Place;
+use crate::place::{Place, docker};
 use crate::scene::finish;
 use crate::stand::{Stand, inspect, until};
 
@@ -18,16 +18,9 @@ fn services_in_containers_run_at_once_and_none_waits_for_the_environment_of_anot
         stand.service("two", ""),
         stand.service("waiting", ""),
     );
-    let options = [
-        "--services-mode",
-        "3",
-        "--foreground",
-        "--gpus",
-        "0",
-        "--child-report-tags",
-        "fast",
-    ];
-    let mut daemon = stand.daemon(&options, &[]);
+    let options = "--services-mode 3 --foreground --gpus 0 --child-report-tags fast --force-current-version";
+    let options: Vec<&str> = options.split(' ').collect();
+    let mut daemon = stand.daemon("--docker", &options, &[]);
     for task in [&one, &two] {
         stand.place.says(task, "out: 3\n");
         let parent = inspect(task, "{{index .Config.Labels \"clearml-parent-worker-id\"}}");
@@ -35,7 +28,17 @@ fn services_in_containers_run_at_once_and_none_waits_for_the_environment_of_anot
         let own = inspect(task, "{{index .Config.Labels \"clearml-worker-id\"}}");
         assert_eq!(own, format!("tester:cpu:0:service:{task}"));
         assert_eq!(inspect(task, "{{.HostConfig.DeviceRequests}}"), "[]");
+        // In containers it is always this version.
+        let program = [
+            "exec",
+            &Place::containers(task)[0],
+            "/.clearml-agent/bin/clearml-agent",
+            "--version",
+        ];
+        let (_, version, _) = finish(stand.place.options().command(&["--version"]));
+        assert_eq!(docker(&program).as_deref(), Some(version.trim()));
     }
+    assert!(!daemon.output().contains("has no effect"), "{}", daemon.output());
     // The limit holds, and the slow one counts.
     assert_eq!(stand.place.scene.api.status(&slow).unwrap(), "in_progress");
     assert_eq!(stand.place.scene.api.status(&waiting).unwrap(), "queued");
@@ -63,6 +66,11 @@ fn services_in_containers_run_at_once_and_none_waits_for_the_environment_of_anot
     stand.go();
     for task in [&one, &two, &waiting] {
         stand.has_counted(task, &format!("tester:cpu:0:service:{task} fast 1 none"));
+        assert!(
+            daemon.output().contains(&format!("Running task '{task}'\n")),
+            "{}",
+            daemon.output()
+        );
     }
     until("the workers of the services to go", || stand.workers().len() == 1);
     assert!(daemon.output().contains("ClearML-Agent running in services mode"));

@@ -19,7 +19,7 @@ fn containers_outlive_a_daemon_that_is_killed_or_told_to_end_and_are_counted_aga
         return;
     };
     let tasks = [stand.service("one", ""), stand.service("two", "")];
-    let mut daemon = stand.daemon(&["--services-mode", "2", "--foreground"], &[]);
+    let mut daemon = stand.daemon("--docker", &["--services-mode", "2", "--foreground"], &[]);
     for task in &tasks {
         stand.place.says(task, "out: 3\n");
     }
@@ -63,11 +63,12 @@ fn a_detached_daemon_is_stopped_by_its_arguments_and_takes_services_along_where_
     let Some(mut stand) = Stand::or_skip(name) else {
         return;
     };
-    let task = stand.service("one", "");
+    // Nothing is installed in this mode; what the image has is what there is.
+    let task = stand.service_with("one", "", "clearml-test-no-such-package==1");
     let preparing = stand.service("two", "sleep 600");
-    let mode = ["--services-mode", "--cpu-only", "--detached"];
+    let mode = ["--services-mode", "--cpu-only", "--detached", "--standalone-mode"];
     let kill = [("CLEARML_AGENT__AGENT__ON_STOP", "kill")];
-    let mut starter = stand.daemon(&mode, &kill);
+    let mut starter = stand.daemon("--podman", &mode, &kill);
     assert!(starter.wait(Duration::from_secs(30)).unwrap().success());
     stand.place.says(&task, "out: 3\n");
     until("the other container", || {
@@ -76,7 +77,7 @@ fn a_detached_daemon_is_stopped_by_its_arguments_and_takes_services_along_where_
     let folder = stand.place.scene.folder.path().to_str().unwrap();
     let options = stand.place.options().variable("TMPDIR", folder);
     let (code, stdout, stderr) =
-        finish(options.command(&stand.arguments(&["--services-mode", "--cpu-only", "--stop"])));
+        finish(options.command(&stand.arguments("--podman", &["--services-mode", "--cpu-only", "--stop"])));
     assert_eq!(code, 0, "{stdout}{stderr}");
     assert!(stdout.contains(&format!("worker_id={WORKER}")), "{stdout}");
     for task in [&task, &preparing] {

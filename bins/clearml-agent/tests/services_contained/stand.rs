@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use xtask::workbench::{Agent, wait_for};
+use xtask::workbench::{Agent, TaskSpec, wait_for};
 
 use crate::place::{LIMIT, Place, docker};
 use crate::scene::QUEUE;
@@ -31,26 +31,33 @@ impl Stand {
     }
 
     /// A daemon with a register of its own, so that no other daemon of this machine takes the first slot.
-    pub(crate) fn daemon(&self, mode: &[&str], variables: &[(&str, &str)]) -> Agent {
+    pub(crate) fn daemon(&self, containers: &str, mode: &[&str], variables: &[(&str, &str)]) -> Agent {
         let folder = self.place.scene.folder.path().to_str().unwrap();
         let mut options = self.place.options().variable("TMPDIR", folder);
         for (name, value) in variables {
             options = options.variable(name, *value);
         }
-        Agent::start(&options, &self.arguments(mode)).unwrap()
+        Agent::start(&options, &self.arguments(containers, mode)).unwrap()
     }
 
-    pub(crate) fn arguments<'a>(&'a self, mode: &[&'a str]) -> Vec<&'a str> {
-        let first = ["daemon", "--queue", QUEUE, "--docker", &self.place.image];
+    /// `containers` is `--docker` or `--podman`.
+    pub(crate) fn arguments<'a>(&'a self, containers: &'a str, mode: &[&'a str]) -> Vec<&'a str> {
+        let first = ["daemon", "--queue", QUEUE, containers, &self.place.image];
         [&first[..], mode].concat()
     }
 
     /// A service that counts; its setup script comes first.
     pub(crate) fn service(&mut self, name: &str, setup: &str) -> String {
+        self.service_with(name, setup, "")
+    }
+
+    /// One that asks for packages.
+    pub(crate) fn service_with(&mut self, name: &str, setup: &str, requirements: &str) -> String {
         let flags = self.place.scene.folder.path().join("flags");
         let arguments = format!("--network none -v {}:/flags", flags.display());
         let container = self.place.with(&arguments, setup);
-        let task = self.place.submit(name, CODE, container);
+        let spec = TaskSpec::script(CODE).requirements(requirements);
+        let task = self.place.submit_spec(name, &spec, container);
         self.tasks.push(task.clone());
         task
     }
@@ -64,6 +71,9 @@ impl Stand {
     pub(crate) fn has_counted(&self, task: &str, worker: &str) {
         let ended = self.place.ended(task);
         ended.assert_status("completed");
+        // Other ClearML tools know by this line that the program has begun.
+        let mark = format!("Running task id [{task}]:\n");
+        assert!(ended.console.contains(&mark), "{}", ended.console);
         let output = ended.output();
         let last = output.len() - 3;
         assert_eq!(output[0], format!("out: i am {worker}"), "{}", ended.console);

@@ -234,3 +234,27 @@ async fn the_end_of_the_daemon_ends_services_or_leaves_them_alone() {
     daemon.terminate();
     daemon.end_within(Duration::from_secs(5)).await;
 }
+
+/// Others may use the room as well, and the operator's command knows of them.
+#[tokio::test]
+async fn a_command_of_the_operator_counts_against_the_limit() {
+    let scene = Scene::start().await;
+    let task = scene.enqueued(&scene.queue, "one").await;
+    let folder = scene.folder().display();
+    std::fs::write(scene.folder().join("others"), "a\n\nb\n").unwrap();
+    let command =
+        format!("sh -c 'echo {{parent_worker_label}} > {folder}/asked; cat {folder}/others || exit 1'");
+    let daemon = services(&scene, "2", &[("CLEARML_AGENT_CHILD_AGENTS_COUNT_CMD", &command)]);
+    eventually("it is asked", || scene.folder().join("asked").exists()).await;
+    sleep(Duration::from_secs(1)).await;
+    let asked = std::fs::read_to_string(scene.folder().join("asked")).unwrap();
+    assert_eq!(asked, format!("clearml-parent-worker-id={WORKER}\n"));
+    let status = scene.task(&task).await.status;
+    assert_eq!(status, Some(TaskStatus::Queued), "{}", daemon.output());
+    // A command that fails holds nothing up, and is told of once.
+    std::fs::remove_file(scene.folder().join("others")).unwrap();
+    scene.completes_once(&task, "one", &daemon).await;
+    sleep(Duration::from_secs(1)).await;
+    let told = daemon.output().matches("only those of this daemon count").count();
+    assert_eq!(told, 1, "{}", daemon.output());
+}
