@@ -56,7 +56,8 @@ keys! { WORKER:
     "agent.status_poll_interval_sec", Number(0.1), Internal("2.0"),
         "Seconds between looks whether a running task was aborted.";
     "agent.on_stop", Choice(&["kill", "detach"]), Internal(r#""kill""#),
-        "What stopping the daemon does to running tasks: stop them, or leave them to be adopted by the next daemon.";
+        "What stopping the daemon does to running tasks: stop them, or leave them to be adopted by the next daemon. \
+         Services in containers are left alone unless it is set.";
     "agent.adopt_after_sec", Number(0.0), Internal("30"),
         "Seconds for which nobody has looked after a task of this machine, because its daemon has died, until another daemon does.";
     "agent.requeue_on_infrastructure_failure", Integer(0), Internal("0"),
