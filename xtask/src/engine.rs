@@ -262,8 +262,14 @@ impl Drop for Engine {
     }
 }
 
-/// Removes the folder of an engine that has ended. Its helpers end a moment later, and are still cleaning up.
+/// Removes the folder of an engine that has ended. Its helpers end a moment later, and are still cleaning up; names of
+/// networks stay mounted.
 fn remove_folder(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    for place in places.filter(|place| Path::new(place).starts_with(folder)) {
+        let _gone = Command::new("umount").args(["--lazy", place]).status();
+    }
     for _ in 0..50 {
         if fs::remove_dir_all(folder).is_ok() || !folder.exists() {
             return;
