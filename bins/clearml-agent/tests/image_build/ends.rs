@@ -1,7 +1,7 @@
 //! Builds that do not come to an image.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -9,6 +9,24 @@ use serde_json::json;
 use crate::place::docker;
 use crate::scene::finish;
 use crate::studio::Studio;
+
+/// A build at work. When dropped, it is told to end.
+struct Build(Child);
+
+impl Build {
+    fn end(&mut self, signal: Signal) -> ExitStatus {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.end(Signal::TERM);
+        }
+    }
+}
 
 /// Names of the containers of builds that are at work or were left behind, of this state folder.
 fn containers() -> Vec<String> {
@@ -135,10 +153,10 @@ fn a_build_that_was_killed_is_cleaned_up_by_the_next_one() {
     );
     let name = studio.image("killed");
     let options = studio.options();
-    let begin = |name: &str| -> (Child, String) {
+    let begin = |name: &str| -> (Build, String) {
         let mut command = options.command(&["build", "--docker", "--target", name, "--id", &slow]);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut build = Build(command.stdout(Stdio::piped()).spawn().unwrap());
+        let lines = BufReader::new(build.0.stdout.take().unwrap()).lines();
         let mut container = String::new();
         for line in lines.map_while(Result::ok) {
             if let Some((_, rest)) = line.split_once("Container clearml-build-") {
@@ -149,19 +167,17 @@ fn a_build_that_was_killed_is_cleaned_up_by_the_next_one() {
             }
         }
         assert!(containers().contains(&container), "{container}");
-        (child, container)
+        (build, container)
     };
     // Ctrl-C takes its container away.
-    let (mut child, container) = begin(&name);
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(254));
+    let (mut build, container) = begin(&name);
+    assert_eq!(build.end(Signal::INT).code(), Some(254));
     assert!(!containers().contains(&container));
     studio.nothing_is_left();
 
     // Nobody else's build is disturbed; that of the dead is removed.
     let (mut dead, left) = begin(&name);
-    kill_process(Pid::from_child(&dead), Signal::KILL).unwrap();
-    dead.wait().unwrap();
+    dead.end(Signal::KILL);
     assert!(containers().contains(&left));
     let other = studio.image("beside");
     let (mut living, beside) = begin(&other);
@@ -170,8 +186,7 @@ fn a_build_that_was_killed_is_cleaned_up_by_the_next_one() {
     studio.build(&["--docker", "--target", &name, "--id", &quick]);
     assert!(docker(&["image", "inspect", &name]).is_some());
     assert!(containers().contains(&beside));
-    kill_process(Pid::from_child(&living), Signal::TERM).unwrap();
-    assert_eq!(living.wait().unwrap().code(), Some(254));
+    assert_eq!(living.end(Signal::TERM).code(), Some(254));
     assert_eq!(docker(&["image", "inspect", &other]), None);
     studio.nothing_is_left();
 }

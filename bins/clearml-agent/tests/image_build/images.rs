@@ -106,10 +106,7 @@ fn an_image_runs_clones_of_its_task() {
     assert_eq!(built["entry_point"], "clone_task");
     // The login of an address is not part of what is installed.
     let beta = studio.index.url("files/beta-2.0-py3-none-any.whl");
-    assert_eq!(
-        built["packages"],
-        json!(["alpha==1.0", format!("beta @ {beta}")])
-    );
+    assert_eq!(built["packages"], json!(["alpha==1.0", format!("beta @ {beta}")]));
     assert_eq!(built["image_id"], inspect(&name, ".Id"));
     assert_eq!(built["bytes"], inspect(&name, ".Size"));
     assert!(built["program"]["bytes"].as_u64().unwrap() > 1_000_000, "{built}");
