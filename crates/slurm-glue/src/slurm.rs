@@ -16,6 +16,9 @@ use crate::core::users::Account;
 const PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/slurm/bin:/opt/slurm/sbin";
 
+/// So many bytes of what a command prints go into the log where that is wanted.
+const MOST_SHOWN: usize = 2048;
+
 /// A command of Slurm did not do its work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SlurmError {
@@ -144,7 +147,15 @@ impl Slurm {
         let begun = std::time::Instant::now();
         let shown = command.describe();
         let result = tokio::task::spawn_blocking(move || command.output()).await;
-        tracing::debug!("{shown}: {:?}", begun.elapsed());
+        if let Ok(Ok(output)) = &result {
+            let begin =
+                |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(MOST_SHOWN)]).into_owned();
+            let (stdout, stderr) = (begin(&output.stdout), begin(&output.stderr));
+            let (took, status) = (begun.elapsed(), output.status);
+            tracing::debug!("{shown}: {took:?}, {status}: {stdout:?} {stderr:?}");
+        } else {
+            tracing::debug!("{shown}: {:?}", begun.elapsed());
+        }
         match result {
             Ok(Ok(output)) => Ok(output),
             Ok(Err(error)) if error.is_not_found() => Err(missing(error.to_string())),

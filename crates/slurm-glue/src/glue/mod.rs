@@ -96,7 +96,6 @@ pub struct Glue {
     worker: WorkerId,
     served: Vec<Served>,
     order: QueueOrder,
-    parking: Option<QueueId>,
     server: ParkingServer,
     popper: Arc<Popper<ParkingServer, Shared>>,
     journal: Arc<Journal>,
@@ -147,7 +146,7 @@ impl Glue {
             // Looking makes nothing.
             Some(name) if !options.look_only => {
                 let queues = resolve_queues(&client, std::slice::from_ref(name), true).await?;
-                queues.into_iter().next().map(|queue| queue.id)
+                queues.into_iter().next()
             }
             _ => None,
         };
@@ -155,7 +154,7 @@ impl Glue {
         slurm.hides_jobs = slurm.is_private().await;
         let cluster = cluster_name(&slurm).await;
         let default_partition = slurm.default_partition().await;
-        let server = ParkingServer::new(client.clone(), parking.clone());
+        let server = ParkingServer::new(client.clone(), parking);
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(Self {
             tell: Teller::new(client.clone(), worker.clone()),
@@ -173,7 +172,6 @@ impl Glue {
             options,
             worker,
             served,
-            parking,
             server,
             journal,
             slurm,

@@ -8,6 +8,7 @@ use clearml_intake::popper::Outcome;
 use clearml_intake::server::QueueServer;
 use clearml_task_model::{QueueId, TaskId, TaskStatus};
 
+use super::render::own_name;
 use super::tasks::Shown;
 use super::{AT_ONCE, Glue, GlueError};
 use crate::core::jobs::{Marker, NAME_PREFIX, QueuedJob};
@@ -90,6 +91,13 @@ impl Glue {
                     .journal
                     .adopt(task, &queue, job.id, &marker.nonce, job.submitted)?;
                 tracing::info!("job {} of task {task} is taken up", job.id);
+                if job.user == own_name() {
+                    return Ok(Some(record));
+                }
+                let user = Some(job.user.clone());
+                let record = self
+                    .journal
+                    .update(&record.intent.run, |record| record.user = user)?;
                 return Ok(Some(record));
             }
             _ if job.state.stage() == Stage::Waiting => {
@@ -110,7 +118,7 @@ impl Glue {
     }
 
     async fn put_back_orphans(&self, jobs: &[QueuedJob]) -> Result<(), GlueError> {
-        let Some(parking) = self.parking.clone() else {
+        let Some(parking) = self.server.parking() else {
             return Ok(());
         };
         let entries = match self.client.queues_get_by_id(&parking, None).await {

@@ -1,7 +1,9 @@
 //! The script of a task: its Linux user, its template filled in, what sbatch is told besides; previews and checks.
 
+use clearml_container::words::Rules;
 use clearml_sbatch_template::{Container, Script, Setup, Values};
 use clearml_task_model::{QueueId, Task, TaskId};
+use regex::Regex;
 use serde_json::{Value, json};
 
 use super::owner::Trouble;
@@ -76,8 +78,13 @@ impl Glue {
             let value = task.container.as_ref().and_then(|container| container.get(key));
             value.and_then(Value::as_str).map(str::to_owned)
         };
+        let (arguments, left_out) = self.arguments(&container("arguments").unwrap_or_default())?;
+        let mut shown = serde_json::to_value(task).map_err(|error| Trouble::Template(error.to_string()))?;
+        if let Some(place) = shown.pointer_mut("/container/arguments") {
+            *place = arguments.clone().into();
+        }
         let values = Values {
-            task: serde_json::to_value(task).map_err(|error| Trouble::Template(error.to_string()))?,
+            task: shown,
             user: if text.contains("CLEARML_USER.") {
                 self.owner(task).await
             } else {
@@ -129,15 +136,48 @@ impl Glue {
             require_queue: self.options.parking.is_some(),
             container: Container {
                 image,
-                arguments: container("arguments").unwrap_or_default(),
+                arguments,
                 setup_script: container("setup_shell_script"),
             },
         };
-        served
-            .template
-            .template
-            .render(&values, &setup)
-            .map_err(|error| Trouble::Template(error.to_string()))
+        let rendered = served.template.template.render(&values, &setup);
+        let mut script = rendered.map_err(|error| Trouble::Template(error.to_string()))?;
+        if !left_out.is_empty() {
+            let text = format!(
+                "container arguments that agent.docker_args_filters does not let through are left out: {}",
+                left_out.join(" ")
+            );
+            script.warnings.push(text);
+        }
+        Ok(script)
+    }
+
+    /// The container arguments of a task that are let through, and those that are not.
+    fn arguments(&self, text: &str) -> Result<(String, Vec<String>), Trouble> {
+        let patterns = self.settings.list("agent.docker_args_filters");
+        if patterns.is_empty() || text.is_empty() {
+            return Ok((text.to_owned(), Vec::new()));
+        }
+        let mut filters = Vec::new();
+        for pattern in &patterns {
+            let wrong = |error| format!("agent.docker_args_filters has the pattern {pattern:?}: {error}");
+            filters.push(Regex::new(pattern).map_err(|error| Trouble::Task(wrong(error)))?);
+        }
+        let rules = Rules {
+            filters,
+            forbidden: Vec::new(),
+            protected: Vec::new(),
+            extra_first: false,
+            host_environment_for_tasks: false,
+        };
+        let words = shlex::split(text).ok_or_else(|| {
+            Trouble::Task("a quote is not closed in the task's container arguments".to_owned())
+        })?;
+        let combined = rules.combine(&words, &[], &|_| None);
+        let joined = shlex::try_join(combined.words.iter().map(String::as_str));
+        let joined =
+            joined.map_err(|error| Trouble::Task(format!("the task's container arguments: {error}")))?;
+        Ok((joined, combined.filtered))
     }
 
     async fn owner(&self, task: &Task) -> Value {
@@ -221,6 +261,7 @@ impl Glue {
     }
 }
 
-fn own_name() -> String {
+/// The Linux user that the glue works as.
+pub(super) fn own_name() -> String {
     std::env::var("USER").unwrap_or_else(|_| rustix::process::geteuid().as_raw().to_string())
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Glue;
 use crate::core::decide::TaskSeen;
 use crate::journal::Record;
+use crate::parking::is_no_queue;
 use crate::tell::JOB_KEY;
 
 /// The most ids in one request.
@@ -89,11 +90,13 @@ impl Glue {
                 }
             }
         }
-        if let Some(parking) = &self.parking {
-            match self.client.queues_get_by_id(parking, None).await {
+        if let Some(parking) = self.server.parking() {
+            match self.client.queues_get_by_id(&parking, None).await {
                 Ok(queue) => tasks
                     .parked
                     .extend(queue.entries.into_iter().map(|entry| entry.task)),
+                // Its tasks are parked again, each by what its job does.
+                Err(error) if is_no_queue(&error) => self.server.make_again().await,
                 Err(error) => {
                     tracing::warn!("looking at the parking queue: {error}");
                     tasks.complete = false;
@@ -123,13 +126,13 @@ impl Glue {
                 let is_known = task.queue.as_deref().is_none_or(|queue| {
                     queue == record.intent.queue.as_str()
                         || self
-                            .parking
-                            .as_ref()
+                            .server
+                            .parking()
                             .is_some_and(|parking| parking.as_str() == queue)
                 });
                 if is_known {
                     TaskSeen::Queued {
-                        parked: self.parking.is_none() || tasks.parked.contains(record.task()),
+                        parked: self.server.parking().is_none() || tasks.parked.contains(record.task()),
                     }
                 } else {
                     TaskSeen::Elsewhere
