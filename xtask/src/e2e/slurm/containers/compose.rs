@@ -37,6 +37,8 @@ pub(super) struct Compose {
     /// Of the engine, if it is not where the docker program looks by itself.
     address: Option<String>,
     program: Vec<OsString>,
+    /// The image is of today.
+    built: bool,
     /// It was written here, rather than found.
     pub(super) ours: bool,
 }
@@ -64,6 +66,7 @@ impl Compose {
             folder,
             address,
             program: Vec::new(),
+            built: false,
             ours,
         };
         compose.find_program()?;
@@ -81,7 +84,9 @@ impl Compose {
             "{} holds a project of somebody else; start it as its documentation says",
             self.folder.display()
         );
-        self.build()?;
+        if !self.built {
+            self.build()?;
+        }
         let text = template()?
             .replace("<PROJECT>", &self.project())
             .replace("<IMAGE>", IMAGE);
@@ -234,6 +239,7 @@ impl Compose {
             "docker compose is not installed (Debian: docker-compose, of trixie or later)"
         );
         self.build()?;
+        self.built = true;
         let container = run(self.docker(&["create", IMAGE, "true"]))?;
         let source = format!("{}:{PLUGIN}", container.trim());
         let copied = run(self.docker(&["cp", &source, &local.to_string_lossy()]));

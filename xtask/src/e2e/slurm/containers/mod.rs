@@ -52,8 +52,11 @@ pub fn run(folder: &Path, action: Action, keep: bool, executable: Option<PathBuf
             let glue = agent.with_file_name("clearml-agent-slurm");
             ensure!(glue.is_file(), "there is no {}", glue.display());
             let ours = compose.ours;
-            if ours {
-                compose.up()?;
+            if ours && let Err(error) = compose.up() {
+                if !keep {
+                    compose.down()?;
+                }
+                return Err(error);
             }
             ensure!(
                 compose.runs()?,
