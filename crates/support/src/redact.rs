@@ -55,7 +55,10 @@ impl Redactor {
     #[must_use]
     pub fn known(&self) -> Vec<Secret> {
         let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
-        secrets.iter().map(|secret| Secret::new(secret.as_str())).collect()
+        secrets
+            .iter()
+            .map(|secret| Secret::new(secret.as_str()))
+            .collect()
     }
 
     /// The text without any known secret and without passwords in URLs. Borrows when nothing changed.

@@ -191,7 +191,7 @@ impl Studio {
         let text = fs::read_to_string(self.place.scene.server.config()).unwrap();
         let value = |name: &str| {
             let after = text.split(name).nth(1).unwrap();
-            let quoted = after.split('"').filter(|part| part.len() > 10).next();
+            let quoted = after.split('"').find(|part| part.len() > 10);
             quoted.unwrap().to_owned()
         };
         let mut command = Command::new("docker");
