@@ -130,11 +130,28 @@ impl Stage {
     pub(crate) fn until(&self, what: &str, ready: impl Fn() -> bool) {
         let begin = Instant::now();
         while !ready() {
-            let home = self.options("any:0").home;
-            let log = fs::read_to_string(home.join("agent.log")).unwrap_or_default();
-            assert!(begin.elapsed() < LIMIT, "in vain for {what}; the agents:\n{log}");
+            if begin.elapsed() > LIMIT {
+                panic!("in vain for {what}; the agents:\n{}", self.logs());
+            }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// What the agents and their runners have said.
+    fn logs(&self) -> String {
+        let home = self.options("any:0").home;
+        let text = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+        let mut logs: Vec<String> = text(home.join("agent.log"))
+            .lines()
+            .filter(|line| !line.starts_with("No tasks in"))
+            .map(str::to_owned)
+            .collect();
+        let runs = fs::read_dir(home.join(".local/state/clearml-agent/runs"));
+        for run in runs.into_iter().flatten().flatten() {
+            logs.push(format!("{}:", run.path().display()));
+            logs.extend(["run.json", "runner.log", "verdict.json"].map(|name| text(run.path().join(name))));
+        }
+        logs.join("\n")
     }
 
     pub(crate) fn ended(&self, task: &str) -> Ended {
