@@ -29,7 +29,9 @@ done
 if [ -z "$clearml_agent" ] && [ -n "${CLEARML_SLURM_AGENT_URL:-}" ]; then
   clearml_agent=${CLEARML_SLURM_JOB_DIR:-/tmp}/clearml-agent
   if command -v curl >/dev/null 2>&1; then curl -fsSL -o "$clearml_agent" "$CLEARML_SLURM_AGENT_URL"
-  else wget -q -O "$clearml_agent" "$CLEARML_SLURM_AGENT_URL"; fi && chmod 700 "$clearml_agent" ||
+  elif command -v wget >/dev/null 2>&1; then wget -q -O "$clearml_agent" "$CLEARML_SLURM_AGENT_URL"
+  else python3 -c "import sys, urllib.request as u; u.urlretrieve(sys.argv[1], sys.argv[2])" \
+    "$CLEARML_SLURM_AGENT_URL" "$clearml_agent"; fi && chmod 700 "$clearml_agent" ||
     fail 127 'the agent could not be downloaded from CLEARML_SLURM_AGENT_URL'
 fi
 [ -n "$clearml_agent" ] || fail 127 "there is no clearml-agent on $(uname -n); set agent.slurm.agent_binary to its path there"

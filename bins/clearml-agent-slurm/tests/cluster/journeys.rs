@@ -253,6 +253,18 @@ fn a_cluster_is_looked_at_without_submitting_anything() {
         assert_eq!(code, Some(expected), "{arguments:?}: {text}{errors}");
     }
 
+    // What is not let through stays out of scripts.
+    let arguments = "#!/bin/bash\n${CLEARML_PRE_SETUP}\ndocker run ${CLEARML_TASK.container.arguments} x\n\
+                     ${CLEARML_AGENT_EXECUTE}\n${CLEARML_POST_SETUP}\n";
+    std::fs::write(scene.folder.path().join("main.sh"), arguments).unwrap();
+    let container = json!({"image": "i", "arguments": "-e 'A=1 2' --privileged -v /a:/b"});
+    let contained = scene.submit_with("main", "", &[], json!({"container": container}));
+    let filters = r#"agent.docker_args_filters=["^-e$","^-v$"]"#;
+    let (code, text, errors) = run(scene.glue_command(&["--render", &contained, "--set", filters]));
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(text.contains("docker run -e 'A=1 2' -v /a:/b x"), "{text}");
+    assert!(errors.contains("--privileged"), "{errors}");
+
     std::fs::write(
         scene.folder.path().join("main.sh"),
         "#!/bin/bash\n${CLEARML_TASK.id\n",

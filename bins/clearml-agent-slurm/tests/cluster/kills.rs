@@ -105,6 +105,20 @@ fn a_glue_without_its_memory_takes_up_the_jobs_that_run() {
         String::from_utf8_lossy(&second.stderr)
     );
 
+    // Somebody deletes the queue in which it waits: there is another one soon.
+    let parking = || {
+        let named = serde_json::json!({"name": "slurm_scheduler", "search_hidden": true});
+        scene.api.call("queues.get_all", named).unwrap()["queues"][0].clone()
+    };
+    let old = parking()["id"].clone();
+    let deletion = serde_json::json!({"queue": old, "force": true});
+    scene.api.call("queues.delete", deletion).unwrap();
+    scene.wait("it is parked again", 30, || {
+        let now = parking();
+        (now["id"] != old && now["entries"][0]["task"] == *waits).then_some(())
+    });
+    assert_eq!(scene.state(&job), "PENDING", "{}", scene.glue_log());
+
     scene.kill_glue();
     std::fs::remove_dir_all(scene.folder.path().join("state")).unwrap();
     scene.start();

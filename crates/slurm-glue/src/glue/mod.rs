@@ -12,6 +12,7 @@ mod tasks;
 mod waiting;
 mod watch;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +86,8 @@ struct Served {
     /// The cluster takes no more of its jobs until then.
     paused: Option<Instant>,
     refusals: u32,
+    /// When it was last said that the queue does not exist any more.
+    missing_told: Cell<Option<Instant>>,
 }
 
 /// One glue.
@@ -347,6 +350,7 @@ async fn served(client: &Client, options: &GlueOptions) -> Result<Vec<Served>, G
             template,
             paused: None,
             refusals: 0,
+            missing_told: Cell::default(),
         }));
     }
     Ok(served)

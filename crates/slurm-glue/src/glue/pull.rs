@@ -291,6 +291,17 @@ impl Glue {
             }
         };
         let entries = |id| queues.iter().find(|queue| queue.id.as_ref() == Some(id));
+        for served in &self.served {
+            let told = served.missing_told.get();
+            let is_due = told.is_none_or(|told| told.elapsed() > Duration::from_secs(60));
+            if is_due && entries(&served.queue.id).is_none() {
+                served.missing_told.set(Some(Instant::now()));
+                tracing::warn!(
+                    "queue {} does not exist any more; the others are served",
+                    served.queue.name
+                );
+            }
+        }
         self.served
             .iter()
             .map(|served| {

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use clearml_intake::pop::Phase as PopPhase;
+use clearml_api_client::TasksQuery;
+use clearml_intake::owner::OwnerMark;
+use clearml_intake::pop::{Phase as PopPhase, Place};
 use clearml_intake::popper::Outcome;
 use clearml_intake::server::QueueServer;
 use clearml_task_model::{QueueId, TaskId, TaskStatus};
@@ -117,22 +119,31 @@ impl Glue {
         Ok(None)
     }
 
+    /// Tasks of ours without a job go back to their queues: those that are parked, and those that an earlier glue has
+    /// taken out of a queue and then forgotten.
     async fn put_back_orphans(&self, jobs: &[QueuedJob]) -> Result<(), GlueError> {
-        let Some(parking) = self.server.parking() else {
-            return Ok(());
-        };
-        let entries = match self.client.queues_get_by_id(&parking, None).await {
-            Ok(queue) => queue.entries,
-            Err(error) => {
-                tracing::warn!("looking at the parking queue: {error}");
-                return Ok(());
+        let mut entries = Vec::new();
+        if let Some(parking) = self.server.parking() {
+            match self.client.queues_get_by_id(&parking, None).await {
+                Ok(queue) => entries.extend(queue.entries.into_iter().map(|entry| entry.task)),
+                Err(error) => {
+                    tracing::warn!("looking at the parking queue: {error}");
+                    return Ok(());
+                }
             }
-        };
+        }
+        let parked: HashSet<TaskId> = entries.iter().cloned().collect();
+        entries.extend(
+            self.marked()
+                .await
+                .into_iter()
+                .filter(|task| !parked.contains(task)),
+        );
         let tracked: HashSet<TaskId> = self.journal.all().iter().map(|r| r.task().clone()).collect();
         let live = jobs.iter().filter(|job| job.state.stage() != Stage::Ended);
         let names: HashSet<&str> = live.map(|job| job.name.as_str()).collect();
         // Each goes to the front: the last one first, and they stand in order again.
-        for task in entries.into_iter().rev().map(|entry| entry.task) {
+        for task in entries.into_iter().rev() {
             let name = format!("{NAME_PREFIX}{task}");
             if tracked.contains(&task) || names.contains(name.as_str()) {
                 continue;
@@ -155,11 +166,43 @@ impl Glue {
             else {
                 continue;
             };
+            let waits = async |queue: &QueueId| {
+                let place = self.server.place(queue, &task).await;
+                place.is_ok_and(|place| place != Place::Absent)
+            };
+            if !parked.contains(&task) && waits(&queue).await {
+                continue;
+            }
             match self.server.put_back(&queue, &task, false).await {
-                Ok(_) => tracing::info!("task {task} was parked without a job; it is back in its queue"),
+                Ok(_) => tracing::info!("task {task} was taken without a job; it is back in its queue"),
                 Err(error) => tracing::warn!("task {task}: {error}"),
             }
         }
         Ok(())
+    }
+
+    /// Queued tasks that carry our mark.
+    async fn marked(&self) -> Vec<TaskId> {
+        let query = TasksQuery {
+            status: vec![TaskStatus::Queued],
+            only_fields: ["id", "runtime"].map(str::to_owned).to_vec(),
+            order_by: vec!["-last_update".to_owned()],
+            search_hidden: true,
+            page_size: Some(500),
+            page: Some(0),
+            ..TasksQuery::default()
+        };
+        let found = match self.client.tasks_get_all(&query).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!("looking for tasks that were taken: {error}");
+                return Vec::new();
+            }
+        };
+        let ours = found.into_iter().filter(|task| {
+            let mark = OwnerMark::read(&task.runtime);
+            mark.is_some_and(|mark| mark.worker == self.worker)
+        });
+        ours.filter_map(|task| task.id).collect()
     }
 }
