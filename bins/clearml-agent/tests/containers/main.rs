@@ -19,4 +19,5 @@ mod restarts;
 mod scene;
 mod services;
 mod siblings;
+mod tables;
 mod tools;

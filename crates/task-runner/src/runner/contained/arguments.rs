@@ -37,14 +37,21 @@ impl Runner {
             host_environment_for_tasks: containers.docker_allow_host_environ,
         };
         let values = self.template_values(task, choice).await;
-        let lookup = |name: &str| values.get(name).cloned().or_else(|| field(&values, name));
+        let secrets = settings.secrets();
+        let is_public = |value: &Value| {
+            let text = value.to_string();
+            secrets.iter().all(|secret| !text.contains(secret.expose()))
+        };
+        let lookup = |name: &str| match name.strip_prefix("CONFIG.") {
+            Some(key) => settings.get(key).filter(|value| is_public(value)).cloned(),
+            None => values.get(name).cloned().or_else(|| field(&values, name)),
+        };
         let fill = |words: &[String]| {
             words
                 .iter()
                 .map(|word| template::fill(word, &lookup))
                 .collect::<Vec<_>>()
         };
-        let secrets = settings.secrets();
         // A task must not get what the agent keeps for itself by asking for a variable.
         let environment = |name: &str| {
             given::variable(&self.inputs, name)
