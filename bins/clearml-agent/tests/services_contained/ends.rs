@@ -47,6 +47,7 @@ fn an_image_that_is_not_there_is_pulled() {
     let mut daemon = stand.place.daemon(&stand.place.options());
     let task = stand.place.submit("pulled", "print()", json!({"image": image}));
     let ended = stand.place.ended(&task);
+    Place::is_removed(&task);
     let there = docker(&["rmi", &image]).is_some();
     ended.assert_failed_in("environment", "has no GNU C library");
     let told = format!("Pulling image {image}\n");
