@@ -9,7 +9,7 @@ use clearml_support::process::ProcessIdentity;
 use clearml_support::time::now_ms;
 use clearml_task_model::TaskId;
 use clearml_task_runner::record::{SCHEMA, ShimClaim};
-use clearml_task_runner::{Phase, RunDir};
+use clearml_task_runner::{Phase, RunDir, RunOptions};
 use common::world::{World, signal};
 use common::{eventually, with_environment};
 use rustix::process::Signal;
@@ -183,4 +183,62 @@ async fn a_disk_that_becomes_full_in_the_set_up_is_no_fault_of_the_task() {
         "{reason}"
     );
     assert!(run.record().unwrap().failure.unwrap().over, "it may be put back");
+}
+
+/// Real users, which needs the rights of root.
+#[tokio::test]
+async fn a_program_runs_as_another_user_in_a_home_of_its_own() {
+    let is_root = rustix::process::geteuid().is_root();
+    let has = |program: &str| {
+        std::process::Command::new(program)
+            .arg("--version")
+            .output()
+            .is_ok()
+    };
+    if !is_root || !has("setpriv") || !has("getent") {
+        eprintln!(
+            "SKIPPED a_program_runs_as_another_user_in_a_home_of_its_own: not root, or no setpriv or getent"
+        );
+        return;
+    }
+    let world = World::start().await;
+    let script = "id -un; id -G; echo home $HOME; stat -c '%U %a' \"$HOME\"; stat -c '%U %a' \"$CLEARML_CONFIG_FILE\"\n\
+                  test -r \"$CLEARML_CONFIG_FILE\" && echo readable; touch here && echo writable; exit 3";
+    let code = json!({"binary": "/bin/sh", "entry_point": "task.sh", "diff": script});
+    let run_as = |name: &str| [("CLEARML_AGENT_EXEC_USER".to_owned(), Some(name.to_owned()))];
+    let options = RunOptions {
+        variables: run_as("nobody").into_iter().collect(),
+        ..RunOptions::default()
+    };
+    let (task, run) = world.task_with(code.clone(), options).await;
+    let home = format!("/clearml_agent_home/{}", run.record().unwrap().run_id);
+    assert_eq!(world.run(&run).await, 0);
+    let output = world.output(&task).await;
+    let group = std::process::Command::new("id")
+        .args(["-g", "nobody"])
+        .output()
+        .unwrap()
+        .stdout;
+    let group = String::from_utf8(group).unwrap();
+    let expected = format!("nobody\n{group}home {home}\nnobody 700\nnobody 600\nreadable\nwritable\n");
+    assert!(output.contains(&expected), "{output}");
+    assert_eq!(world.status(&task).await.0, "failed", "its own exit code counts");
+    assert!(
+        !std::path::Path::new(&home).exists(),
+        "the home goes with the run"
+    );
+
+    let options = RunOptions {
+        variables: run_as("no-such-user").into_iter().collect(),
+        ..RunOptions::default()
+    };
+    let (task, run) = world.task_with(code, options).await;
+    assert_eq!(world.run(&run).await, 0);
+    let (status, reason) = world.status(&task).await;
+    assert_eq!(status, "failed");
+    assert!(
+        reason.starts_with("environment: running as user \"no-such-user\"")
+            && reason.contains("no such user"),
+        "{reason}"
+    );
 }

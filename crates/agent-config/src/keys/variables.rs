@@ -126,7 +126,7 @@ variables_table! { EXECUTION:
     ["CLEARML_AGENT_FORCE_CODE_DIR"], Path, "Run the code in this folder instead of cloning.";
     ["CLEARML_AGENT_FORCE_EXEC_SCRIPT"], Text, "Run this script instead of the task's: [folder:]script.";
     ["CLEARML_AGENT_FORCE_TASK_INIT"], Flag, "Add Task.init to the script.", .strict();
-    ["CLEARML_AGENT_EXEC_USER", "TRAINS_AGENT_EXEC_USER"], Text, "Run the task as this user.", .later("running as another user");
+    ["CLEARML_AGENT_EXEC_USER", "TRAINS_AGENT_EXEC_USER"], Text, "Run the task as this user.";
     ["CLEARML_AGENT_EXTRA_PYTHON_PATH", "TRAINS_AGENT_EXTRA_PYTHON_PATH"], Text, "Added to the end of PYTHONPATH.";
     ["CLEARML_AGENT_CUSTOM_BUILD_SCRIPT"], Path, "Used where agent.custom_build_script is empty.";
     ["CLEARML_MULTI_NODE_SINGLE_TASK"], Integer(-1),

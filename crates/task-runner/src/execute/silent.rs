@@ -26,6 +26,7 @@ use crate::runner::build_host::{BuildHost, write_back};
 use crate::runner::callback::{self, Calling};
 use crate::runner::describe::described;
 use crate::runner::environment::{Parts, base, complete, show_command};
+use crate::runner::other_user::{HOMES, OtherUser};
 use crate::runner::setup::{strings, with_causes};
 use crate::settings::RunSettings;
 
@@ -65,8 +66,24 @@ pub(super) async fn run(
         .venvs_dir
         .join("execute")
         .join(safe_file_name(id.as_str()));
+    let refused = |reason: String| ExecuteError::Prepare {
+        stage: "environment",
+        reason,
+    };
+    let user = OtherUser::wanted(&inputs, &safe_file_name(id.as_str())).map_err(refused)?;
+    let folder = match &user {
+        Some(user) => {
+            user.make_home()
+                .map_err(|e| refused(format!("making a home below {HOMES}: {e}")))?;
+            environment
+                .env
+                .insert("UV_LINK_MODE".to_owned(), "copy".to_owned());
+            user.environment_dir()
+        }
+        None => folder,
+    };
     let host = |host: BuildHost| host.with_files(client, settings.files_server.as_deref());
-    let Some((prepared, host)) = build(&task, environment, folder, &settings.redactor, say, host).await?
+    let Some((mut prepared, host)) = build(&task, environment, folder, &settings.redactor, say, host).await?
     else {
         return Ok(TOLD_TO_END);
     };
@@ -83,10 +100,15 @@ pub(super) async fn run(
     say(&settings.redactor, "Starting Task Execution:");
     let own = settings.enable_task_env.then_some(&task);
     let mut environment = complete(variables(), &prepared.env, own);
-    let command = callback::take(&mut environment).unwrap_or_else(|text| {
+    let mut command = callback::take(&mut environment).unwrap_or_else(|text| {
         say(&settings.redactor, &format!("Warning: {text}"));
         None
     });
+    if let Some(user) = user {
+        user.hand_over(options.settings.location())
+            .map_err(|e| refused(format!("giving the environment to the user of the task: {e}")))?;
+        user.lead(&mut prepared.argv, command.as_mut(), &mut environment);
+    }
     let program = Program {
         prepared,
         environment,

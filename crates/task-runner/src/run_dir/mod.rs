@@ -23,6 +23,7 @@ use crate::phase::Phase;
 use crate::record::{
     AbortIntent, Launch, Mark, RunInputs, RunRecord, SCHEMA, ShimClaim, Timeline, Verdict, Versioned,
 };
+use crate::runner::other_user::{HOMES, remove_home};
 pub use error::RunDirError;
 pub(crate) use error::io_error;
 pub use store::{Keeper, NewRun, RunStore};
@@ -340,6 +341,11 @@ impl RunDir {
             .chain(of_container)
         {
             remove(&folder, fs::remove_tree(&folder))?;
+        }
+        // Of a program that ran as another user.
+        if let Ok(record) = self.record() {
+            let home = Path::new(HOMES).join(&record.run_id);
+            remove(&home, remove_home(&record.run_id))?;
         }
         Ok(())
     }

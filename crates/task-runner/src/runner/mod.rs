@@ -16,6 +16,7 @@ pub(crate) mod environment;
 mod launch;
 pub(crate) mod leftovers;
 pub mod many;
+pub(crate) mod other_user;
 pub(crate) mod outcome;
 mod owner;
 pub(crate) mod report;

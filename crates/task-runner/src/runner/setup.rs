@@ -19,6 +19,7 @@ use super::decide::Prepared;
 use super::describe::described;
 use super::environment::{Parts, base, complete, show_command};
 use super::leftovers::Leftovers;
+use super::other_user::{HOMES, OtherUser};
 use super::{Runner, RunnerError, callback, patiently, space};
 use crate::console::{Level, Tag};
 use crate::owner::TOKEN_VARIABLE;
@@ -98,8 +99,8 @@ impl Runner {
 
         let started_ms = now_ms();
         let built = self.build(&task, cancel).await;
-        let prepared = match built {
-            Ok(prepared) => prepared,
+        let (prepared, user) = match built {
+            Ok(built) => built,
             Err(failure) => {
                 self.console.line_once(
                     Tag::SetupError,
@@ -121,7 +122,7 @@ impl Runner {
             Level::Info,
             &format!("Environment setup completed successfully in {seconds:.2} s"),
         );
-        if let Some(command) = self.write_launch(&task, prepared)? {
+        if let Some(command) = self.write_launch(&task, prepared, user.as_ref())? {
             self.calling().register(&command).await;
         }
         Ok(Prepared::Ready)
@@ -233,7 +234,13 @@ impl Runner {
         true
     }
 
-    async fn build(&self, task: &Task, cancel: &CancelToken) -> Result<PreparedEnvironment, Failure> {
+    async fn build(
+        &self,
+        task: &Task,
+        cancel: &CancelToken,
+    ) -> Result<(PreparedEnvironment, Option<OtherUser>), Failure> {
+        let user =
+            OtherUser::wanted(&self.inputs, &self.run_id).map_err(|text| failure("environment", &text))?;
         let console = self.console.clone();
         let full = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&full);
@@ -248,7 +255,15 @@ impl Runner {
         let mut settings = self.settings.environment.clone();
         settings.optimization = self.inputs.options.optimization;
         settings.env = strings(base(&self.parts()));
-        let run_dir_env = self.run.environment_dir();
+        let run_dir_env = match &user {
+            Some(user) => {
+                user.make_home().map_err(|e| of_home(&e))?;
+                // What is shared with a cache can't be given away.
+                settings.env.insert("UV_LINK_MODE".to_owned(), "copy".to_owned());
+                user.environment_dir()
+            }
+            None => self.run.environment_dir(),
+        };
         let redactor = self.settings.redactor.clone();
         let owned = task.clone();
         let turn = match &self.shared {
@@ -283,7 +298,15 @@ impl Runner {
         if self.settings.rank == 0 {
             write_back(&self.client, task, host.reported()).await;
         }
-        Ok(prepared)
+        if let Some(user) = user.clone() {
+            let config = self.config.clone();
+            let giving = tokio::task::spawn_blocking(move || user.hand_over(Some(&config)));
+            giving
+                .await
+                .unwrap_or_else(|e| Err(std::io::Error::other(e)))
+                .map_err(|e| of_home(&e))?;
+        }
+        Ok((prepared, user))
     }
 
     /// Returns when no builder is at work.
@@ -308,6 +331,7 @@ impl Runner {
         &self,
         task: &Task,
         prepared: PreparedEnvironment,
+        user: Option<&OtherUser>,
     ) -> Result<Option<AbortCommand>, RunnerError> {
         let own = self.settings.enable_task_env.then_some(task);
         let mut variables = base(&self.parts());
@@ -315,13 +339,17 @@ impl Runner {
             variables.insert(TOKEN_VARIABLE.into(), token.expose().into());
         }
         let mut env = complete(variables, &prepared.env, own);
-        let abort_command = callback::take(&mut env).unwrap_or_else(|text| {
+        let mut abort_command = callback::take(&mut env).unwrap_or_else(|text| {
             self.console.line(Level::Warning, &text);
             None
         });
+        let mut argv = prepared.argv;
+        if let Some(user) = user {
+            user.lead(&mut argv, abort_command.as_mut(), &mut env);
+        }
         let launch = Launch {
             schema: SCHEMA,
-            argv: prepared.argv.into_iter().map(Into::into).collect(),
+            argv: argv.into_iter().map(Into::into).collect(),
             env,
             abort_command,
             cwd: prepared.cwd,
@@ -368,6 +396,15 @@ pub(super) fn failure(stage: &str, text: &str) -> Failure {
         text: text.to_owned(),
         exit_code: None,
         over: false,
+    }
+}
+
+fn of_home(error: &std::io::Error) -> Failure {
+    let text = format!("making a home for the user of the task below {HOMES}: {error}");
+    if space::is_full(error) {
+        space::disk_full(&text)
+    } else {
+        failure("environment", &text)
     }
 }
 

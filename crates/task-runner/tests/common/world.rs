@@ -190,7 +190,7 @@ impl World {
         self.client.workers_status_report(&report).await.unwrap();
     }
 
-    async fn task_with(&self, script: Value, options: RunOptions) -> (TaskId, RunDir) {
+    pub(crate) async fn task_with(&self, script: Value, options: RunOptions) -> (TaskId, RunDir) {
         let task = self.draft_of(script).await;
         let change = StatusChange::default().message("pulled by agent").force();
         self.client.tasks_started(&task, &change).await.unwrap();
