@@ -71,6 +71,9 @@ fn configure(lab: &Path, ports: &[u16], host: &str) -> Result<()> {
     } else {
         ("proctrack/linuxproc", "task/none")
     };
+    // Clusters of one machine share its control groups, which are named after nodes and jobs: two jobs of the same
+    // number would be killed together.
+    let first_job = u32::from(ports[0]) * 1000;
     for file in [
         "slurm.conf",
         "slurmdbd.conf",
@@ -86,6 +89,7 @@ fn configure(lab: &Path, ports: &[u16], host: &str) -> Result<()> {
             .replace("<CONTROLLER_PORT>", &ports[0].to_string())
             .replace("<ACCOUNTING_PORT>", &ports[1].to_string())
             .replace("<DATABASE_PORT>", &ports[2].to_string())
+            .replace("<FIRST_JOB>", &first_job.to_string())
             .replace("<PROCTRACK>", proctrack)
             .replace("<TASK_PLUGIN>", task_plugin)
             .replace("<NODES>", &nodes.join("\n"));
