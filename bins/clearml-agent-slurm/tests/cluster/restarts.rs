@@ -85,6 +85,11 @@ fn jobs_that_slurm_puts_back_go_on_with_their_tasks() {
     scene.until_message(&moved, "restart 1", 90);
     assert_eq!(scene.task(&moved)["runtime"]["_slurm_restart"], 1);
     scene.cluster.start_node(4).unwrap();
+    // The node ends what is left of the first run, by the number of the job: the second must not have begun yet.
+    let left = format!("/sys/fs/cgroup/freezer/slurm_c4/uid_0/job_{}", jobs[0]);
+    scene.wait("the first run is gone", 60, || {
+        (!std::path::Path::new(&left).exists()).then_some(())
+    });
     scene.hurry(&jobs[0]);
     for (task, job) in [&moved, &preempted, &requeued, &held].iter().zip(&jobs) {
         scene.until(task, "completed", 90);
