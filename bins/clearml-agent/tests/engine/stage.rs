@@ -59,11 +59,12 @@ impl Stage {
         }
     }
 
-    /// An agent with an id of its own: who comes back under another one waits before it takes over.
+    /// An agent with an id that no other agent of this machine has: who comes back under another one waits before it
+    /// takes over.
     pub(crate) fn options(&self, worker: &str) -> AgentOptions {
         self.scene
             .options()
-            .variable("CLEARML_WORKER_ID", worker)
+            .variable("CLEARML_WORKER_ID", format!("{}-{worker}", std::process::id()))
             .variable("DOCKER_HOST", self.engine.address())
             .variable("CLEARML_AGENT__AGENT__PACKAGE_MANAGER__PIP_VERSION", ">=20")
     }
