@@ -22,6 +22,8 @@ const BASE: &str = "clearml-debian:sid";
 const IMAGE: &str = "clearml-slurm-cluster:local";
 /// Where Debian puts the program in the image.
 const PLUGIN: &str = "/usr/libexec/docker/cli-plugins/docker-compose";
+/// By which programs mount file systems.
+pub(super) const FUSE: &str = "/dev/fuse";
 /// The names that Compose looks for, and the one that we give.
 const FILES: [&str; 4] = [
     "compose.yaml",
@@ -89,6 +91,14 @@ impl Compose {
         }
         let text = template()?
             .replace("<PROJECT>", &self.project())
+            .replace(
+                "<DEVICES>",
+                if Path::new(FUSE).exists() {
+                    "[/dev/fuse]"
+                } else {
+                    "[]"
+                },
+            )
             .replace("<IMAGE>", IMAGE);
         fs::write(self.folder.join(FILES[0]), text)?;
         step("Starting the cluster in containers");
@@ -174,19 +184,33 @@ impl Compose {
     /// When the engine has no such image, or it can't be unpacked.
     pub(super) fn unpack(&self, image: &str, to: &str) -> Result<()> {
         let container = run(self.docker(&["create", image, "true"]))?;
-        let mut export = self
-            .docker(&["export", container.trim()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting docker export")?;
-        let archive = export.stdout.take().context("docker export has no output")?;
-        let mut unpack = self.exec(LOGIN, &["tar", "-x", "-C", to]);
-        unpack.stdin(archive);
-        let unpacked = run(unpack);
-        let exported = export.wait()?;
+        let export = self.docker(&["export", container.trim()]);
+        let unpacked = self.send(export, &["tar", "-x", "-C", to]);
         run(self.docker(&["rm", container.trim()]))?;
-        unpacked?;
-        ensure!(exported.success(), "docker export of {image} failed ({exported})");
+        unpacked
+    }
+
+    /// Copies an image of the engine into an archive on the login node.
+    ///
+    /// # Errors
+    ///
+    /// When the engine has no such image, or it can't be written.
+    pub(super) fn save(&self, image: &str, to: &str) -> Result<()> {
+        let save = self.docker(&["save", image]);
+        self.send(save, &["dd", "bs=1M", &format!("of={to}")])
+    }
+
+    /// Gives what a command prints to one on the login node.
+    fn send(&self, mut from: Command, to: &[&str]) -> Result<()> {
+        let mut sender = from.stdout(Stdio::piped()).spawn().context("starting docker")?;
+        let text = sender.stdout.take().context("docker has no output")?;
+        let mut receiver = self.exec(LOGIN, to);
+        receiver.stdin(text);
+        let received = run(receiver);
+        drop(from);
+        let sent = sender.wait()?;
+        received?;
+        ensure!(sent.success(), "copying from docker failed ({sent})");
         Ok(())
     }
 
@@ -257,7 +281,7 @@ impl Compose {
         }
         step("Building the image of the cluster (some minutes, the first time)");
         let source = workspace::root().join("fixtures/slurm/docker");
-        let mut command = self.docker(&["build", "--tag", IMAGE, "--build-arg"]);
+        let mut command = self.docker(&["build", "--network", "host", "--tag", IMAGE, "--build-arg"]);
         // The builder of old engines does.
         command
             .arg(format!("BASE={BASE}"))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
-use super::site::{IMAGE, Site};
+use super::site::{IMAGE, PULLED, Site};
 use crate::workbench::TaskSpec;
 
 /// Said in the console before a task sleeps.
@@ -29,7 +29,7 @@ pub(super) enum Outcome {
 }
 
 /// All but the one with the time limit.
-pub(super) const JOURNEYS: [Journey; 9] = [
+pub(super) const JOURNEYS: [Journey; 10] = [
     Journey {
         name: "--check finds everything in order",
         walk: check,
@@ -63,8 +63,12 @@ pub(super) const JOURNEYS: [Journey; 9] = [
         walk: killed,
     },
     Journey {
-        name: "Apptainer runs the agent in an image",
+        name: "Apptainer runs the agent in an unpacked image",
         walk: apptainer,
+    },
+    Journey {
+        name: "Apptainer pulls an image from a registry",
+        walk: pulled,
     },
 ];
 
@@ -217,6 +221,21 @@ fn apptainer(site: &Site) -> Result<Outcome> {
     let console = site.api.console(&none)?;
     ensure!(console.contains("[slurm] FATAL:"), "{console}");
     seen(format!("{version}; without the image: {reason}"))
+}
+
+fn pulled(site: &Site) -> Result<Outcome> {
+    if site.apptainer().is_none() {
+        return Ok(Outcome::Skipped("the nodes have no apptainer".to_owned()));
+    }
+    if let Some(lacks) = site.serve_image()? {
+        return Ok(Outcome::Skipped(lacks));
+    }
+    let code = "import platform; print('in', platform.freedesktop_os_release()['VERSION_CODENAME'])";
+    let task = site.submit("apptainer", TaskSpec::script(code), &[], Some(PULLED))?;
+    site.until(&task, "completed", 300)?;
+    let console = site.api.console(&task)?;
+    ensure!(console.contains("in bookworm"), "{console}");
+    seen(format!("{PULLED}, of {}", crate::engine::IMAGE))
 }
 
 /// The official SDK reports from two nodes to one task.

@@ -69,7 +69,9 @@ pub fn run(folder: &Path, action: Action, keep: bool, executable: Option<PathBuf
                 step("Stopping the cluster");
                 outcome.and(compose.down())
             } else {
-                hints(folder, &compose);
+                if keep {
+                    hints(folder, &compose);
+                }
                 outcome
             }
         }
@@ -124,7 +126,7 @@ fn travel(compose: Compose, agent: &Path, glue: &Path, keep: bool) -> Result<()>
     step("What was a stand-in");
     note("the ClearML server: this project's embedded one");
     note(
-        "the image of the container journey: a folder unpacked of clearml-base:python, entered with --userns; nothing was pulled",
+        "the image: clearml-base:python, unpacked and from a registry on the login node; entered with --userns",
     );
     note("Pyxis is not tried here: `cargo xtask e2e slurm` does, with a plugin of our own");
     if keep {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::compose::{Compose, LOGIN, NODE};
+use super::compose::{Compose, FUSE, LOGIN, NODE};
 use crate::engine;
 use crate::terminal::step;
 use crate::workbench::{Api, TaskSpec, wait_for};
@@ -22,6 +22,8 @@ use crate::workspace;
 pub(super) const SHARED: &str = "/data/clearml-e2e";
 /// The unpacked image of the journey in a container.
 pub(super) const IMAGE: &str = "/data/clearml-e2e/images/py";
+/// The same image in a registry on the login node, without a scheme.
+pub(super) const PULLED: &str = "slurmctld:15000/lab/py:1";
 const PORT: &str = "18008";
 const FILES_PORT: &str = "18081";
 /// How tasks end.
@@ -161,6 +163,41 @@ impl Site {
         self.compose.unpack(engine::IMAGE, IMAGE)?;
         let script = format!("echo in the image > {IMAGE}/etc/image");
         self.compose.output(LOGIN, &["sh", "-c", &script]).map(drop)
+    }
+
+    /// Starts a registry on the login node, and puts the image of tests into it; or says what the cluster lacks for it.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start or the image can't be pushed.
+    pub(super) fn serve_image(&self) -> Result<Option<String>> {
+        for (service, program) in [(LOGIN, "docker-registry"), (LOGIN, "skopeo"), (NODE, FUSE)] {
+            let question = ["sh", "-c", "command -v \"$1\" || test -c \"$1\"", "sh", program];
+            if self.compose.output(service, &question).is_err() {
+                return Ok(Some(format!("{service} has no {program}")));
+            }
+        }
+        let text = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {SHARED}/registry}}}}\nhttp: {{addr: ':15000'}}\n"
+        );
+        let config = format!("{SHARED}/registry.yml");
+        self.write(&tempfile::tempdir()?, "registry.yml", &text)?;
+        background(&self.compose, "registry", &["docker-registry", "serve", &config])?;
+        engine::make_image(self.compose.address())?;
+        let archive = format!("{SHARED}/image.tar");
+        self.compose.save(engine::IMAGE, &archive)?;
+        let from = format!("docker-archive:{archive}");
+        let to = format!("docker://{PULLED}");
+        let push = [
+            "skopeo",
+            "copy",
+            "--insecure-policy",
+            "--dest-tls-verify=false",
+            &from,
+            &to,
+        ];
+        self.compose.output(LOGIN, &push)?;
+        Ok(None)
     }
 
     /// A task in a queue, with user properties and further fields.
@@ -312,7 +349,7 @@ impl Site {
         for (queue, template, line) in [
             ("native", "native", skip),
             ("sdk", "native", &trust),
-            ("apptainer", "singularity", skip),
+            ("apptainer", "singularity", &format!("{skip} APPTAINER_NOHTTPS=1")),
         ] {
             let text = documented(template, line)?;
             self.write(scratch, &format!("{queue}.sh"), &text)?;
@@ -438,7 +475,7 @@ fn background(compose: &Compose, name: &str, words: &[&str]) -> Result<()> {
 fn end(compose: &Compose, name: &str, signal: &str) -> Result<()> {
     let script = r#"pid=$(cat "$1/$2.pid" 2> /dev/null) || exit 0
 rm -f "$1/$2.pid"
-case $(tr '\0' ' ' < "/proc/$pid/cmdline" 2> /dev/null) in "$1"/*) ;; *) exit 0 ;; esac
+case $(tr '\0' ' ' < "/proc/$pid/cmdline" 2> /dev/null) in *"$1"/*) ;; *) exit 0 ;; esac
 kill -s "$3" "$pid" 2> /dev/null
 for wait in $(seq 100); do grep -q '^State:.[^Z]' "/proc/$pid/status" 2> /dev/null || exit 0; sleep 0.1; done
 echo "$2 does not end" >&2
@@ -449,7 +486,7 @@ exit 1"#;
 }
 
 fn clear(compose: &Compose) -> Result<()> {
-    for name in ["glue", "server"] {
+    for name in ["glue", "registry", "server"] {
         end(compose, name, "TERM")?;
     }
     compose.output(LOGIN, &["rm", "-rf", SHARED]).map(drop)
