@@ -10,7 +10,8 @@ use clearml_worker::decisions::{AfterRunner, Deaths, Kept, Waiting, done, given_
 
 use crate::kernel::{Either, Env, Ms, either};
 use crate::pop::{ModelPopper, popper};
-use crate::runner::{self, kill_leftovers, tell_once};
+use crate::runner::{self, kill_leftovers};
+use crate::tell::tell_once;
 use crate::world::{Run, Shared};
 
 const POLL: Ms = 5_000;

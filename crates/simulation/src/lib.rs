@@ -52,6 +52,7 @@ mod runner;
 mod server;
 mod shim;
 mod shipper;
+mod tell;
 mod world;
 
 /// A careless step in place of a careful one.

@@ -53,6 +53,7 @@ pub mod console;
 mod execute;
 pub mod glance;
 mod inside;
+mod os_text;
 pub mod owner;
 pub mod phase;
 pub mod record;
@@ -88,7 +89,7 @@ pub mod decisions {
         leftovers_killed, may_launch, next_step, no_shim, shim_gone, shim_started, stopped_by,
     };
     pub use crate::runner::outcome::{Facts, decide};
-    pub use crate::runner::setup::{MayStart, is_revived, may_start};
+    pub use crate::runner::start::{MayStart, is_revived, may_start};
     pub use crate::runner::tell::{Answer, Tell, Teller};
     pub use crate::shipper::batch::{Batch, View, next_batch};
     pub use crate::shipper::delivery::{Delivery, Next, ReadAnswer, SendAnswer};

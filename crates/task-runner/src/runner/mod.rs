@@ -22,6 +22,7 @@ mod owner;
 pub(crate) mod report;
 pub(crate) mod setup;
 mod space;
+pub(crate) mod start;
 mod supervise;
 pub(crate) mod tell;
 
