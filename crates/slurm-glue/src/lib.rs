@@ -36,6 +36,12 @@
 //! * A controller that is slow or silent is asked up to eight times less often, until three answers in a row were good.
 //! * sbatch's environment is constructed: its own would go into the job, and `SBATCH_…` would override the template.
 //! * A job is ours by name and nonce, never by its number: numbers are given out again after a crash of the controller.
+//! * The owner's vaults are asked for the map of Linux users with each task, in a session of the owner where the server
+//!   lets us have one. If they can't be read, the task waits: it must not run as another user than they would say.
+//! * What jobs log in with ([`credentials`]) is in files that belong to the job's user, or encoded in the script, never
+//!   in arguments, comments or the environment of sbatch. Files go with the job; those that are left go at the start.
+//! * How often preemption has sent a task back, and how often Slurm has put its job back, is noted in the task: the
+//!   next job has another record, and the agent in it has to know as well.
 //! * A task that is parked keeps the queue it came from in `execution.queue`; that is how a task is recognised that a
 //!   person has moved.
 
