@@ -199,21 +199,22 @@ async fn a_later_node_that_is_not_to_be_heard_does_not_name_its_task() {
     for (shared, named) in [("1", true), ("-1", false)] {
         let scene = Scene::start().await;
         let task = scene
-            .enqueued_script(&scene.queue, "node", "import time; time.sleep(600)")
+            .enqueued_script(&scene.queue, "node", "sleep 4")
             .await;
         let variables = [("RANK", "1"), ("CLEARML_MULTI_NODE_SINGLE_TASK", shared)];
         let daemon = scene.daemon_with(WORKER, &["work"], &variables);
         daemon.says(&format!("Running task '{task}'")).await;
-        sleep(Duration::from_secs(1)).await;
-        let workers = scene
-            .client
-            .workers_get_all(&WorkersQuery::default())
-            .await
-            .unwrap();
-        let me = workers
-            .iter()
-            .find(|worker| worker.id.as_str() == WORKER)
-            .unwrap();
-        assert_eq!(me.task.is_some(), named, "{shared}: {me:?}");
+        let mut seen = false;
+        for _ in 0..15 {
+            sleep(Duration::from_millis(200)).await;
+            let workers = scene
+                .client
+                .workers_get_all(&WorkersQuery::default())
+                .await
+                .unwrap();
+            let me = workers.iter().find(|worker| worker.id.as_str() == WORKER);
+            seen |= me.is_some_and(|me| me.task.is_some());
+        }
+        assert_eq!(seen, named, "{shared}: {}", daemon.output());
     }
 }
