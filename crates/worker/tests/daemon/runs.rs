@@ -198,9 +198,7 @@ async fn a_finished_run_is_left_as_it_is() {
 async fn a_later_node_that_is_not_to_be_heard_does_not_name_its_task() {
     for (shared, named) in [("1", true), ("-1", false)] {
         let scene = Scene::start().await;
-        let task = scene
-            .enqueued_script(&scene.queue, "node", "sleep 4")
-            .await;
+        let task = scene.enqueued_script(&scene.queue, "node", "sleep 4").await;
         let variables = [("RANK", "1"), ("CLEARML_MULTI_NODE_SINGLE_TASK", shared)];
         let daemon = scene.daemon_with(WORKER, &["work"], &variables);
         daemon.says(&format!("Running task '{task}'")).await;
