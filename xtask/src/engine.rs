@@ -30,8 +30,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SHARED: &str = "engine";
 /// The data of engines that are treated badly.
 const OWN: &str = "engine-own";
-/// Nothing of the network of this machine is touched; containers of such an engine have none.
-const WITHOUT_NETWORK: [&str; 3] = ["--bridge=none", "--iptables=false", "--ip6tables=false"];
+/// Such an engine has a bridge of its own, which leads nowhere: one without any bridge removes that of the machine's
+/// engine, and rules of the firewall are shared as well.
+const BRIDGE: &str = "clearml-own0";
+const WITHOUT_NETWORK: [&str; 5] = [
+    "--bridge=clearml-own0",
+    "--iptables=false",
+    "--ip6tables=false",
+    "--ip-forward=false",
+    "--ip-masq=false",
+];
 
 /// An engine that was started here, and ends with this value, unless it is left.
 #[derive(Debug)]
@@ -73,8 +81,8 @@ impl Engine {
         Self::start(SHARED, &[]).map(Some)
     }
 
-    /// Starts one that others don't use, with the image in it. Its containers have no network. Whoever wants a
-    /// second one waits for the end of the first.
+    /// Starts one that others don't use, with the image in it. The network of its containers ends at this machine.
+    /// Whoever wants a second one waits for the end of the first.
     ///
     /// # Errors
     ///
@@ -106,6 +114,11 @@ impl Engine {
         let lock = File::create(data.with_extension("lock"))?;
         lock.lock().context("waiting for the data of the Docker Engine")?;
         stop_recorded(&data, false)?;
+        if options == WITHOUT_NETWORK {
+            ip(&["link", "delete", BRIDGE]);
+            let made = ip(&["link", "add", BRIDGE, "type", "bridge"]);
+            ensure!(made, "the bridge {BRIDGE} can't be made (Debian: iproute2)");
+        }
         // Paths of sockets are short, so not below the build folder.
         let mut engine = Self {
             program,
@@ -259,7 +272,17 @@ impl Drop for Engine {
         }
         let _absent = fs::remove_file(self.data.with_extension("json"));
         remove_folder(&self.folder);
+        if self.options == WITHOUT_NETWORK {
+            ip(&["link", "delete", BRIDGE]);
+        }
     }
+}
+
+/// Whether the `ip` program has done it.
+fn ip(arguments: &[&str]) -> bool {
+    let mut command = Command::new("ip");
+    let status = command.args(arguments).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 /// Removes the folder of an engine that has ended. Its helpers end a moment later, and are still cleaning up; names of
