@@ -109,6 +109,9 @@ pub(crate) enum Command {
         /// Only see to it that the programs are there that are needed.
         #[arg(long)]
         tools: bool,
+        /// Only run the command for aborts, for so many milliseconds at most.
+        #[arg(long)]
+        callback: Option<u64>,
     },
 }
 

@@ -100,9 +100,15 @@ fn run(arguments: Arguments) -> anyhow::Result<i32> {
     };
     // Whatever we create may hold secrets. The user's code gets the original mask back from the runner.
     clearml_task_runner::umask::make_private();
-    if let Command::Inside { run, given, tools } = &command {
+    if let Command::Inside {
+        run,
+        given,
+        tools,
+        callback,
+    } = &command
+    {
         // The configuration of a container is that of its task alone.
-        return block_on(async { Ok(clearml_task_runner::inside(run, given, *tools).await) });
+        return block_on(async { Ok(clearml_task_runner::inside(run, given, *tools, *callback).await) });
     }
     let sources = arguments::sources(arguments.config_file.as_deref(), arguments.debug)?;
     match command {

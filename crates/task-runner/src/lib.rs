@@ -76,6 +76,7 @@ pub use phase::Phase;
 pub use record::{ContainerOptions, RunInputs, RunOptions, RunRecord, Timeline, service_worker};
 pub use run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};
 pub use runner::contained::bake::{BuildImageOptions, BuiltImage, EntryPoint, ImageProgram, build_image};
+pub use runner::contained::left::remove_left_containers;
 pub use runner::leftovers::kill_leftovers;
 pub use runner::many::{lock_of_many, raise_open_files, run_many};
 pub use runner::report::{observe, tell};

@@ -14,6 +14,14 @@ use crate::watch::WatchError;
 const KEPT_POLL: Duration = Duration::from_secs(1);
 
 impl Server {
+    /// Beside everything else: nobody waits for it.
+    pub(crate) fn remove_left_containers(&self) {
+        if self.options.container.is_some() {
+            let store = self.store.clone();
+            tokio::spawn(async move { clearml_task_runner::remove_left_containers(&store).await });
+        }
+    }
+
     /// Looks after the runs that an earlier daemon of this worker has left, oldest first.
     pub(crate) async fn finish_earlier_runs(&mut self) {
         let runs = match self.store.list() {

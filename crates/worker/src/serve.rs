@@ -78,6 +78,7 @@ pub(crate) struct Server {
 impl Server {
     /// Serves until told to end. Errors of single steps are reported and the loop goes on.
     pub(crate) async fn serve(&mut self) {
+        self.remove_left_containers();
         self.finish_earlier_runs().await;
         self.forget_ended_services().await;
         while !self.stop.requested() {

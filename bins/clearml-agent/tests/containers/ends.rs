@@ -165,3 +165,70 @@ fn a_user_who_stops_a_task_stops_its_container() {
         .assert_failed_in("infrastructure", "the container was stopped by somebody else");
     agent.stop().unwrap();
 }
+
+#[test]
+fn the_command_for_aborts_runs_in_the_container_before_the_program_is_stopped() {
+    let Some(place) =
+        Place::or_skip("the_command_for_aborts_runs_in_the_container_before_the_program_is_stopped")
+    else {
+        return;
+    };
+    let mut agent = place.daemon(
+        &place
+            .options()
+            .variable("CLEARML_AGENT__AGENT__ABORT_CALLBACK_MAX_TIMEOUT", "4")
+            .variable("CLEARML_AGENT__AGENT__ABORT_GRACE_SEC", "5"),
+    );
+    let code = "import os, signal, sys, time\n\
+                def end(*_):\n    print('out: end'); sys.exit(0)\n\
+                signal.signal(signal.SIGTERM, end)\n\
+                print('out: at', os.getcwd(), 'CLEARML_AGENT_ABORT_CALLBACK_CMD' in os.environ)\n\
+                print('out: running', flush=True)\ntime.sleep(600)\n";
+    let stopped = |command: &str| {
+        let arguments = format!(
+            "--network none -e MINE=1 -e CLEARML_AGENT_ABORT_CALLBACK_TIMEOUT=20 \
+             -e \"CLEARML_AGENT_ABORT_CALLBACK_CMD={command}\""
+        );
+        let task = place.submit("has a command", code, place.with(&arguments, ""));
+        place.says(&task, "out: running");
+        // Others are told of it.
+        for _ in 0..50 {
+            if place.scene.api.task(&task).unwrap()["runtime"]["_abort_callback_timeout"] == 20 {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        let body = json!({"task": task, "force": false, "status_reason": "enough"});
+        place.scene.api.call("tasks.stop", body).unwrap();
+        let ended = place.ended(&task);
+        ended.assert_status("stopped");
+        assert_eq!(ended.task["runtime"]["_abort_callback_timeout"], 20);
+        assert_eq!(ended.task["runtime"]["_abort_callback_completed"], 1);
+        Place::is_removed(&task);
+        (task, ended)
+    };
+    let (task, ended) = stopped("sh -c 'echo out: saves $CLEARML_TASK_ID $MINE; echo out: in $PWD; exit 3'");
+    let output = ended.output();
+    let at = output[0]
+        .strip_prefix("out: at ")
+        .and_then(|at| at.strip_suffix(" False"));
+    let folder = format!("out: in {}", at.unwrap_or_else(|| panic!("{output:?}")));
+    let saves = format!("out: saves {task} 1");
+    assert_eq!(
+        output[1..],
+        ["out: running", &saves, &folder, "out: end"],
+        "{}",
+        ended.console
+    );
+    for line in [
+        "INFO: registering bash callback, timeout 20 seconds",
+        "callback failed (exit status: 3)",
+    ] {
+        assert!(ended.console.contains(line), "no {line:?} in {}", ended.console);
+    }
+    let (_, ended) = stopped("sh -c 'echo out: saves; exec sleep 600'");
+    assert_eq!(ended.output()[1..], ["out: running", "out: saves", "out: end"]);
+    let over = "callback timed out [timeout: 4,";
+    assert!(ended.console.contains(over), "{}", ended.console);
+    agent.stop().unwrap();
+}

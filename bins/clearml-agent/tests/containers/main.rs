@@ -12,6 +12,7 @@ mod fixtures;
 mod hostile;
 mod journey;
 mod offline;
+mod owner;
 mod place;
 mod restarts;
 #[path = "../whole/scene.rs"]

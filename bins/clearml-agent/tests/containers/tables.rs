@@ -31,7 +31,11 @@ fn a_container_has_what_the_tables_say() {
             "\"own-{task_id}-{rand_string:.4}\"",
         )
         .variable("CLEARML_DOCKER_SKIP_GPUS_FLAG", "1")
+        .variable("SSH_AUTH_SOCK", "")
+        .variable("CLEARML_AGENT_DISABLE_SSH_MOUNT", "1")
         .variable("NVIDIA_VISIBLE_DEVICES", "0,1");
+    std::fs::create_dir_all(options.home.join(".ssh")).unwrap();
+    std::fs::write(options.home.join(".ssh/id_test"), "a key").unwrap();
     let mut agent = place.daemon(&options);
     let task = place.submit("tables", CODE, place.with(ARGUMENTS, ""));
     place.says(&task, "out: running");
@@ -107,6 +111,10 @@ fn a_container_has_what_the_tables_say() {
             "{target}: {from}"
         );
     }
+    assert!(
+        mounts.iter().all(|mount| mount["Target"] != "/.ssh"),
+        "{mounts:#?}"
+    );
     for target in [
         "/tmp/clearml.conf",
         "/.clearml-agent/in",

@@ -31,7 +31,7 @@ fn what_an_image_lacks_is_installed() {
         .repository("repository", &[("main.py", "print(open('/called').read())\n")]);
     let repository = place.scene.folder.path().join("repository");
     let arguments = format!(
-        "--network none -v {0}:{0}:ro -e CLEARML_APT_INSTALL=libfoo1 -e GIT_CONFIG_COUNT=1 \
+        "--network none -v {0}:{0}:ro -e TRAINS_APT_INSTALL=libfoo1 -e GIT_CONFIG_COUNT=1 \
          -e GIT_CONFIG_KEY_0=safe.directory -e GIT_CONFIG_VALUE_0=*",
         repository.display()
     );
@@ -57,6 +57,8 @@ fn what_an_image_lacks_is_installed() {
     let ended = place.ended(&place.submit("asked for", "print('out: it ran')", asked));
     ended.assert_status("completed");
     assert_eq!(ended.output(), ["out: it ran"]);
+    let missing = "not all of no-such-package is installed";
+    assert!(ended.console.contains(missing), "{}", ended.console);
     agent.stop().unwrap();
 }
 

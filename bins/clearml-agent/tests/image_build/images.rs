@@ -55,9 +55,14 @@ fn an_image_of_private_code_holds_no_secret_and_runs_its_task_again() {
     assert!(studio.git.logins().len() > 1 && studio.index.logins().len() > 1);
     studio.holds_no_secret(&name);
     studio.nothing_is_left();
-    // Nor does the image have variables of the build.
-    let base = inspect(&studio.place.image, ".Config.Env");
-    assert_eq!(inspect(&name, ".Config.Env"), base);
+    // Nor does the image have variables of the build, but for what it comes from.
+    let mut variables = inspect(&studio.place.image, ".Config.Env");
+    let from = json!(format!("CLEARML_DOCKER_IMAGE={}", studio.place.image));
+    match variables.as_array_mut() {
+        Some(variables) => variables.push(from),
+        None => variables = json!([from]),
+    }
+    assert_eq!(inspect(&name, ".Config.Env"), variables);
 
     // Twice: the second time it is reset first. Neither code nor packages are fetched.
     let fetched = (studio.git.requests(), studio.index.requests());

@@ -3,6 +3,7 @@
 //! Everything is asked over its API; no `docker` program is needed. A container is found again by its name: the
 //! engine itself refuses a second one of the same name, which is what makes "started twice" impossible.
 
+mod exec;
 mod images;
 mod reference;
 
@@ -219,7 +220,7 @@ impl Engine {
         }
     }
 
-    /// Names of all containers that carry a label (`NAME=VALUE`), also of those that have ended.
+    /// Names of all containers that carry a label (`NAME` or `NAME=VALUE`), also of those that have ended.
     ///
     /// # Errors
     ///

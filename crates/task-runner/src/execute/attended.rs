@@ -26,7 +26,7 @@ pub(super) async fn run(
     command: &AbortCommand,
     poll: Duration,
 ) -> Result<i32, ExecuteError> {
-    calling.register(command).await;
+    calling.register(command.limit_sec).await;
     let child = program.command()?.spawn().map_err(|e| program.launch_error(e))?;
     let mut ended = Box::pin(end_of(child));
     let aborted = async {

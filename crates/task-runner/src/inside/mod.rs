@@ -5,12 +5,14 @@
 //! a file as well. In the end this process becomes the user's program.
 
 mod bake;
+mod callback;
 mod leaks;
 mod tools;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use std::time::Duration;
 use clearml_agent_config::{Settings, Sources};
 use clearml_api_client::Client;
 use clearml_support::fs::{create_private_dir, read_json, safe_file_name, write_json_atomic};
@@ -110,6 +112,8 @@ impl Reports {
             commit: reported.commit,
             marks: reported
                 .stations
+    /// There is a command to run when the task is aborted, and that is how long it may take.
+    pub(crate) abort_limit_sec: Option<u64>,
                 .into_iter()
                 .map(|(name, (ms, duration))| Mark {
                     name: name.to_owned(),
@@ -163,8 +167,12 @@ impl From<ExecuteError> for Failed {
 }
 
 /// `clearml-agent inside --run DIR --given DIR [--tools]`: prepares the environment and becomes the user's program.
-/// With `tools` it only sees to it that the programs are there that the preparation needs. Returns the exit code.
-pub async fn inside(run: &Path, given: &Path, tools: bool) -> i32 {
+/// With `tools` it only sees to it that the programs are there that the preparation needs. `--callback MILLISECONDS`
+/// runs the command for aborts of the program that it has become. Returns the exit code.
+pub async fn inside(run: &Path, given: &Path, tools: bool, callback: Option<u64>) -> i32 {
+    if let Some(limit) = callback {
+        return callback::run(run, given, Duration::from_millis(limit));
+    }
     crate::umask::share();
     let loaded = Inside::load(run, given).inspect(Inside::place_files);
     let result = match loaded {
@@ -357,12 +365,14 @@ impl Inside {
         };
         write(&self.run, &reports).map_err(unwritable)?;
         say(redactor, "Starting Task Execution:");
-        let own = self.run_settings.enable_task_env.then_some(&self.task);
         let program = Program {
-            environment: complete(variables(), &prepared.env, own),
+            environment,
             prepared,
             umask: self.given.umask,
         };
         Err(program.replaces_this_process().into())
     }
 }
+        let own = self.run_settings.enable_task_env.then_some(&self.task);
+        let mut environment = complete(variables(), &prepared.env, own);
+            abort_limit_sec: self.note_callback(&prepared.cwd, &mut environment)?,

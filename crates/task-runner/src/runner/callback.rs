@@ -8,6 +8,7 @@
 
 use std::io;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,15 +80,12 @@ pub(crate) struct Calling<'a> {
 
 impl Calling<'_> {
     /// Announces the command in the task. That is for other tools, so a failure is no reason not to run the task.
-    pub(crate) async fn register(&self, command: &AbortCommand) {
+    pub(crate) async fn register(&self, limit_sec: u64) {
         (self.say)(
             Level::Info,
-            &format!(
-                "INFO: registering bash callback, timeout {} seconds",
-                command.limit_sec
-            ),
+            &format!("INFO: registering bash callback, timeout {limit_sec} seconds"),
         );
-        let entries = json!({TIMEOUT: command.limit_sec, FREQUENCY: SLACK});
+        let entries = json!({TIMEOUT: limit_sec, FREQUENCY: SLACK});
         let entries = entries.as_object().cloned().unwrap_or_default();
         // What an earlier run of the task has said about its own callback goes.
         if let Err(e) = self
@@ -106,7 +104,32 @@ impl Calling<'_> {
         (folder, environment): (&Path, &[(OsText, OsText)]),
         already: Duration,
     ) {
-        let limit = Duration::from_secs(command.limit_sec.saturating_add(SLACK)).min(self.max);
+        let program = program(command, folder, environment);
+        self.call_by(command.limit_sec, already, async |limit| {
+            let cancel = CancelToken::new();
+            let _stop = Stop(cancel.clone());
+            let program = program.timeout(limit).redactor(self.redactor).cancel(&cancel);
+            let say = Arc::clone(&self.say);
+            let work =
+                tokio::task::spawn_blocking(move || program.run_streamed(&mut |line| say(Level::Info, line)));
+            match work.await {
+                Ok(Ok(status)) => Called::Ended(status),
+                Ok(Err(CommandError::TimedOut { .. })) => Called::TimedOut,
+                Ok(Err(e)) => Called::Not(e.to_string()),
+                Err(e) => Called::Not(e.to_string()),
+            }
+        })
+        .await;
+    }
+
+    /// The same with somebody else who runs the command, in the time that is left for it.
+    pub(super) async fn call_by(
+        &self,
+        limit_sec: u64,
+        already: Duration,
+        run: impl AsyncFnOnce(Duration) -> Called,
+    ) {
+        let limit = Duration::from_secs(limit_sec.saturating_add(SLACK)).min(self.max);
         let begun = Instant::now();
         (self.say)(
             Level::Info,
@@ -115,29 +138,21 @@ impl Calling<'_> {
                 limit.as_secs()
             ),
         );
-        let cancel = CancelToken::new();
-        let _stop = Stop(cancel.clone());
-        let program = program(command, folder, environment)
-            .timeout(limit.saturating_sub(already))
-            .redactor(self.redactor)
-            .cancel(&cancel);
-        let say = Arc::clone(&self.say);
-        let work =
-            tokio::task::spawn_blocking(move || program.run_streamed(&mut |line| say(Level::Info, line)));
-        let result = work.await;
+        let called = run(limit.saturating_sub(already)).await;
         let elapsed = (already + begun.elapsed()).as_secs_f64();
-        let (level, text) = match result {
-            Ok(Ok(status)) if status.success() => (Level::Info, format!("completed in {elapsed:.2} seconds")),
-            Ok(Ok(status)) => (
+        let (level, text) = match called {
+            Called::Ended(status) if status.success() => {
+                (Level::Info, format!("completed in {elapsed:.2} seconds"))
+            }
+            Called::Ended(status) => (
                 Level::Warning,
                 format!("failed ({status}) after {elapsed:.2} seconds"),
             ),
-            Ok(Err(CommandError::TimedOut { .. })) => (
+            Called::TimedOut => (
                 Level::Warning,
                 format!("timed out [timeout: {}, elapsed: {elapsed:.2}]", limit.as_secs()),
             ),
-            Ok(Err(e)) => (Level::Warning, e.to_string()),
-            Err(e) => (Level::Warning, e.to_string()),
+            Called::Not(why) => (Level::Warning, why),
         };
         (self.say)(level, &format!("### Task abort callback {text} ###"));
         let done: Map<String, Value> = [(COMPLETED.to_owned(), json!(1))].into_iter().collect();
@@ -146,6 +161,14 @@ impl Calling<'_> {
             tracing::warn!("telling that the abort callback has ended: {e}");
         }
     }
+}
+
+/// What became of the command.
+pub(super) enum Called {
+    Ended(ExitStatus),
+    TimedOut,
+    /// It did not run, or nobody knows.
+    Not(String),
 }
 
 /// Stops the command when nobody waits for it any more.
@@ -181,6 +204,16 @@ impl Runner {
             let already = Duration::from_millis(u64::try_from(now_ms() - decided_ms).unwrap_or(0));
             let place = (launch.cwd.as_path(), launch.env.as_slice());
             self.calling().call(command, place, already).await;
+            return false;
+        }
+        if let Some(limit_sec) = self.command_inside()
+            && self.is_first_to_call()
+        {
+            let already = Duration::from_millis(u64::try_from(now_ms() - decided_ms).unwrap_or(0));
+            let calling = self.calling();
+            calling
+                .call_by(limit_sec, already, async |limit| self.call_inside(limit).await)
+                .await;
             return false;
         }
         let times = (self.settings.status_poll, self.settings.abort_callback_max);
@@ -235,7 +268,7 @@ impl Runner {
     }
 }
 
-fn program(command: &AbortCommand, folder: &Path, environment: &[(OsText, OsText)]) -> Command {
+pub(crate) fn program(command: &AbortCommand, folder: &Path, environment: &[(OsText, OsText)]) -> Command {
     let (program, arguments) = command
         .argv
         .split_first()

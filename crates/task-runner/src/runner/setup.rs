@@ -118,7 +118,7 @@ impl Runner {
             &format!("Environment setup completed successfully in {seconds:.2} s"),
         );
         if let Some(command) = self.write_launch(&task, prepared, user.as_ref())? {
-            self.calling().register(&command).await;
+            self.calling().register(command.limit_sec).await;
         }
         Ok(Prepared::Ready)
     }

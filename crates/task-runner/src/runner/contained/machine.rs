@@ -72,6 +72,13 @@ pub(super) fn wanted_gpus(cpu_only: bool, variable: &dyn Fn(&str) -> Option<Stri
     }
 }
 
+/// Whether something else than a request for devices decides about them.
+pub(super) fn skips_gpus(variable: &dyn Fn(&str) -> Option<String>) -> bool {
+    ["CLEARML_DOCKER_SKIP_GPUS_FLAG", "TRAINS_DOCKER_SKIP_GPUS_FLAG"]
+        .into_iter()
+        .any(|name| variable(name).is_some_and(|flag| !flag.is_empty()))
+}
+
 /// How this machine hands out GPUs. An agent in a container need not see them itself.
 pub(super) fn vendor(engine: &EngineFacts, contained: bool) -> Vendor {
     let there = |path: &str| Path::new(path).exists();
@@ -120,5 +127,18 @@ mod tests {
         assert_eq!(wanted_gpus(true, &|_| Some("0".to_owned())), Gpus::None);
         let amd = |name: &str| (name == "ROCR_VISIBLE_DEVICES").then(|| "1".to_owned());
         assert_eq!(wanted_gpus(false, &amd), Gpus::Some(vec!["1".to_owned()]));
+    }
+
+    #[test]
+    fn either_name_of_the_flag_keeps_gpus_from_being_asked_for() {
+        for (name, value, skips) in [
+            ("CLEARML_DOCKER_SKIP_GPUS_FLAG", "1", true),
+            ("TRAINS_DOCKER_SKIP_GPUS_FLAG", "yes", true),
+            ("TRAINS_DOCKER_SKIP_GPUS_FLAG", "", false),
+            ("DOCKER_SKIP_GPUS_FLAG", "1", false),
+        ] {
+            let set = |wanted: &str| (wanted == name).then(|| value.to_owned());
+            assert_eq!(skips_gpus(&set), skips, "{name}={value}");
+        }
     }
 }

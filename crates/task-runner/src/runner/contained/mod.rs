@@ -9,12 +9,14 @@
 
 mod arguments;
 pub(crate) mod bake;
+mod callback;
 mod choose;
 mod given;
 mod glibc;
 mod image;
 mod judge;
 mod launch;
+pub(crate) mod left;
 mod machine;
 mod mounts;
 mod naming;
@@ -73,7 +75,7 @@ impl Runner {
         self.of_engine(async |engine| engine.find(name).await).await
     }
 
-    /// Removes the container. One that is left behind is found by its label.
+    /// Removes the container. One that is left behind is found by its label when a daemon starts.
     pub(super) async fn remove_container(&self) {
         let name = match self.run.container() {
             Ok(Some(record)) => record.name,

@@ -11,7 +11,7 @@ use super::super::Runner;
 use super::super::decide::Prepared;
 use super::super::setup::failure;
 use super::image::look_into;
-use super::machine::{vendor, wanted_gpus};
+use super::machine::{skips_gpus, vendor, wanted_gpus};
 use super::remembered::Remembered;
 use super::restart::Wish;
 use super::siblings::{Surroundings, own_network};
@@ -216,9 +216,7 @@ impl Runner {
             env.push(format!("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL={value}"));
         }
         let gpus = wanted_gpus(settings.agent.cpu_only, &variable);
-        let skips = ["CLEARML_DOCKER_SKIP_GPUS_FLAG", "TRAINS_DOCKER_SKIP_GPUS_FLAG"]
-            .into_iter()
-            .any(|name| variable(name).is_some_and(|flag| !flag.is_empty()));
+        let skips = skips_gpus(&variable);
         let visible = variable("NVIDIA_VISIBLE_DEVICES").filter(|value| !value.is_empty());
         if skips || surroundings.contained && visible.is_some() {
             // Nothing else decides, or the engine's runtime does so by this.

@@ -51,6 +51,9 @@ impl Runner {
             .cloned()
             .collect();
         self.note(&marks);
+        if let Some(limit_sec) = reports.abort_limit_sec {
+            self.calling().register(limit_sec).await;
+        }
         if self.settings.rank == 0 {
             match read_json::<Task>(&self.run.given_dir().join(TASK_FILE)) {
                 Ok(task) => write_back(&self.client, &task, reports.reported()).await,

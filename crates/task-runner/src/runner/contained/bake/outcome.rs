@@ -144,12 +144,13 @@ impl BuiltImage {
     }
 }
 
-/// Lines of a Dockerfile that say what the image runs.
+/// Lines of a Dockerfile that say what the image runs, and what it comes from. That is the one variable of the build
+/// that it keeps.
 pub(super) fn changes(
     entry_point: Option<EntryPoint>,
     task: &TaskId,
     baked: &Baked,
-    base: &ImageFacts,
+    (name, base): (&ImageReference, &ImageFacts),
 ) -> Vec<String> {
     let (entry, command) = match (entry_point, &baked.program) {
         (Some(entry_point), Some(program)) => {
@@ -163,6 +164,7 @@ pub(super) fn changes(
     vec![
         format!("ENTRYPOINT {}", json(entry)),
         format!("CMD {}", json(command)),
+        format!("ENV CLEARML_DOCKER_IMAGE={name}"),
     ]
 }
 
@@ -205,18 +207,21 @@ mod tests {
             cmd: vec!["bash".to_owned(), "-c".to_owned(), "a \"b\"\n".to_owned()],
             ..ImageFacts::default()
         };
-        let lines = |entry, program| changes(entry, &"t".into(), &baked(program), &base);
+        let name = ImageReference::parse("base:1").unwrap();
+        let from = "ENV CLEARML_DOCKER_IMAGE=base:1";
+        let lines = |entry, program| changes(entry, &"t".into(), &baked(program), (&name, &base));
         assert_eq!(
             lines(None, None),
-            ["ENTRYPOINT []", r#"CMD ["bash","-c","a \"b\"\n"]"#]
+            ["ENTRYPOINT []", r#"CMD ["bash","-c","a \"b\"\n"]"#, from]
         );
-        let bare = changes(None, &"t".into(), &baked(None), &ImageFacts::default());
-        assert_eq!(bare, ["ENTRYPOINT []", r#"CMD ["/bin/sh"]"#]);
+        let none = ImageFacts::default();
+        let bare = changes(None, &"t".into(), &baked(None), (&name, &none));
+        assert_eq!(bare, ["ENTRYPOINT []", r#"CMD ["/bin/sh"]"#, from]);
         let words =
             r#"["/p/clearml-agent","execute","--id","t","--standalone-mode","--from-image","/root/b""#;
         assert_eq!(
             lines(Some(EntryPoint::ReuseTask), Some("/p/clearml-agent")),
-            [format!("ENTRYPOINT {words}]"), "CMD []".to_owned()]
+            [&*format!("ENTRYPOINT {words}]"), "CMD []", from]
         );
         assert_eq!(
             lines(Some(EntryPoint::CloneTask), Some("/p/clearml-agent"))[0],

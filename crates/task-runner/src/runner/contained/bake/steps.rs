@@ -20,7 +20,7 @@ use super::super::super::Runner;
 use super::super::super::setup::failure;
 use super::super::image::look_into;
 use super::super::judge::{Ending, judge};
-use super::super::machine::{vendor, wanted_gpus};
+use super::super::machine::{skips_gpus, vendor, wanted_gpus};
 use super::super::scripts::GIT_FOLDER;
 use super::super::supervise::ended;
 use super::super::{engine_failure, given};
@@ -80,7 +80,12 @@ impl Runner {
             begin.elapsed().as_secs_f64()
         );
         self.console.line(Level::Info, &text);
-        let lines = changes(options.entry_point, &self.identity.task, &baked, &base_facts);
+        let lines = changes(
+            options.entry_point,
+            &self.identity.task,
+            &baked,
+            (&base, &base_facts),
+        );
         let name = self.baking_name();
         let before = self.of_engine(async |engine| engine.image(target).await).await;
         let before = before.map_err(|e| engine_failure(&e))?;
@@ -170,7 +175,7 @@ impl Runner {
 
     fn baking_additions(&self, choice: &Choice, settings: &Settings, vendor: Vendor) -> Additions {
         let variable = |name: &str| given::variable(&self.inputs, name);
-        let skips = variable("CLEARML_DOCKER_SKIP_GPUS_FLAG").is_some_and(|flag| !flag.is_empty());
+        let skips = skips_gpus(&variable);
         let gpus = wanted_gpus(settings.agent.cpu_only, &variable);
         let mut env = vec![
             format!("CLEARML_DOCKER_IMAGE={}", choice.image),
