@@ -73,6 +73,7 @@ fn main() {
             owner,
             execution_queue: None,
             stopping: false,
+            taken: false,
             changed: None,
         };
         let seen = Sighting {

@@ -19,8 +19,9 @@
 //! 1. Look at the task at the head; write the intent to the journal.
 //! 2. Pop with the task's id: nothing is removed if the head has changed. Sent exactly once.
 //! 3. Write the confirmation to the journal; write the owner mark into the task.
-//! 4. Turn `queued` into `in_progress` in one step of the server (`tasks.dequeue` with `new_status`), so
-//!    that an abort which came first stands; then `tasks.started`.
+//! 4. Turn `queued` into `created` in one step of the server (`tasks.dequeue` with `new_status`), so that an
+//!    abort which came first stands; then `tasks.started`, which wipes out a wish to stop a running task. That
+//!    is why the task is a draft in between: the server refuses to stop one, and whoever asks hears so.
 //! 5. Write the claim to the journal. From here on the task belongs to whoever runs it.
 //!
 //! After a crash, or an answer that got lost, [`pop::resolve`] compares the intent with what the server

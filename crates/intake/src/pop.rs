@@ -78,6 +78,9 @@ pub struct TaskSighting {
     pub execution_queue: Option<QueueId>,
     /// Whether somebody has asked for the running task to be stopped.
     pub stopping: bool,
+    /// Whether an agent has taken it out of its queue, and has not said yet that it has started: it is a draft
+    /// meanwhile, with the agent's message.
+    pub taken: bool,
     /// When the server last changed or confirmed the status (`status_changed`). It moves when somebody
     /// puts the task into a queue again, which a look every second could miss.
     pub changed: Option<String>,
@@ -237,6 +240,7 @@ fn resolve_absent(
     if marked {
         return match &task.status {
             TaskStatus::InProgress => Action::AlreadyStarted,
+            TaskStatus::Created if task.taken => Action::Ours,
             // Somebody took the task for lost and put it back, and the entry is gone again: to another, perhaps.
             TaskStatus::Queued if competitors && task.changed != intent.before.changed => {
                 if waited_out {

@@ -185,7 +185,7 @@ impl QueueServer for ApiQueueServer {
 
     async fn take_queued(&self, task: &TaskId) -> Result<bool, ApiError> {
         let body = json!({
-            "task": task, "new_status": TaskStatus::InProgress, "remove_from_all_queues": true,
+            "task": task, "new_status": TaskStatus::Created, "remove_from_all_queues": true,
             "status_message": crate::popper::PULLED_MESSAGE,
         });
         Ok(self.once("tasks.dequeue", body).await?.updated > 0)
@@ -240,6 +240,8 @@ fn sighting(task: &Task) -> TaskSighting {
             .and_then(Value::as_str)
             .map(QueueId::from),
         stopping: task.is_stopping(),
+        taken: task.status == Some(TaskStatus::Created)
+            && task.status_message.as_deref() == Some(crate::popper::PULLED_MESSAGE),
         changed: task.extra.get("status_changed").map(ToString::to_string),
     }
 }

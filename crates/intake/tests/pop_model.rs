@@ -132,7 +132,7 @@ impl QueueServer for Server {
     async fn mark(&self, task: &TaskId, mark: &OwnerMark) -> Result<bool, Injected> {
         self.simple(|world| {
             let task = world.tasks.get_mut(task).unwrap();
-            let editable = matches!(task.status, TaskStatus::Queued | TaskStatus::InProgress);
+            let editable = task.status != TaskStatus::Completed;
             if editable {
                 task.owner = Some(mark.clone());
             }
@@ -147,7 +147,7 @@ impl QueueServer for Server {
             let task = world.tasks.get_mut(id).unwrap();
             let taken = matches!(task.status, TaskStatus::Queued | TaskStatus::InProgress);
             if taken {
-                task.status = TaskStatus::InProgress;
+                (task.status, task.taken) = (TaskStatus::Created, true);
             }
             taken
         })
@@ -155,16 +155,24 @@ impl QueueServer for Server {
     }
 
     async fn started(&self, task: &TaskId, _: &str) -> Result<bool, Injected> {
-        self.simple(|world| world.tasks[task].status == TaskStatus::InProgress)
-            .await
+        self.simple(|world| {
+            let task = world.tasks.get_mut(task).unwrap();
+            let startable = task.status != TaskStatus::Completed;
+            if startable {
+                (task.status, task.taken) = (TaskStatus::InProgress, false);
+            }
+            startable
+        })
+        .await
     }
 
     async fn put_back(&self, _: &QueueId, task: &TaskId, started: bool) -> Result<PutBack, Injected> {
         self.simple(|world| {
-            let status = &mut world.tasks.get_mut(task).unwrap().status;
-            match status {
+            let wanted = world.tasks.get_mut(task).unwrap();
+            match wanted.status {
                 TaskStatus::Queued => {}
-                TaskStatus::InProgress if started => *status = TaskStatus::Queued,
+                TaskStatus::Created => (wanted.status, wanted.taken) = (TaskStatus::Queued, false),
+                TaskStatus::InProgress if started => wanted.status = TaskStatus::Queued,
                 _ => return PutBack::NotWanted,
             }
             if !world.queue.contains(task) {
@@ -285,6 +293,7 @@ fn world(seed: u64, tasks: usize, trouble: u32, late: bool) -> Shared {
         owner: None,
         execution_queue: Some("q".into()),
         stopping: false,
+        taken: false,
         changed: None,
     };
     Rc::new(RefCell::new(World {

@@ -38,6 +38,7 @@ fn seen(place: Place, status: TaskStatus, owner: &str, competitors: bool) -> Sig
         owner: mark(owner),
         execution_queue: Some("q".into()),
         stopping: false,
+        taken: false,
         changed: Some("1".into()),
     };
     Sighting {
@@ -229,6 +230,25 @@ fn drafts_that_somebody_put_into_a_queue_run_like_queued_ones() {
         status(DRAFT),
         "it was reset meanwhile"
     );
+}
+
+#[test]
+fn a_draft_goes_on_only_for_whoever_has_taken_it_out_of_its_queue() {
+    for phase in [Phase::Popping, Phase::Popped] {
+        for (owner, taken, ours) in [
+            ("mine", true, Action::Ours),
+            // Somebody has taken it out of its queue, or it was reset.
+            ("mine", false, status(DRAFT)),
+            ("", true, status(DRAFT)),
+            ("fresh", true, Action::NotOurs(Why::ClaimedBy("other:0".into()))),
+        ] {
+            let mut row = seen(Place::Absent, DRAFT, owner, true);
+            if let Some(task) = &mut row.task {
+                task.taken = taken;
+            }
+            assert_eq!(decide(phase, &row).0, ours, "{row:?}");
+        }
+    }
 }
 
 /// For every combination: a task that another has marked and taken, in whatever place, is left alone. One that

@@ -105,10 +105,12 @@ impl QueueServer for Net {
         self.env.kernel.log(|| format!("gives {task} back"));
         let wanted = task.clone();
         let (run, looked) = (self.run.borrow().clone(), self.looked.get());
+        let kernel = self.env.kernel.clone();
         let reply = self
             .world
             .tell(&self.env, self.host, 0, move |server| {
-                server.enqueue(&wanted, started, "returned by agent", (&run, looked))
+                let times = (looked, kernel.now());
+                server.enqueue(&wanted, started, "returned by agent", &run, times)
             })
             .await?;
         if reply != Reply::Done {

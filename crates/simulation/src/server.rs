@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use clearml_api_client::LogEvent;
 use clearml_intake::owner::OwnerMark;
 use clearml_intake::pop::{Place, TaskSighting};
+use clearml_intake::popper::PULLED_MESSAGE;
 use clearml_task_model::{QueueId, Task, TaskId, TaskStatus};
 use clearml_task_runner::record::End;
 use clearml_task_runner::requeue::Requeues;
@@ -181,6 +182,7 @@ impl Server {
             owner: entry.owner.clone(),
             execution_queue: Some(QueueId::from(QUEUE)),
             stopping: entry.status == TaskStatus::InProgress && entry.message.contains("stopping"),
+            taken: entry.status == TaskStatus::Created && entry.message == PULLED_MESSAGE,
             changed: Some(entry.changed.to_string()),
         })
     }
@@ -223,7 +225,10 @@ impl Server {
         let Some(task) = self.tasks.get_mut(id) else {
             return false;
         };
-        let editable = matches!(task.status, TaskStatus::Queued | TaskStatus::InProgress);
+        let editable = matches!(
+            task.status,
+            TaskStatus::Created | TaskStatus::Queued | TaskStatus::InProgress
+        );
         if editable {
             self.lives.insert(mark.run.clone(), (id.clone(), task.life));
             task.owner = Some(mark);
@@ -238,7 +243,7 @@ impl Server {
             let life = self.tasks.get(id).map_or(0, |task| task.life);
             self.lives.insert(run.to_owned(), (id.clone(), life));
             self.queue.retain(|entry| entry != id);
-            self.set(id, TaskStatus::InProgress, "pulled by agent", "");
+            self.set(id, TaskStatus::Created, PULLED_MESSAGE, "");
         }
         taken
     }
@@ -297,12 +302,16 @@ impl Server {
         id: &TaskId,
         force: bool,
         reason: &str,
-        (run, looked): (&str, Ms),
+        run: &str,
+        (looked, now): (Ms, Ms),
     ) -> Reply {
+        if let Some(task) = self.tasks.get_mut(id).filter(|_| !self.queue.contains(id)) {
+            task.enqueued = now;
+        }
         match self.status(id) {
             None => Reply::NoTask,
             Some(TaskStatus::Queued) if self.queue.contains(id) => Reply::Done,
-            Some(TaskStatus::Queued) => {
+            Some(TaskStatus::Queued | TaskStatus::Created) => {
                 self.queue.push_back(id.clone());
                 self.set(id, TaskStatus::Queued, "", reason);
                 Reply::Done

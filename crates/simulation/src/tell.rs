@@ -87,7 +87,7 @@ async fn make(
                     if let Some(life) = life {
                         *notes.put_back.borrow_mut().entry(life).or_default() += 1;
                     }
-                    server.enqueue(&id, true, &reason, (&run, looked))
+                    server.enqueue(&id, true, &reason, &run, (looked, kernel.now()))
                 })
                 .await
         }

@@ -342,11 +342,15 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
         if let Some(other) = seen.mark_of_another(intent).filter(|_| seen.is_taken(intent)) {
             return Ok(Some(Why::ClaimedBy(other.worker.clone())));
         }
-        let marked = seen.owner.as_ref().is_some_and(|mark| mark.run == intent.run);
-        let started = marked && seen.status == TaskStatus::InProgress;
+        let started = is_started_by(&seen, intent);
         if started && seen.stopping {
             self.server.stop(&intent.task, "user abort").await?;
             return Ok(Some(Why::Status(TaskStatus::Stopped)));
+        }
+        // Somebody has taken it out of its queue, or reset it: a draft that nobody wants to run.
+        let may_return = seen.taken || intent.before.status == Some(TaskStatus::Created);
+        if seen.status == TaskStatus::Created && !may_return {
+            return Ok(Some(Why::Status(TaskStatus::Created)));
         }
         match self.server.put_back(&intent.queue, &intent.task, started).await? {
             PutBack::Done => Ok(None),
@@ -439,6 +443,8 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
                     return Ok(Some(Why::Status(TaskStatus::Stopped)));
                 }
                 Some(seen) if may_start(&intent.before, &seen.status) => {}
+                // Our answer got lost, or a predecessor of ours has died.
+                Some(seen) if seen.taken && is_marked_by(&seen, intent) => {}
                 // The same call of a predecessor that has died has arrived in between; or another agent was given
                 // an entry of the task as well, and leaves it to us, because our mark is the last. Starting it
                 // again could overwrite a request to stop.
@@ -475,7 +481,11 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
 }
 
 fn is_started_by(seen: &TaskSighting, intent: &Intent) -> bool {
-    seen.status == TaskStatus::InProgress && seen.owner.as_ref().is_some_and(|mark| mark.run == intent.run)
+    seen.status == TaskStatus::InProgress && is_marked_by(seen, intent)
+}
+
+fn is_marked_by(seen: &TaskSighting, intent: &Intent) -> bool {
+    seen.owner.as_ref().is_some_and(|mark| mark.run == intent.run)
 }
 
 fn unresolved<E, J>(intent: Intent, phase: Phase, source: E) -> PopError<E, J>
