@@ -11,6 +11,7 @@ use clearml_task_runner::ContainerOptions;
 pub(crate) struct Containers<'a> {
     pub(crate) docker: Option<&'a [String]>,
     pub(crate) podman: Option<&'a [String]>,
+    pub(crate) force_current_version: bool,
 }
 
 impl Containers<'_> {
@@ -47,6 +48,7 @@ impl Containers<'_> {
         let words = given.into_iter().flatten().find(|words| !words.is_empty());
         self.wanted().then(|| ContainerOptions {
             words: words.unwrap_or_default().to_vec(),
+            current_version: self.force_current_version,
         })
     }
 
@@ -118,6 +120,7 @@ mod tests {
             let containers = Containers {
                 docker: docker.as_deref(),
                 podman: podman.as_deref(),
+                force_current_version: false,
             };
             let checked = containers.check().map_err(|error| error.to_string());
             checked.map(|()| containers.options().map(|options| options.words))
@@ -141,6 +144,7 @@ mod tests {
         let containers = Containers {
             docker: Some(&given),
             podman: None,
+            force_current_version: false,
         };
         let line = containers.introduction(&settings, |_| None).unwrap();
         assert!(

@@ -94,6 +94,7 @@ pub use code::askpass;
 pub use error::{BuildError, FileError, Stage};
 pub use host::{Host, Level, Phase, PhaseEvent};
 pub use kept::{Kept, KeptError, python_for};
+pub use packages::pip::pip_requirements;
 pub use packages::requirements::torch::{Templates as TorchTemplates, TorchSettings};
 pub use request::{
     BuildRequest, CondaSettings, Credential, EnvSettings, GitSettings, HgSettings, Layout, Lfs, LinkMode,

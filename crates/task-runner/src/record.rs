@@ -214,6 +214,8 @@ pub struct RunOptions {
 pub struct ContainerOptions {
     /// Image and arguments; the configured ones where there are none.
     pub words: Vec<String>,
+    /// Where the official agent is installed: the version that this one stands for, not the latest.
+    pub current_version: bool,
 }
 
 /// The worker that a service is, on a daemon with this id.

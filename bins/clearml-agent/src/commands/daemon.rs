@@ -107,6 +107,7 @@ impl DaemonArguments {
         Containers {
             docker: self.docker.as_deref(),
             podman: self.podman.as_deref(),
+            force_current_version: self.force_current_version,
         }
     }
 

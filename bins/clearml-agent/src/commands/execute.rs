@@ -65,6 +65,7 @@ pub(crate) async fn execute(options: &ExecuteArguments, mut sources: Sources) ->
     let containers = Containers {
         docker: options.docker.as_deref(),
         podman: None,
+        force_current_version: false,
     };
     containers.check()?;
     containers.reach_engine().await?;

@@ -11,6 +11,7 @@ mod ends;
 mod fixtures;
 mod hostile;
 mod journey;
+mod official;
 mod offline;
 mod owner;
 mod place;

@@ -28,6 +28,8 @@ keys! { KEYS:
     "agent.docker_init_bash_script", List, Unset, "Shell commands that prepare the container, instead of the agent's own.";
     "agent.docker_preprocess_bash_script", List, Unset, "Shell commands that run before those.";
     "agent.docker_install_opencv_libs", Flag, Internal("false"), "Install the libraries that OpenCV needs.";
+    "agent.docker_install_agent", Flag, Internal("false"),
+        "Install the official agent in containers and let it run the tasks, instead of this program.";
     "agent.docker_container_name_format", Text, Unset,
         "Pattern of container names: {task_id}, {worker_id}, {rand_string} and the fields below.";
     "agent.docker_container_name_format_fields", Map, Unset, "More fields for container names: a name and a path in the task.";

@@ -108,8 +108,9 @@ variables_table! { CONTAINERS:
     ["CLEARML_AGENT_FORCE_SYSTEM_SITE_PACKAGES"], Flag, "In containers, let virtual environments see the image's packages.",
         .strict().default("true");
     ["CLEARML_AGENT_STANDALONE_CONFIG_BC"], Flag, "In standalone containers, drop the version of pip.", .strict();
-    ["FORCE_CLEARML_AGENT_REPO", "CLEARML_AGENT_DOCKER_AGENT_REPO"], Text, "What is installed as agent in containers.", .later("containers");
-    ["FORCE_LOCAL_CLEARML_AGENT_WHEEL"], Path, "Wheel that is installed as agent in containers.", .later("containers");
+    ["FORCE_CLEARML_AGENT_REPO", "CLEARML_AGENT_DOCKER_AGENT_REPO"], Text,
+        "What pip installs as agent in containers, to run the tasks instead of this program.";
+    ["FORCE_LOCAL_CLEARML_AGENT_WHEEL"], Path, "Wheel that is installed so, before any other.";
     ["CLEARML_APT_INSTALL", "TRAINS_APT_INSTALL"], Text, "In containers: more packages to install with apt.";
     ["KUBERNETES_SERVICE_HOST"], Flag, "Set in pods, where GPUs are not chosen by the agent.", .presence();
     ["KUBERNETES_PORT"], Flag, "Set in pods as well.", .presence();

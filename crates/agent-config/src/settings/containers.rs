@@ -49,6 +49,8 @@ pub struct ContainerSettings {
     pub docker_preprocess_bash_script: Vec<String>,
     /// Install the libraries that OpenCV needs.
     pub docker_install_opencv_libs: bool,
+    /// The official agent is installed and runs the task.
+    pub docker_install_agent: bool,
     /// Pattern of names.
     pub docker_container_name_format: Option<String>,
     /// More fields for it: a name and a path in the task.
@@ -121,6 +123,7 @@ impl ContainerSettings {
             docker_init_bash_script: list("docker_init_bash_script"),
             docker_preprocess_bash_script: list("docker_preprocess_bash_script"),
             docker_install_opencv_libs: flag("docker_install_opencv_libs"),
+            docker_install_agent: flag("docker_install_agent"),
             docker_container_name_format: text("docker_container_name_format"),
             docker_container_name_format_fields: match reader.raw(&key("docker_container_name_format_fields"))
             {

@@ -82,6 +82,12 @@ impl WantedPip {
     }
 }
 
+/// What pip is told to install so that it is itself as `pip_version` says.
+#[must_use]
+pub fn pip_requirements(pip_version: &[String]) -> Vec<String> {
+    WantedPip::new(pip_version, None).specs
+}
+
 /// A requirement from a name and a configured version: with an operator as it is, else exactly that.
 pub(crate) fn versioned(name: &str, item: &str) -> String {
     let item = item.trim();

@@ -7,12 +7,13 @@
 mod bake;
 mod callback;
 mod leaks;
+mod official;
 mod tools;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-
 use std::time::Duration;
+
 use clearml_agent_config::{Settings, Sources};
 use clearml_api_client::Client;
 use clearml_support::fs::{create_private_dir, read_json, safe_file_name, write_json_atomic};
@@ -26,11 +27,13 @@ use crate::execute::ExecuteError;
 use crate::execute::silent::{self, Program, TOLD_TO_END, say};
 use crate::record::{Mark, OsText, RunInputs, RunOptions, SCHEMA};
 use crate::runner::build_host::{BuildHost, Reported};
-use crate::runner::environment::{Parts, base, complete, show_command};
+use crate::runner::environment::{Parts, RUN_ID, base, complete, show_command};
 use crate::runner::setup::strings;
 use crate::settings::{RunSettings, client_options};
 
 pub(crate) use bake::{Bake, Baked};
+pub(crate) use callback::TIMED_OUT;
+pub(crate) use official::Official;
 pub(crate) use tools::Tools;
 
 /// Where things are in every container. Also the places for people: a configuration for their own programs.
@@ -47,6 +50,10 @@ pub(crate) const TASK_FILE: &str = "task.json";
 pub(crate) const CONFIG_FILE: &str = "config.json";
 pub(crate) const INPUTS_FILE: &str = "inputs.json";
 pub(crate) const REPORTS_FILE: &str = "reports.json";
+/// What pip installs as official agent.
+pub(crate) const OFFICIAL_FILE: &str = "official.txt";
+/// In the run directory: the interpreter that has it.
+const OFFICIAL_PYTHON: &str = "official_python";
 /// Packages that the package manager of the image was asked for.
 const ASKED_FOR: &str = "asked_for";
 /// Says that the files of the configuration are where they shall be.
@@ -69,6 +76,9 @@ pub(crate) struct Given {
     pub(crate) umask: u32,
     /// What the agent sees to itself before the task's own scripts; `None` = somebody else does.
     pub(crate) tools: Option<Tools>,
+    /// The official agent runs the task, and not this one.
+    #[serde(default)]
+    pub(crate) official: Option<Official>,
     /// An image is wanted, and nothing is run.
     #[serde(default)]
     pub(crate) bake: Option<Bake>,
@@ -102,6 +112,8 @@ pub(crate) struct Reports {
     pub(crate) commit: Option<String>,
     pub(crate) marks: Vec<Mark>,
     pub(crate) baked: Option<Baked>,
+    /// There is a command to run when the task is aborted, and that is how long it may take.
+    pub(crate) abort_limit_sec: Option<u64>,
 }
 
 impl Reports {
@@ -112,8 +124,6 @@ impl Reports {
             commit: reported.commit,
             marks: reported
                 .stations
-    /// There is a command to run when the task is aborted, and that is how long it may take.
-    pub(crate) abort_limit_sec: Option<u64>,
                 .into_iter()
                 .map(|(name, (ms, duration))| Mark {
                     name: name.to_owned(),
@@ -285,20 +295,54 @@ impl Inside {
     }
 
     fn provide(&self) -> Result<(), Failed> {
-        match &self.given.tools {
-            Some(tools) if !self.settings.agent.standalone_mode => {
-                let redactor = &self.run_settings.redactor;
-                let saved = self.given.bake.as_ref().map(|_| self.run.join(SAVED));
-                let provided = tools.provide(
-                    &self.task,
-                    &self.run.join(ASKED_FOR),
-                    saved.as_deref(),
-                    &mut |line| say(redactor, line),
-                );
-                provided.map_err(|text| Failed::new("environment", text))
-            }
-            _ => Ok(()),
+        if self.settings.agent.standalone_mode {
+            return Ok(());
         }
+        let redactor = &self.run_settings.redactor;
+        let failed = |text| Failed::new("environment", text);
+        if let Some(tools) = &self.given.tools {
+            let saved = self.given.bake.as_ref().map(|_| self.run.join(SAVED));
+            let asked = self.run.join(ASKED_FOR);
+            let mut told = |line: &str| say(redactor, line);
+            tools
+                .provide(&self.task, &asked, saved.as_deref(), &mut told)
+                .map_err(failed)?;
+        }
+        if let Some(official) = &self.given.official {
+            let list = Path::new(GIVEN).join(OFFICIAL_FILE);
+            let note = self.run.join(OFFICIAL_PYTHON);
+            official
+                .install(&list, &note, &mut |line| say(redactor, line))
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the official agent do the rest.
+    fn become_official(&self, official: &Official) -> Result<i32, Failed> {
+        let standalone = self.settings.agent.standalone_mode;
+        let prepared = official.program(&self.run.join(OFFICIAL_PYTHON), &self.given.task, standalone);
+        let redactor = &self.run_settings.redactor;
+        say(redactor, &format!("$ {}", show_command(&prepared.argv)));
+        let reports = Reports {
+            schema: SCHEMA,
+            state: State::Started,
+            ..Reports::default()
+        };
+        write(&self.run, &reports).map_err(|e| Failed::new("infrastructure", e.to_string()))?;
+        let own = [(OsText::from(RUN_ID), OsText::from(&*self.given.run_id))];
+        let set = prepared
+            .env
+            .iter()
+            .filter_map(|(name, value)| Some((OsText(name.clone()), OsText(value.clone()?))));
+        let environment = self.inputs.environment.iter().cloned();
+        let program = Program {
+            // The last one of a name counts.
+            environment: environment.chain(own).chain(set).collect(),
+            prepared,
+            umask: self.given.umask,
+        };
+        Err(program.replaces_this_process().into())
     }
 
     async fn become_program(&self) -> Result<i32, Failed> {
@@ -310,6 +354,9 @@ impl Inside {
             ..Reports::default()
         };
         write(&self.run, &reports).map_err(unwritable)?;
+        if let Some(official) = &self.given.official {
+            return self.become_official(official);
+        }
         let redactor = &self.run_settings.redactor;
         let variables = || {
             base(&Parts {
@@ -358,9 +405,12 @@ impl Inside {
         say(redactor, &format!("[{}]$ {command}", prepared.cwd.display()));
         say(redactor, &prepared.summary);
         say(redactor, "Environment setup completed successfully");
+        let own = self.run_settings.enable_task_env.then_some(&self.task);
+        let mut environment = complete(variables(), &prepared.env, own);
         reports = Reports {
             schema: SCHEMA,
             state: State::Started,
+            abort_limit_sec: self.note_callback(&prepared.cwd, &mut environment)?,
             ..Reports::of(host.reported())
         };
         write(&self.run, &reports).map_err(unwritable)?;
@@ -373,6 +423,3 @@ impl Inside {
         Err(program.replaces_this_process().into())
     }
 }
-        let own = self.run_settings.enable_task_env.then_some(&self.task);
-        let mut environment = complete(variables(), &prepared.env, own);
-            abort_limit_sec: self.note_callback(&prepared.cwd, &mut environment)?,

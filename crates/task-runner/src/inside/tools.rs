@@ -12,6 +12,8 @@ use clearml_support::command::Command;
 use clearml_task_model::Task;
 use serde::{Deserialize, Serialize};
 
+use super::official::with_pip;
+
 /// The longest that a package manager may take.
 const LIMIT: Duration = Duration::from_secs(1800);
 /// How deep folders of keys may be.
@@ -22,6 +24,9 @@ const MAX_DEPTH: u32 = 8;
 pub(crate) struct Tools {
     /// Install the libraries that OpenCV needs.
     pub(crate) opencv: bool,
+    /// There has to be an interpreter with pip.
+    #[serde(default)]
+    pub(crate) pip: bool,
     /// Folders of keys: where they are mounted, and where programs look for them.
     pub(crate) keys: Vec<(String, String)>,
 }
@@ -39,7 +44,7 @@ impl Tools {
         say: &mut dyn FnMut(&str),
     ) -> Result<(), String> {
         self.bring_keys(saved, say);
-        let missing = missing(task);
+        let missing = missing(task, self.pip);
         let mut wanted = self.asked_for();
         let before = std::fs::read_to_string(asked).unwrap_or_default();
         wanted.retain(|package| before.split_whitespace().all(|known| known != package));
@@ -123,7 +128,7 @@ struct Tool {
     is_there: fn() -> bool,
 }
 
-fn missing(task: &Task) -> Vec<Tool> {
+fn missing(task: &Task, pip: bool) -> Vec<Tool> {
     let script = task.script.as_ref();
     let repository = script.and_then(|script| script.repository.as_deref());
     let git = Tool {
@@ -139,7 +144,12 @@ fn missing(task: &Task) -> Vec<Tool> {
             preset || on_path(|name| name == "python3" || name == "python" || name.starts_with("python3."))
         },
     };
-    let mut tools = vec![python];
+    let with_pip = Tool {
+        what: "Python with pip, which installs the official agent",
+        package: "python3-pip",
+        is_there: || with_pip().is_some(),
+    };
+    let mut tools = vec![if pip { with_pip } else { python }];
     if repository.is_some_and(|repository| !repository.trim().is_empty()) {
         tools.push(git);
     }
@@ -284,6 +294,7 @@ mod tests {
         let text = |name: &str| path(name).to_string_lossy().into_owned();
         let tools = Tools {
             opencv: false,
+            pip: false,
             keys: vec![
                 (text("from/ssh"), text("home/.ssh")),
                 (text("from/none"), "~".to_owned()),

@@ -36,7 +36,8 @@ impl Runner {
             extra_first: containers.docker_args_extra_precedes_task,
             host_environment_for_tasks: containers.docker_allow_host_environ,
         };
-        let values = self.template_values(task, choice).await;
+        let said = [&choice.arguments[..], &containers.extra_docker_arguments[..]].concat();
+        let values = self.template_values(task, &said).await;
         let secrets = settings.secrets();
         let is_public = |value: &Value| {
             let text = value.to_string();
@@ -44,7 +45,7 @@ impl Runner {
         };
         let lookup = |name: &str| match name.strip_prefix("CONFIG.") {
             Some(key) => settings.get(key).filter(|value| is_public(value)).cloned(),
-            None => values.get(name).cloned().or_else(|| field(&values, name)),
+            None => field(&values, name),
         };
         let fill = |words: &[String]| {
             words
@@ -95,15 +96,13 @@ impl Runner {
     }
 
     /// Values for references in arguments. What nobody refers to is not asked for.
-    async fn template_values(&self, task: &Task, choice: &Choice) -> Map<String, Value> {
+    async fn template_values(&self, task: &Task, words: &[String]) -> Map<String, Value> {
         let mut values = Map::new();
         values.insert("WORKER_ID".into(), self.identity.worker.as_str().into());
-        values.insert("TASK".into(), serde_json::to_value(task).unwrap_or_default());
+        let mut document = serde_json::to_value(task).unwrap_or_default();
         let wants = |name: &str| {
-            choice
-                .arguments
-                .iter()
-                .any(|word| word.contains(&format!("${{CLEARML_{name}")))
+            let begin = format!("${{CLEARML_{name}");
+            words.iter().any(|word| word.contains(&begin))
         };
         if let Some(queue) = &self.identity.queue {
             values.insert("QUEUE_ID".into(), queue.as_str().into());
@@ -113,21 +112,65 @@ impl Runner {
                 values.insert("QUEUE_NAME".into(), json!(queue.name));
             }
         }
-        if let Some(project) = &task.project {
-            values.insert("PROJECT_ID".into(), project.as_str().into());
-            if wants("PROJECT_NAME")
-                && let Ok(project) = self.client.projects_get_by_id(project).await
-            {
-                values.insert("PROJECT_NAME".into(), json!(project.name));
+        if let Some(id) = &task.project {
+            values.insert("PROJECT_ID".into(), id.as_str().into());
+            if wants("PROJECT_NAME") || wants("TASK.project.") {
+                let project = self.client.projects_get_by_id(id).await.ok();
+                let name = project.map_or_else(|| json!("unknown"), |project| json!(project.name));
+                // Both ways lead there.
+                document["project"] = json!({"id": id.as_str(), "name": name});
+                values.insert("PROJECT_NAME".into(), name);
             }
         }
+        values.insert("TASK".into(), document);
         values
     }
 }
 
-/// `TASK.a.b` in the values.
+/// A single value, or the one at the end of a path such as `TASK.a.b`.
 fn field(values: &Map<String, Value>, name: &str) -> Option<Value> {
+    // As it was before projects could be looked into.
+    if name == "TASK.project" {
+        return values.get("PROJECT_ID").cloned();
+    }
     let mut parts = name.split('.');
     let first = values.get(parts.next()?)?;
-    parts.try_fold(first, |value, part| value.get(part)).cloned()
+    let nowhere = Value::Object(Map::new());
+    let found = parts.try_fold(first, |value, part| match value {
+        Value::Object(fields) => fields.get(part),
+        Value::Null => None,
+        // It ends before the path does.
+        _ => Some(&nowhere),
+    });
+    found.cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_leads_to_a_value_to_none_or_too_far() {
+        let values = json!({
+            "QUEUE_NAME": "q", "PROJECT_ID": "p",
+            "TASK": {"id": "t", "tags": ["a"], "parent": null, "project": {"id": "p", "name": "n"}},
+        });
+        let values = values.as_object().unwrap();
+        for (word, filled) in [
+            ("${CLEARML_TASK.id}/${CLEARML_TASK.tags}", "t/a"),
+            ("${CLEARML_TASK.project}", "p"),
+            ("${CLEARML_TASK.project.name}", "n"),
+            ("${CLEARML_TASK.none.at.all:x}", "x"),
+            ("${CLEARML_TASK.parent.id:x}", "x"),
+            ("${CLEARML_TASK.id.more:x}", "${CLEARML_TASK.id.more:x}"),
+            ("${CLEARML_QUEUE_NAME.more:x}", "${CLEARML_QUEUE_NAME.more:x}"),
+            ("${CLEARML_USER.id}", "${CLEARML_USER.id}"),
+        ] {
+            assert_eq!(
+                template::fill(word, &|name| field(values, name)),
+                filled,
+                "{word}"
+            );
+        }
+    }
 }

@@ -13,13 +13,13 @@ use serde_json::{Map, Value};
 
 use super::super::Runner;
 use super::super::setup::{LEFTOVER_GRACE, millis};
-use super::mounts;
 use super::scripts::Scripts;
 use super::siblings::Surroundings;
+use super::{mounts, official};
 use crate::inside::{CONFIG_FILE, Given, INPUTS_FILE, TASK_FILE, Tools};
 use crate::owner::TOKEN_VARIABLE;
 use crate::record::{Launch, OsText, RunInputs, RunOptions, SCHEMA};
-use crate::run_dir::RunDirError;
+use crate::run_dir::{RunDir, RunDirError};
 
 /// The mask of programs in a container, as engines set it.
 const UMASK: u32 = 0o022;
@@ -62,8 +62,15 @@ pub(super) fn write(
     run.give_json(CONFIG_FILE, &config(effective, settings, &wishes))
         .map_err(text)?;
     let containers = &settings.agent.containers;
+    let known = |name: &str| variable(&runner.inputs, name);
+    // Images are made by this agent.
+    let wanted = match &runner.inputs.options.container {
+        Some(options) => official::wanted(settings, options.current_version, &known)?,
+        None => None,
+    };
     let scripts = Scripts::new(
         containers,
+        wanted.as_ref().map(|wanted| &*wanted.text),
         choice.setup_script.as_deref(),
         &settings.agent.package_manager.pip_version.join(" "),
         &if settings.flag("agent.docker_apply_environment_from_vault") {
@@ -72,17 +79,18 @@ pub(super) fn write(
             Vec::new()
         },
     );
-    for (name, script) in &scripts.files {
-        let path = run.give(name, script.as_bytes()).map_err(text)?;
-        std::fs::set_permissions(&path, Permissions::from_mode(0o755))
-            .map_err(|e| format!("writing {}: {e}", path.display()))?;
-    }
+    place_scripts(run, &scripts)?;
     let socket = ssh_socket(&runner.inputs);
     let keys = mounts::keys(run, &runner.inputs, containers, socket.as_deref());
     let tools = containers.docker_init_bash_script.is_empty().then(|| Tools {
         opencv: containers.docker_install_opencv_libs,
+        pip: wanted.is_some(),
         keys: keys.copies.clone(),
     });
+    let official = wanted
+        .map(|wanted| wanted.give(run, settings, &known))
+        .transpose()?;
+    let (official, wheel) = official.map_or((None, None), |(official, wheel)| (Some(official), wheel));
     let given = Given {
         run_id: runner.run_id.clone(),
         task: runner.identity.task.clone(),
@@ -97,6 +105,7 @@ pub(super) fn write(
         environment: secrets(runner, settings)?,
         umask: UMASK,
         tools,
+        official,
         bake: None,
     };
     run.give_json(INPUTS_FILE, &given).map_err(text)?;
@@ -104,8 +113,18 @@ pub(super) fn write(
         .map_err(|e| format!("giving the container our program: {e}"))?;
     let mut binds = mounts::own(run, program);
     binds.extend(keys.binds);
+    binds.extend(wheel);
     binds.extend(mounts::caches(settings));
     Ok((scripts, binds))
+}
+
+fn place_scripts(run: &RunDir, scripts: &Scripts) -> Result<(), String> {
+    for (name, script) in &scripts.files {
+        let path = run.give(name, script.as_bytes()).map_err(|e| e.to_string())?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755))
+            .map_err(|e| format!("writing {}: {e}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Variables of the program that must not be seen from outside of the container.

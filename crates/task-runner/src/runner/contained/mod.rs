@@ -20,6 +20,7 @@ pub(crate) mod left;
 mod machine;
 mod mounts;
 mod naming;
+mod official;
 mod prepare;
 mod remembered;
 mod reports;

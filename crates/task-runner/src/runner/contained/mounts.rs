@@ -28,7 +28,7 @@ pub(super) struct Keys {
     pub(super) copies: Vec<(String, String)>,
 }
 
-fn bind(source: impl Into<PathBuf>, target: &str, read_only: bool, optional: bool) -> Bind {
+pub(super) fn bind(source: impl Into<PathBuf>, target: &str, read_only: bool, optional: bool) -> Bind {
     Bind {
         source: source.into(),
         target: target.to_owned(),
@@ -120,7 +120,7 @@ fn shared_folder(path: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(0o755))
 }
 
-fn at_home(path: &str) -> PathBuf {
+pub(super) fn at_home(path: &str) -> PathBuf {
     match (path.strip_prefix('~'), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) => PathBuf::from(home).join(rest.trim_start_matches('/')),
         _ => path.into(),

@@ -19,16 +19,22 @@ pub(super) struct Scripts {
 const START: &str = "start.sh";
 
 impl Scripts {
-    /// The scripts that are wanted, and the variables of the configuration that they see.
+    /// The scripts that are wanted, and the variables of the configuration that they see. The official agent is
+    /// there before the scripts that may want it, if it is installed at all.
     pub(super) fn new(
         settings: &ContainerSettings,
+        official: Option<&str>,
         setup: Option<&str>,
         pip: &str,
         variables: &[(String, String)],
     ) -> Self {
         let lines = |lines: &[String]| (!lines.is_empty()).then(|| lines.join("\n"));
+        let agent = official.unwrap_or("clearml-agent");
         let formatted = |lines: &[String]| {
-            let filled: Vec<String> = lines.iter().map(|line| fill(line, settings, pip)).collect();
+            let filled: Vec<String> = lines
+                .iter()
+                .map(|line| fill(line, settings, pip, agent))
+                .collect();
             (!filled.is_empty()).then(|| filled.join("\n"))
         };
         let mut scripts = Self::default();
@@ -47,11 +53,12 @@ impl Scripts {
             &mut steps,
         );
         let init = formatted(&settings.docker_init_bash_script);
-        if init.is_none() {
+        let provides = init.is_none() || official.is_some();
+        add("init.sh", init, &mut steps);
+        if provides {
             steps.push("export CLEARML_APT_INSTALL LOCAL_PYTHON".to_owned());
             steps.push(format!("{} --tools || exit $?", inside_command()));
         }
-        add("init.sh", init, &mut steps);
         add("extra.sh", lines(&settings.extra_docker_shell_script), &mut steps);
         add("setup.sh", setup.map(str::to_owned), &mut steps);
         scripts.needed = !scripts.files.is_empty();
@@ -105,7 +112,7 @@ fn step(name: &str, text: &str) -> String {
 }
 
 /// Fills what stands in braces, as the official agent does; doubled braces are braces.
-fn fill(line: &str, settings: &ContainerSettings, pip: &str) -> String {
+fn fill(line: &str, settings: &ContainerSettings, pip: &str, agent: &str) -> String {
     let mut filled = String::with_capacity(line.len());
     let mut rest = line;
     while let Some(at) = rest.find(['{', '}']) {
@@ -121,7 +128,7 @@ fn fill(line: &str, settings: &ContainerSettings, pip: &str) -> String {
             Some(match name {
                 "python_single_digit" | "python" => "python3",
                 "pip_version" => pip,
-                "clearml_agent_wheel" => "clearml-agent",
+                "clearml_agent_wheel" => agent,
                 "mount_ssh" => &settings.mounts.ssh_folder,
                 "mount_ssh_ro" => &settings.mounts.ssh_ro_folder,
                 "mount_git_ro" => GIT_FOLDER,
@@ -164,7 +171,7 @@ mod tests {
         .unwrap();
         let variables = [("TOKEN", "a 'b' $(c)\nd"), ("not a name", "x")];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Scripts::new(&settings.agent.containers, setup, "pip<23", &variables)
+        Scripts::new(&settings.agent.containers, None, setup, "pip<23", &variables)
     }
 
     #[test]
@@ -237,6 +244,30 @@ mod tests {
             text("start.sh").contains("\n/.clearml-agent/in/setup.sh\n"),
             "a script for another interpreter is started: {}",
             text("start.sh")
+        );
+    }
+
+    #[test]
+    fn the_official_agent_is_there_before_the_scripts_of_people_and_after_an_own_preparation() {
+        let settings = Settings::load(&Sources {
+            home: Some("/nowhere".into()),
+            overrides: vec![(
+                "agent.docker_init_bash_script".to_owned(),
+                json!("echo {clearml_agent_wheel}"),
+                "test".to_owned(),
+            )],
+            ..Sources::default()
+        })
+        .unwrap();
+        let containers = &settings.agent.containers;
+        let scripts = Scripts::new(containers, Some("clearml-agent==1"), Some("true"), "", &[]);
+        let text = |name: &str| scripts.files.iter().find(|(file, _)| *file == name).unwrap();
+        assert_eq!(text("init.sh").1, "echo clearml-agent==1");
+        let start = &text("start.sh").1;
+        let at = |what: &str| start.find(what).unwrap();
+        assert!(
+            at("init.sh") < at("--tools || exit") && at("--tools || exit") < at("setup.sh"),
+            "{start}"
         );
     }
 }

@@ -47,6 +47,7 @@ impl Runner {
         let begun_ms = u64::try_from(now_ms()).unwrap_or_default();
         let words = ContainerOptions {
             words: options.words.clone(),
+            current_version: false,
         };
         let mut choice = self.choose(task, &words, settings).await?;
         if options.force {
