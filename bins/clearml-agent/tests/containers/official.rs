@@ -99,7 +99,8 @@ const STAND_IN: &str = "import os, sys, time\n\
     if __name__ == '__main__':\n\
     \x20   print('out:', *sys.argv[1:])\n\
     \x20   print('out:', os.environ['NVIDIA_VISIBLE_DEVICES'], os.environ['CLEARML_CONFIG_FILE'], flush=True)\n\
-    \x20   time.sleep(300)\n";
+    \x20   time.sleep(0 if '--standalone-mode' in sys.argv else 300)\n\
+    \x20   sys.exit(7)\n";
 
 #[test]
 fn a_wheel_comes_first_and_a_package_that_is_not_there_is_named() {
@@ -149,5 +150,46 @@ fn a_wheel_comes_first_and_a_package_that_is_not_there_is_named() {
     ended.assert_failed_in("environment", "the official agent could not be installed");
     assert!(!ended.console.contains("canary-4711"), "{}", ended.console);
     assert!(ended.output().is_empty(), "{}", ended.console);
+    agent.stop().unwrap();
+}
+
+#[test]
+fn a_standalone_container_runs_the_agent_of_its_image() {
+    let Some(place) = Place::or_skip("a_standalone_container_runs_the_agent_of_its_image") else {
+        return;
+    };
+    let module = place.scene.folder.path().join("module");
+    std::fs::create_dir(&module).unwrap();
+    std::fs::write(module.join("clearml_agent.py"), STAND_IN).unwrap();
+    let options = place
+        .options()
+        .variable("FORCE_CLEARML_AGENT_REPO", "no-such-agent")
+        .variable("CLEARML_AGENT__AGENT__DOCKER_INSTALL_AGENT", "true");
+    let arguments = [
+        "daemon",
+        "--queue",
+        QUEUE,
+        "--foreground",
+        "--standalone-mode",
+        "--cpu-only",
+        "--docker",
+        &place.image,
+    ];
+    let mut agent = Agent::start(&options, &arguments).unwrap();
+    let image = format!(
+        "--network none -e PYTHONPATH=/module -v {}:/module:ro",
+        module.display()
+    );
+    let task = place.submit("standalone", "print('out: never')", place.with(&image, ""));
+    let ended = place.ended(&task);
+    ended.assert_status("failed");
+    assert_eq!(
+        ended.reason(),
+        "worker execution exit code 7",
+        "{}",
+        ended.console
+    );
+    let called = format!("out: execute --disable-monitoring --standalone-mode --id {task}");
+    assert_eq!(ended.output(), [&*called, "out: none /tmp/clearml.conf"]);
     agent.stop().unwrap();
 }
