@@ -3,14 +3,15 @@
 //! What may stand there: single values such as `${CLEARML_QUEUE_NAME}`, paths such as
 //! `${CLEARML_TASK.hyperparams.properties.x.value}`, a default after a colon, and filters after bars:
 //! `strip(…)`, `capitalize`, `lower`, `remove_newlines`, `raw`. What is unknown or empty and has no default
-//! stays as it is written. Values come from tasks, so each one stays inside the word it stands in. Pure.
+//! stays as it is written, and so does what leads to something without a text, or past it. Values come from tasks, so each one stays inside the word it stands in. Pure.
 
 use serde_json::Value;
 
 /// The longest value that is put in.
 const MAX_VALUE: usize = 64 << 10;
 
-/// Answers for a name without its prefix `CLEARML_`: a single name, or the path after `TASK`, `USER`, ….
+/// Answers for a name without its prefix `CLEARML_`: a single name, or the path after `TASK`, `USER`, …. An object says
+/// that the name leads nowhere, so that no default takes its place.
 pub type Lookup<'a> = dyn Fn(&str) -> Option<Value> + 'a;
 
 /// Fills the references in one word.
@@ -50,10 +51,13 @@ fn value(inner: &str, lookup: &Lookup<'_>) -> Option<String> {
     if !word(name) {
         return None;
     }
-    let found = lookup(name)
-        .and_then(|value| text(&value))
-        .filter(|text| !text.is_empty());
-    let mut text = found.or_else(|| default.map(str::to_owned))?;
+    let found = match lookup(name) {
+        None | Some(Value::Null) => None,
+        Some(value) => Some(text(&value)?),
+    };
+    let mut text = found
+        .filter(|text| !text.is_empty())
+        .or_else(|| default.map(str::to_owned))?;
     let raw = filters.contains(&"raw");
     for filter in filters {
         text = apply(filter, text)?;
@@ -144,6 +148,7 @@ mod tests {
             "TASK.empty" => Some(json!("")),
             "TASK.lines" => Some(json!(" a\nb ")),
             "TASK.object" => Some(json!({"a": 1})),
+            "TASK.null" => Some(json!(null)),
             _ => None,
         };
         for (word, expected) in [
@@ -157,6 +162,8 @@ mod tests {
             ("${CLEARML_TASK.lines|strip}", "ab"),
             ("${CLEARML_TASK.lines|raw}", " a\nb "),
             ("${CLEARML_TASK.object}", "${CLEARML_TASK.object}"),
+            ("${CLEARML_TASK.object:x}", "${CLEARML_TASK.object:x}"),
+            ("${CLEARML_TASK.null:x}", "x"),
             ("${CLEARML_TASK.tags|unknown}", "${CLEARML_TASK.tags|unknown}"),
             (
                 "${HOME}${CLEARML_}${CLEARML_TASK.tags",

@@ -14,12 +14,13 @@ use crate::scene::{AGENT, QUEUE};
 const CODE: &str = "import json, os, time\ntoken = os.environ['CLEARML_AUTH_TOKEN']\n\
     open('/scratch/made', 'w').write(token)\nos.rename('/scratch/made', '/scratch/token')\n\
     config = json.load(open(os.environ['CLEARML_CONFIG_FILE']))\n\
-    print('out: keys', 'credentials' in config['api'])\nprint('the token is', token)\n\
+    print('out: keys', 'credentials' in config['api'])\nprint('out: vault', os.environ['FROM_THE_VAULT'])\n\
+    print('the token is', token)\n\
     while not os.path.exists('/scratch/enough'):\n    time.sleep(0.1)\n";
 
 #[test]
-fn the_token_of_the_owner_is_for_the_task_alone() {
-    let Some(place) = Place::or_skip("the_token_of_the_owner_is_for_the_task_alone") else {
+fn the_token_and_the_vault_of_the_owner_are_for_the_task_alone() {
+    let Some(place) = Place::or_skip("the_token_and_the_vault_of_the_owner_are_for_the_task_alone") else {
         return;
     };
     let data = tempfile::tempdir().unwrap();
@@ -47,6 +48,9 @@ fn the_token_of_the_owner_is_for_the_task_alone() {
         .variable("CLEARML_WORKER_NAME", "tester");
     let api = Api::connect(&config).unwrap();
     let queue = api.create_queue(QUEUE).unwrap();
+    let data = "environment { FROM_THE_VAULT: \"of the owner\" }";
+    let vault = json!({"description": "mine", "data": data, "enabled": true, "type": "config"});
+    api.call("users.create_vault", vault).unwrap();
     let task = api.create_task("owned", &TaskSpec::script(CODE)).unwrap();
     let mount = format!("--network none -v {}:/scratch", scratch.display());
     let body = json!({"task": task, "force": true, "container": place.with(&mount, "")});
@@ -84,7 +88,11 @@ fn the_token_of_the_owner_is_for_the_task_alone() {
     let ended = api.wait_until_ended(&task, LIMIT).unwrap();
     let console = api.console(&task).unwrap();
     assert_eq!(ended["status"], "completed", "{console}");
-    for line in ["out: keys False\n", "the token is ****\n"] {
+    for line in [
+        "out: keys False\n",
+        "out: vault of the owner\n",
+        "the token is ****\n",
+    ] {
         assert!(console.contains(line), "no {line:?} in {console}");
     }
     agent.stop().unwrap();

@@ -35,7 +35,8 @@ fn what_is_left_of_ended_runs_is_removed_and_nothing_else() {
     };
     let options = place.options();
     let mut agent = place.daemon(&options);
-    let task = place.submit("ended", "print('out: here')", place.with("--network none", ""));
+    let code = "import time\nprint('out: here', flush=True)\ntime.sleep(5)\n";
+    let task = place.submit("ended", code, place.with("--network none", ""));
     place.says(&task, "out: here");
     let name = Place::containers(&task).remove(0);
     let run = docker(&[

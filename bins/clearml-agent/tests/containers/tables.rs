@@ -7,7 +7,7 @@ use crate::place::{Place, docker};
 use crate::scene::QUEUE;
 
 /// With references to values that are for everybody, and to one that is not.
-const ARGUMENTS: &str = "--network none --rm -it --label two=task --label cache=${CLEARML_CONFIG.agent.vcs_cache.enabled} \
+const ARGUMENTS: &str = "--network none --rm -it --label two=task --label project=${CLEARML_PROJECT_NAME:none} --label cache=${CLEARML_CONFIG.agent.vcs_cache.enabled} \
     --label kind=${CLEARML_TASK.type} --label queue=${CLEARML_QUEUE_NAME} --label none=${CLEARML_TASK.no.such:default} \
     --label key=${CLEARML_CONFIG.api.credentials.secret_key}";
 const CODE: &str = "import json, os, time\nconfig = json.load(open(os.environ['CLEARML_CONFIG_FILE']))\n\
@@ -21,6 +21,10 @@ fn a_container_has_what_the_tables_say() {
     };
     let options = place
         .options()
+        .variable(
+            "CLEARML_AGENT_EXTRA_DOCKER_ARGS",
+            "-e FROM_QUEUE=${CLEARML_QUEUE_NAME|capitalize}",
+        )
         .variable("CLEARML_AGENT_EXTRA_DOCKER_LABELS", "one=1 'two=a b'")
         .variable("CLEARML_AGENT_SKIP_PIP_VENV_INSTALL", "/usr/bin/python3")
         .variable("CLEARML_AGENT_GIT_USER", "robot")
@@ -50,6 +54,16 @@ fn a_container_has_what_the_tables_say() {
     let (config, host) = (&found[0]["Config"], &found[0]["HostConfig"]);
     let labels = &config["Labels"];
     assert_eq!((&labels["one"], &labels["two"]), (&json!("1"), &json!("a b")));
+    for (label, value) in [
+        ("cache", "true"),
+        ("kind", "training"),
+        ("queue", "work"),
+        ("none", "default"),
+        ("project", "none"),
+        ("key", "${CLEARML_CONFIG.api.credentials.secret_key}"),
+    ] {
+        assert_eq!(labels[label], value, "{labels:#}");
+    }
     assert!(
         labels["clearml-worker-id"]
             .as_str()
@@ -69,6 +83,7 @@ fn a_container_has_what_the_tables_say() {
         "CLEARML_CONFIG_FILE=/tmp/clearml.conf",
         "CLEARML_AGENT_SKIP_PIP_VENV_INSTALL=/usr/bin/python3",
         "NVIDIA_VISIBLE_DEVICES=0,1",
+        "FROM_QUEUE=Work",
     ] {
         assert!(
             config["Env"].as_array().unwrap().contains(&json!(wanted)),
