@@ -73,7 +73,7 @@ fn main() {
             owner,
             execution_queue: None,
             stopping: false,
-            taken: false,
+            taken_by: None,
             changed: None,
         };
         let seen = Sighting {

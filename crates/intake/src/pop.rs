@@ -15,6 +15,9 @@ use clearml_task_model::{QueueId, TaskId, TaskStatus, WorkerId};
 
 use crate::owner::OwnerMark;
 
+/// How the status message begins of a task that was taken out of its queue and not started yet; the run follows.
+pub const TAKEN_MESSAGE: &str = "pulled for run ";
+
 /// How far one pop has come, as the journal remembers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Phase {
@@ -78,9 +81,9 @@ pub struct TaskSighting {
     pub execution_queue: Option<QueueId>,
     /// Whether somebody has asked for the running task to be stopped.
     pub stopping: bool,
-    /// Whether an agent has taken it out of its queue, and has not said yet that it has started: it is a draft
-    /// meanwhile, with the agent's message.
-    pub taken: bool,
+    /// The run that has taken it out of its queue, and has not said yet that it has started: it is a draft
+    /// meanwhile, with a message about that ([`TAKEN_MESSAGE`]).
+    pub taken_by: Option<String>,
     /// When the server last changed or confirmed the status (`status_changed`). It moves when somebody
     /// puts the task into a queue again, which a look every second could miss.
     pub changed: Option<String>,
@@ -94,6 +97,16 @@ impl TaskSighting {
             .filter(|mark| mark.run != intent.run && Some(&mark.run) != intent.before.owner_run.as_ref())
     }
 
+    pub(crate) fn is_marked_by(&self, intent: &Intent) -> bool {
+        self.owner.as_ref().is_some_and(|mark| mark.run == intent.run)
+    }
+
+    /// Whether it was taken out of its queue for us, also by another that has left it to us: our mark is the last.
+    pub(crate) fn is_on_its_way_to(&self, intent: &Intent) -> bool {
+        let taken = self.taken_by.as_ref();
+        taken == Some(&intent.run) || taken.is_some() && self.is_marked_by(intent)
+    }
+
     /// Whether more than a mark was set: until then an owner can still give it back unnoticed.
     pub(crate) fn is_taken(&self, intent: &Intent) -> bool {
         self.status == TaskStatus::InProgress || !may_start(&intent.before, &self.status)
@@ -102,8 +115,13 @@ impl TaskSighting {
     /// The part of it that an intent remembers.
     #[must_use]
     pub fn as_before(&self) -> Before {
+        // It is a draft for an instant only, and not one that somebody has put into the queue.
+        let status = self
+            .taken_by
+            .as_ref()
+            .map_or(&self.status, |_| &TaskStatus::Queued);
         Before {
-            status: Some(self.status.clone()),
+            status: Some(status.clone()),
             owner_run: self.owner.as_ref().map(|mark| mark.run.clone()),
             execution_queue: self.execution_queue.clone(),
             changed: self.changed.clone(),
@@ -227,7 +245,10 @@ fn resolve_absent(
     competitors: bool,
     waited_out: bool,
 ) -> Action {
-    let marked = task.owner.as_ref().is_some_and(|mark| mark.run == intent.run);
+    let marked = task.is_marked_by(intent);
+    if phase < Phase::Claimed && task.is_on_its_way_to(intent) {
+        return Action::Ours;
+    }
     if phase == Phase::Claimed {
         return match &task.status {
             TaskStatus::InProgress if marked => Action::AlreadyStarted,
@@ -240,7 +261,6 @@ fn resolve_absent(
     if marked {
         return match &task.status {
             TaskStatus::InProgress => Action::AlreadyStarted,
-            TaskStatus::Created if task.taken => Action::Ours,
             // Somebody took the task for lost and put it back, and the entry is gone again: to another, perhaps.
             TaskStatus::Queued if competitors && task.changed != intent.before.changed => {
                 if waited_out {

@@ -11,7 +11,7 @@ use clearml_task_model::{QueueId, Task, TaskId, TaskStatus, WorkerId, path};
 use serde_json::{Value, json};
 
 use crate::owner::OwnerMark;
-use crate::pop::{Place, TaskSighting};
+use crate::pop::{Place, TAKEN_MESSAGE, TaskSighting};
 
 /// The answer to one pop.
 #[derive(Debug)]
@@ -57,9 +57,9 @@ pub trait QueueServer {
     /// Writes the owner mark. `false` when the task can't carry one any more (gone, or ended).
     fn mark(&self, task: &TaskId, mark: &OwnerMark) -> impl Future<Output = Result<bool, Self::Error>>;
 
-    /// Turns `queued` into `in_progress` and removes the task from every queue, in one step on the
-    /// server, so that an abort that came first is not overwritten. `false` when the task was not queued.
-    fn take_queued(&self, task: &TaskId) -> impl Future<Output = Result<bool, Self::Error>>;
+    /// Turns `queued` into `created`, with a message that names the run, and removes the task from every queue, in
+    /// one step on the server, so that an abort that came first is not overwritten. `false` when it was not queued.
+    fn take_queued(&self, task: &TaskId, run: &str) -> impl Future<Output = Result<bool, Self::Error>>;
 
     /// Reports the task as started, without force. `false` when the server refuses.
     fn started(&self, task: &TaskId, message: &str) -> impl Future<Output = Result<bool, Self::Error>>;
@@ -183,10 +183,10 @@ impl QueueServer for ApiQueueServer {
         }
     }
 
-    async fn take_queued(&self, task: &TaskId) -> Result<bool, ApiError> {
+    async fn take_queued(&self, task: &TaskId, run: &str) -> Result<bool, ApiError> {
         let body = json!({
             "task": task, "new_status": TaskStatus::Created, "remove_from_all_queues": true,
-            "status_message": crate::popper::PULLED_MESSAGE,
+            "status_message": format!("{TAKEN_MESSAGE}{run}"),
         });
         Ok(self.once("tasks.dequeue", body).await?.updated > 0)
     }
@@ -240,8 +240,11 @@ fn sighting(task: &Task) -> TaskSighting {
             .and_then(Value::as_str)
             .map(QueueId::from),
         stopping: task.is_stopping(),
-        taken: task.status == Some(TaskStatus::Created)
-            && task.status_message.as_deref() == Some(crate::popper::PULLED_MESSAGE),
+        taken_by: (task.status == Some(TaskStatus::Created))
+            .then_some(task.status_message.as_deref())
+            .flatten()
+            .and_then(|message| message.strip_prefix(TAKEN_MESSAGE))
+            .map(str::to_owned),
         changed: task.extra.get("status_changed").map(ToString::to_string),
     }
 }

@@ -141,13 +141,13 @@ impl QueueServer for Server {
         .await
     }
 
-    async fn take_queued(&self, id: &TaskId) -> Result<bool, Injected> {
+    async fn take_queued(&self, id: &TaskId, run: &str) -> Result<bool, Injected> {
         self.simple(|world| {
             world.queue.retain(|entry| entry != id);
             let task = world.tasks.get_mut(id).unwrap();
             let taken = matches!(task.status, TaskStatus::Queued | TaskStatus::InProgress);
             if taken {
-                (task.status, task.taken) = (TaskStatus::Created, true);
+                (task.status, task.taken_by) = (TaskStatus::Created, Some(run.to_owned()));
             }
             taken
         })
@@ -159,7 +159,7 @@ impl QueueServer for Server {
             let task = world.tasks.get_mut(task).unwrap();
             let startable = task.status != TaskStatus::Completed;
             if startable {
-                (task.status, task.taken) = (TaskStatus::InProgress, false);
+                (task.status, task.taken_by) = (TaskStatus::InProgress, None);
             }
             startable
         })
@@ -171,7 +171,7 @@ impl QueueServer for Server {
             let wanted = world.tasks.get_mut(task).unwrap();
             match wanted.status {
                 TaskStatus::Queued => {}
-                TaskStatus::Created => (wanted.status, wanted.taken) = (TaskStatus::Queued, false),
+                TaskStatus::Created => (wanted.status, wanted.taken_by) = (TaskStatus::Queued, None),
                 TaskStatus::InProgress if started => wanted.status = TaskStatus::Queued,
                 _ => return PutBack::NotWanted,
             }
@@ -293,7 +293,7 @@ fn world(seed: u64, tasks: usize, trouble: u32, late: bool) -> Shared {
         owner: None,
         execution_queue: Some("q".into()),
         stopping: false,
-        taken: false,
+        taken_by: None,
         changed: None,
     };
     Rc::new(RefCell::new(World {

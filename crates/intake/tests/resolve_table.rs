@@ -38,7 +38,7 @@ fn seen(place: Place, status: TaskStatus, owner: &str, competitors: bool) -> Sig
         owner: mark(owner),
         execution_queue: Some("q".into()),
         stopping: false,
-        taken: false,
+        taken_by: None,
         changed: Some("1".into()),
     };
     Sighting {
@@ -236,15 +236,19 @@ fn drafts_that_somebody_put_into_a_queue_run_like_queued_ones() {
 fn a_draft_goes_on_only_for_whoever_has_taken_it_out_of_its_queue() {
     for phase in [Phase::Popping, Phase::Popped] {
         for (owner, taken, ours) in [
-            ("mine", true, Action::Ours),
+            ("mine", "mine", Action::Ours),
+            // Another agent was given an entry as well; ours is the last mark.
+            ("mine", "fresh", Action::Ours),
+            // Reset and enqueued again before it was taken.
+            ("", "mine", Action::Ours),
             // Somebody has taken it out of its queue, or it was reset.
-            ("mine", false, status(DRAFT)),
-            ("", true, status(DRAFT)),
-            ("fresh", true, Action::NotOurs(Why::ClaimedBy("other:0".into()))),
+            ("mine", "", status(DRAFT)),
+            ("", "fresh", status(DRAFT)),
+            ("fresh", "mine", Action::NotOurs(Why::ClaimedBy("other:0".into()))),
         ] {
             let mut row = seen(Place::Absent, DRAFT, owner, true);
             if let Some(task) = &mut row.task {
-                task.taken = taken;
+                task.taken_by = (!taken.is_empty()).then(|| taken.into());
             }
             assert_eq!(decide(phase, &row).0, ours, "{row:?}");
         }

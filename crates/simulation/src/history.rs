@@ -325,14 +325,14 @@ fn right_status(id: &TaskId, task: &Entry, runs: &[&Run], broken: &mut Vec<Strin
     let record = &last.record;
     let (end, status) = (record.outcome.as_ref().map(|outcome| outcome.end), &task.status);
     let expected: &[TaskStatus] = match (&record.failure, &last.verdict) {
+        // It came to a task that had an end already: somebody had put it into the queue again in the instant in which
+        // its earlier run told the server how it had ended.
+        (_, None) if last.program.is_none() && end == Some(End::LeftAlone) && task.life > 1 => {
+            &[TaskStatus::Completed, TaskStatus::Stopped, TaskStatus::Failed]
+        }
         (Some(_), _) if end == Some(End::Stopped) => &[TaskStatus::Stopped],
         (Some(_), _) => &[TaskStatus::Failed],
         (None, Some(verdict)) => status_of(verdict),
-        // It came to a task that had an end already: somebody had put it into the queue again in the instant in which
-        // its earlier run told the server how it had ended.
-        (None, None) if last.program.is_none() && end == Some(End::LeftAlone) && task.life > 1 => {
-            &[TaskStatus::Completed, TaskStatus::Stopped, TaskStatus::Failed]
-        }
         // Stopped before its program was started, or given up.
         (None, None) if last.program.is_none() => &[TaskStatus::Stopped, TaskStatus::Failed],
         (None, None) => &[TaskStatus::Failed],

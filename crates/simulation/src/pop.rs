@@ -80,9 +80,9 @@ impl QueueServer for Net {
             .await
     }
 
-    async fn take_queued(&self, task: &TaskId) -> Result<bool, Trouble> {
+    async fn take_queued(&self, task: &TaskId, run: &str) -> Result<bool, Trouble> {
         self.looked.set(self.env.kernel.now());
-        let (task, run) = (task.clone(), self.run.borrow().clone());
+        let (task, run) = (task.clone(), run.to_owned());
         self.world
             .tell(&self.env, self.host, 0, move |server| {
                 server.take_queued(&task, &run)

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use clearml_api_client::LogEvent;
 use clearml_intake::owner::OwnerMark;
-use clearml_intake::pop::{Place, TaskSighting};
-use clearml_intake::popper::PULLED_MESSAGE;
+use clearml_intake::pop::{Place, TAKEN_MESSAGE, TaskSighting};
 use clearml_task_model::{QueueId, Task, TaskId, TaskStatus};
 use clearml_task_runner::record::End;
 use clearml_task_runner::requeue::Requeues;
@@ -182,7 +181,10 @@ impl Server {
             owner: entry.owner.clone(),
             execution_queue: Some(QueueId::from(QUEUE)),
             stopping: entry.status == TaskStatus::InProgress && entry.message.contains("stopping"),
-            taken: entry.status == TaskStatus::Created && entry.message == PULLED_MESSAGE,
+            taken_by: (entry.status == TaskStatus::Created)
+                .then(|| entry.message.strip_prefix(TAKEN_MESSAGE))
+                .flatten()
+                .map(str::to_owned),
             changed: Some(entry.changed.to_string()),
         })
     }
@@ -243,7 +245,7 @@ impl Server {
             let life = self.tasks.get(id).map_or(0, |task| task.life);
             self.lives.insert(run.to_owned(), (id.clone(), life));
             self.queue.retain(|entry| entry != id);
-            self.set(id, TaskStatus::Created, PULLED_MESSAGE, "");
+            self.set(id, TaskStatus::Created, &format!("{TAKEN_MESSAGE}{run}"), "");
         }
         taken
     }

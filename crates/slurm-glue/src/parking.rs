@@ -176,7 +176,7 @@ impl QueueServer for ParkingServer {
         self.inner.mark(task, mark).await
     }
 
-    async fn take_queued(&self, task: &TaskId) -> Result<bool, ApiError> {
+    async fn take_queued(&self, task: &TaskId, _run: &str) -> Result<bool, ApiError> {
         match self.inner.look(task).await? {
             Some(seen) if seen.status == TaskStatus::Queued || seen.status == TaskStatus::Created => {
                 self.park(task, &seen.status).await

@@ -348,7 +348,7 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
             return Ok(Some(Why::Status(TaskStatus::Stopped)));
         }
         // Somebody has taken it out of its queue, or reset it: a draft that nobody wants to run.
-        let may_return = seen.taken || intent.before.status == Some(TaskStatus::Created);
+        let may_return = seen.is_on_its_way_to(intent) || intent.before.status == Some(TaskStatus::Created);
         if seen.status == TaskStatus::Created && !may_return {
             return Ok(Some(Why::Status(TaskStatus::Created)));
         }
@@ -431,7 +431,7 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
         if !self.server.mark(&intent.task, &mark).await? {
             return self.why_not(intent).await.map(Some);
         }
-        if !self.server.take_queued(&intent.task).await? {
+        if !self.server.take_queued(&intent.task, &intent.run).await? {
             match self.server.look(&intent.task).await? {
                 // Somebody has put it into the queue again since: whoever pops that entry runs it.
                 Some(seen) if seen.status == TaskStatus::Queued => return Ok(Some(Why::InQueue)),
@@ -444,7 +444,7 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
                 }
                 Some(seen) if may_start(&intent.before, &seen.status) => {}
                 // Our answer got lost, or a predecessor of ours has died.
-                Some(seen) if seen.taken && is_marked_by(&seen, intent) => {}
+                Some(seen) if seen.is_on_its_way_to(intent) => {}
                 // The same call of a predecessor that has died has arrived in between; or another agent was given
                 // an entry of the task as well, and leaves it to us, because our mark is the last. Starting it
                 // again could overwrite a request to stop.
@@ -481,11 +481,7 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
 }
 
 fn is_started_by(seen: &TaskSighting, intent: &Intent) -> bool {
-    seen.status == TaskStatus::InProgress && is_marked_by(seen, intent)
-}
-
-fn is_marked_by(seen: &TaskSighting, intent: &Intent) -> bool {
-    seen.owner.as_ref().is_some_and(|mark| mark.run == intent.run)
+    seen.status == TaskStatus::InProgress && seen.is_marked_by(intent)
 }
 
 fn unresolved<E, J>(intent: Intent, phase: Phase, source: E) -> PopError<E, J>
