@@ -30,7 +30,7 @@ pub(crate) struct BuildArguments {
     #[arg(long, value_name = "TASK")]
     id: String,
     /// Where to: a folder, or the name of an image with --docker. Without it, the folder of the version of Python below
-    /// agent.venvs_dir, or the image task_id_<TASK>.
+    /// agent.venvs_dir, or the image task_id_TASK.
     #[arg(long, value_name = "FOLDER OR IMAGE")]
     target: Option<String>,
     /// Install packages into the interpreter itself.
