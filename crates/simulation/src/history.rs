@@ -297,14 +297,15 @@ fn started_once(world: &Shared, id: &TaskId, task: &Entry, broken: &mut Vec<Stri
     }
 }
 
-/// A stop that was accepted before the program ended is what the task ends with.
+/// A stop that was accepted before the program ended, or was killed, is what the task ends with.
 fn stopped_as_wished(world: &World, id: &TaskId, task: &Entry, broken: &mut Vec<String>) {
     let Some(at) = task.stop.filter(|_| task.status != TaskStatus::Stopped) else {
         return;
     };
     let executions = world.executions.borrow();
     let ran_on = executions.iter().any(|execution| {
-        execution.task == *id && execution.life == task.life && execution.ended.is_some_and(|end| end > at)
+        let end = execution.killed.or(execution.ended);
+        execution.task == *id && execution.life == task.life && end.is_some_and(|end| end > at)
     });
     if ran_on {
         broken.push(format!(

@@ -92,10 +92,11 @@ impl QueueServer for Net {
 
     async fn started(&self, task: &TaskId, _: &str) -> Result<bool, Trouble> {
         let (task, run, looked) = (task.clone(), self.run.borrow().clone(), self.looked.get());
+        let kernel = self.env.kernel.clone();
         let reply = self
             .world
             .tell(&self.env, self.host, 0, move |server| {
-                server.started(&task, &run, looked)
+                server.started(&task, &run, (looked, kernel.now()))
             })
             .await?;
         Ok(reply == Reply::Done)

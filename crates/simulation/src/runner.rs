@@ -286,7 +286,8 @@ impl Runner {
                 MayStart::Yes | MayStart::Untold => {}
             }
             let (id, run) = (identity.task.clone(), self.name.clone());
-            let start = move |server: &mut Server| server.started(&id, &run, looked);
+            let kernel = self.env.kernel.clone();
+            let start = move |server: &mut Server| server.started(&id, &run, (looked, kernel.now()));
             self.telling.set(Some(self.env.kernel.now()));
             let answer = self.world.tell(&self.env, self.host, 0, start).await;
             self.telling.set(None);

@@ -1,7 +1,7 @@
 //! The server of a history: tasks, queue, events, and what it accepts. It knows nothing about runs and workers but
 //! what they write into tasks, as the real one.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use clearml_api_client::LogEvent;
 use clearml_intake::owner::OwnerMark;
@@ -56,7 +56,7 @@ pub(crate) struct Server {
     /// The life of the task that each run was for.
     pub(crate) lives: BTreeMap<String, (TaskId, u32)>,
     /// The runs that have said that their task has started.
-    told: BTreeSet<String>,
+    told: BTreeMap<String, Ms>,
     /// Wishes to stop a task that came between a look at it and the call that followed.
     pub(crate) wiped: usize,
     /// Rules that were broken.
@@ -250,14 +250,15 @@ impl Server {
         taken
     }
 
-    /// `tasks.started` of a run that has looked at the task at that time. As the real one, it replaces the status's
+    /// `tasks.started` of a run that has looked at the task at that time: one that could see an earlier such call of
+    /// its own must not repeat it. As the real one, it replaces the status's
     /// texts, and takes a draft or a stopped task for one that is to run.
-    pub(crate) fn started(&mut self, id: &TaskId, run: &str, looked: Ms) -> Reply {
+    pub(crate) fn started(&mut self, id: &TaskId, run: &str, (looked, now): (Ms, Ms)) -> Reply {
         use TaskStatus::{Completed, Created, InProgress, Queued, Stopped};
         match self.status(id) {
             None => Reply::NoTask,
             Some(Created | Queued | InProgress | Stopped | Completed) => {
-                let again = !self.told.insert(run.to_owned());
+                let again = *self.told.entry(run.to_owned()).or_insert(now) < looked;
                 self.wipe_out(id, if again { Ms::MAX } else { looked }, run, "starts");
                 self.set(id, InProgress, "told by agent", "");
                 if let Some(task) = self.tasks.get_mut(id) {

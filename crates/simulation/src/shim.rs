@@ -97,6 +97,12 @@ async fn supervise(world: &Shared, env: &Env, host: usize, name: &str) {
 
 /// A program gets SIGKILL. One that hangs in the kernel takes its time.
 pub(crate) fn kill_program(world: &Shared, program: Pid) {
+    let now = world.kernel.now();
+    let mut executions = world.executions.borrow_mut();
+    if let Some(execution) = executions.iter_mut().find(|execution| execution.pid == program) {
+        execution.killed.get_or_insert(now);
+    }
+    drop(executions);
     if !world.setup.stubborn || world.peace.get() || world.kernel.percent(20) {
         world.kernel.kill(program);
     }
@@ -164,6 +170,7 @@ fn start_program(world: &Shared, host: usize, name: &str, pipe: &Rc<Pipe>, shim:
         pid,
         code: None,
         ended: None,
+        killed: None,
     });
     world.run(host, name, |run| run.program = Some(pid));
     pid

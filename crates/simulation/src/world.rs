@@ -130,6 +130,8 @@ pub(crate) struct Execution {
     pub(crate) code: Option<i32>,
     /// When.
     pub(crate) ended: Option<Ms>,
+    /// When it got the first SIGKILL. One that hangs in the kernel is still there after that.
+    pub(crate) killed: Option<Ms>,
 }
 
 /// See the module.
