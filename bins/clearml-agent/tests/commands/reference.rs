@@ -84,7 +84,7 @@ fn reference_pages_and_manual_pages_know_every_command_and_nothing_of_this_machi
         (config, "| `agent.git_pass` |"),
         (config, "`CLEARML_API_HOST`"),
         // Nobody shall look for the effect of what has none.
-        (config, "*No effect yet: comes with containers.*"),
+        (config, "*No effect yet: comes with dynamic GPUs.*"),
         (environment, "*No effect: language models are not metered.*"),
         (environment, "| `CLEARML_API_SECRET_KEY` |"),
     ] {
