@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -168,6 +168,23 @@ fn tail(console: &str) -> String {
     lines[lines.len().saturating_sub(12)..].join("\n")
 }
 
+/// Whether one of these folders of agents has a run that has not come to its end.
+pub(super) fn has_open_runs(states: &[PathBuf]) -> Result<bool> {
+    for state in states {
+        for run in RunStore::open(state)?.list()? {
+            // One that is removed at this moment is not open.
+            if run.record().is_ok_and(|record| is_open(record.phase)) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn is_open(phase: Phase) -> bool {
+    !matches!(phase, Phase::Done | Phase::Abandoned)
+}
+
 /// Whether the folders of an agent hold nothing but the records of finished runs.
 pub(super) fn folders(state: &Path, findings: &mut Findings) -> Result<()> {
     let runs = RunStore::open(state)?.list()?;
@@ -178,7 +195,7 @@ pub(super) fn folders(state: &Path, findings: &mut Findings) -> Result<()> {
     }
     for run in runs {
         let record = run.record()?;
-        let open = !matches!(record.phase, Phase::Done | Phase::Abandoned);
+        let open = is_open(record.phase);
         let left: Vec<_> = ["console", "env", "config.json", "inputs.json", "launch.json"]
             .into_iter()
             .filter(|name| run.path().join(name).exists())

@@ -364,16 +364,17 @@ impl Storm {
                     .push(format!("task {} ({:?}) is {status}: {e:#}", job.id, job.actions));
             }
         }
-        // The server knows the end of a task before its run is cleaned up.
+        // The server knows the end of a task before its run is cleaned up. A pop whose answer got lost right before
+        // its daemon died is looked at by another one after a time, which then waits for a late arrival.
         let idle = wait_for(
             "the end of all runs",
-            Duration::from_secs(60),
+            Duration::from_secs(120),
             Duration::from_millis(200),
             || {
                 let busy = ["runner", "shim"]
                     .iter()
                     .any(|role| !self.machine.processes(role).is_empty());
-                Ok((!busy).then_some(()))
+                Ok((!busy && !audit::has_open_runs(&self.machine.states)?).then_some(()))
             },
         );
         if let Err(e) = idle {
