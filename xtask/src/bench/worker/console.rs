@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::measure::{Contestant, agents_cpu, own_children_cpu, settle};
 use super::processes::{memory, of_kind};
+use crate::terminal::note;
 use crate::workbench::{Agent, AgentKind, Api, TaskSpec, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(900);
@@ -75,17 +76,15 @@ pub(super) fn burst(contestant: &Contestant, agent: &mut Agent, api: &Api, lines
     let console = api.console(&task)?;
     settle(agent)?;
     let used = agents_cpu(agent) + own_children_cpu() - before;
-    let mut next = 0;
-    for line in console.lines().filter_map(|line| line.strip_prefix("line ")) {
-        let number: usize = line
-            .split(' ')
-            .next()
-            .and_then(|text| text.parse().ok())
-            .context(line.to_owned())?;
-        ensure!(number == next, "line {number} where line {next} should be");
-        next += 1;
+    let expected = (0..lines).map(|number| number.to_string());
+    let seen = console.lines().filter_map(|line| line.strip_prefix("line "));
+    let seen: Vec<&str> = seen.filter_map(|line| line.split(' ').next()).collect();
+    if !expected.eq(seen.iter().copied()) {
+        let what = format!("{} lines instead of {lines}, or in another order", seen.len());
+        // The official agent cuts lines where its messages end, and loses their order.
+        ensure!(contestant.kind == AgentKind::Python, what);
+        note(&what);
     }
-    ensure!(next == lines, "{next} of {lines} lines");
     let own = console.lines().find_map(|line| line.split_once("own cpu "));
     let own: f64 = own
         .context("the script has not said what it has used")?
