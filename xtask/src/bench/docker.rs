@@ -9,7 +9,6 @@
 //! network and its certificates, so that the official agent can install itself from the index that this machine is
 //! set up for. The result is printed, and written to `target/bench/docker.json`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,7 +20,6 @@ use super::{PYTHON_AGENT, contestant, services_contained};
 use crate::engine::{self, Engine};
 use crate::terminal::{note, step};
 use crate::workbench::{Agent, AgentKind, LocalServer, PythonEnvironment};
-use crate::workspace;
 
 const LAUNCH: usize = 0;
 const SERVICES_LATE: usize = 1;
@@ -65,23 +63,7 @@ impl Choice {
 ///
 /// When something cannot be built, installed or started, or a task does not complete.
 pub fn run(against_python: bool, quick: bool, choice: &Choice) -> Result<()> {
-    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
-        .context("becoming a subreaper")?;
-    let scratch = workspace::target().join("bench");
-    let run = scratch.join("docker");
-    if run.exists() {
-        fs::remove_dir_all(&run)?;
-    }
-    fs::create_dir_all(&run)?;
-    let executable = match &choice.executable {
-        Some(built) => built
-            .canonicalize()
-            .with_context(|| format!("finding {}", built.display()))?,
-        None => {
-            step("Building the agent with optimisations");
-            workspace::build_agent(true)?
-        }
-    };
+    let (scratch, run, executable) = super::begin("docker", choice.executable.as_deref())?;
     step("Looking for an engine and the image");
     let engine = Engine::start_if_needed()?;
     if let Some(engine) = &engine {

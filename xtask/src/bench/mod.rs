@@ -13,7 +13,7 @@ pub mod slurm;
 pub mod worker;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -152,7 +152,7 @@ pub fn run(against_python: bool, quick: bool) -> Result<()> {
 fn contestant(
     kind: AgentKind,
     executable: PathBuf,
-    run: &std::path::Path,
+    run: &Path,
     server: &LocalServer,
 ) -> Contestant {
     let name = if kind == AgentKind::Ours { "ours" } else { "python" };
@@ -163,4 +163,26 @@ fn contestant(
         queue_name: format!("bench-{name}"),
         queue: String::new(),
     }
+}
+
+/// An empty folder below that of all measurements, and the agent that is measured: the given one, or this workspace's.
+fn begin(name: &str, executable: Option<&Path>) -> Result<(PathBuf, PathBuf, PathBuf)> {
+    // Orphans of the agents come to us, so that their CPU time is counted.
+    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
+        .context("becoming a subreaper")?;
+    let scratch = workspace::target().join("bench");
+    let run = scratch.join(name);
+    if run.exists() {
+        fs::remove_dir_all(&run)?;
+    }
+    fs::create_dir_all(&run)?;
+    let executable = if let Some(built) = executable {
+        built
+            .canonicalize()
+            .with_context(|| format!("finding {}", built.display()))?
+    } else {
+        step("Building the agent with optimisations");
+        workspace::build_agent(true)?
+    };
+    Ok((scratch, run, executable))
 }

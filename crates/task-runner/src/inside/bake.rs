@@ -8,7 +8,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use clearml_api_client::Client;
 use clearml_support::fs::write_json_atomic;
 use clearml_support::redact::mask_url;
 use serde::{Deserialize, Serialize};
@@ -23,7 +22,6 @@ use crate::record::SCHEMA;
 use crate::runner::build_host::BuildHost;
 use crate::runner::environment::{Parts, base};
 use crate::runner::setup::strings;
-use crate::settings::client_options;
 
 /// Clocks of files are coarser than those of programs.
 const COARSE: Duration = Duration::from_secs(2);
@@ -72,14 +70,7 @@ impl Inside {
             redactor,
             say,
         };
-        let client = client_options(&self.settings)
-            .ok()
-            .and_then(|options| Client::new(options).ok());
-        let files = self.run_settings.files_server.as_deref();
-        let host = |host: BuildHost| match &client {
-            Some(client) => host.with_files(client, files),
-            None => host,
-        };
+        let host = |host: BuildHost| self.with_files(host);
         let Some((built, reported)) = work.make(host).await? else {
             return Ok(TOLD_TO_END);
         };

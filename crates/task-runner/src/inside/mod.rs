@@ -236,6 +236,17 @@ struct Inside {
 }
 
 impl Inside {
+    /// Not used unless the task wants a file from the server.
+    fn with_files(&self, host: BuildHost) -> BuildHost {
+        let client = client_options(&self.settings)
+            .ok()
+            .and_then(|options| Client::new(options).ok());
+        match &client {
+            Some(client) => host.with_files(client, self.run_settings.files_server.as_deref()),
+            None => host,
+        }
+    }
+
     fn load(run: &Path, folder: &Path) -> Result<Self, Failed> {
         let broken = |e: &dyn std::error::Error| Failed::new("infrastructure", e.to_string());
         let given: Given = read_json(&folder.join(INPUTS_FILE)).map_err(|e| broken(&e))?;
@@ -387,15 +398,7 @@ impl Inside {
             .agent
             .venvs_dir
             .join(safe_file_name(self.given.task.as_str()));
-        // Not used unless the task wants a file from the server.
-        let client = client_options(&self.settings)
-            .ok()
-            .and_then(|options| Client::new(options).ok());
-        let files = self.run_settings.files_server.as_deref();
-        let host = |host: BuildHost| match &client {
-            Some(client) => host.with_files(client, files),
-            None => host,
-        };
+        let host = |host: BuildHost| self.with_files(host);
         let built = silent::build(&self.task, environment, folder, redactor, say, host).await?;
         let Some((prepared, host)) = built else {
             return Ok(TOLD_TO_END);

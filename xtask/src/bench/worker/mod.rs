@@ -10,7 +10,6 @@ mod processes;
 mod proxy;
 mod services;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,6 @@ use super::report::{self, Figure};
 use super::{PYTHON_AGENT, contestant};
 use crate::terminal::{note, step};
 use crate::workbench::{Agent, AgentKind, Api, LocalServer, PythonEnvironment};
-use crate::workspace;
 
 /// Status poll and grace period as packaged, and what is permitted beyond them.
 const LONGEST_ABORT: f64 = 2.0 + 10.0 + 1.0;
@@ -134,24 +132,7 @@ pub struct Choice {
 ///
 /// When something cannot be built, installed or started, or a task does not end as it should.
 pub fn run(against_python: bool, quick: bool, choice: Choice) -> Result<()> {
-    // Orphans of the agents come to us, so that their CPU time is counted.
-    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
-        .context("becoming a subreaper")?;
-    let scratch = workspace::target().join("bench");
-    let run = scratch.join("worker");
-    if run.exists() {
-        fs::remove_dir_all(&run)?;
-    }
-    fs::create_dir_all(&run)?;
-    let executable = match &choice.executable {
-        Some(built) => built
-            .canonicalize()
-            .with_context(|| format!("finding {}", built.display()))?,
-        None => {
-            step("Building the agent with optimisations");
-            workspace::build_agent(true)?
-        }
-    };
+    let (scratch, run, executable) = super::begin("worker", choice.executable.as_deref())?;
     let server = LocalServer::start(&executable, &run.join("server"))?;
     let api = server.api()?;
     let mut contestants = vec![contestant(AgentKind::Ours, executable, &run, &server)];

@@ -155,6 +155,18 @@ impl Runner {
         }
     }
 
+    /// Notes which container this run has, before there is one.
+    pub(super) fn note_container(&self, name: &str, image: &str) -> Result<(), Failure> {
+        let record = ContainerRecord {
+            schema: SCHEMA,
+            name: name.to_owned(),
+            image: image.to_owned(),
+        };
+        self.run
+            .write_container(&record)
+            .map_err(|e| failure("infrastructure", &e.to_string()))
+    }
+
     /// Notes the name, and creates the container; that of an earlier call whose answer was lost is the same one.
     async fn create(
         &self,
@@ -163,14 +175,7 @@ impl Runner {
         platform: Option<&str>,
         body: &ContainerCreateBody,
     ) -> Result<String, Failure> {
-        let record = ContainerRecord {
-            schema: SCHEMA,
-            name: name.to_owned(),
-            image: image.to_owned(),
-        };
-        self.run
-            .write_container(&record)
-            .map_err(|e| failure("infrastructure", &e.to_string()))?;
+        self.note_container(name, image)?;
         let _turn = match &self.shared {
             Some(shared) => shared.engine_turn().await,
             None => None,

@@ -28,7 +28,7 @@ use super::BuildImageOptions;
 use super::outcome::{Made, changes};
 use crate::console::Level;
 use crate::inside::{self, Bake, Baked, Given, INPUTS_FILE};
-use crate::record::{ContainerOptions, ContainerRecord, Failure, OsText, SCHEMA};
+use crate::record::{ContainerOptions, Failure, OsText};
 use crate::run_dir::{RunDir, io_error};
 
 /// By which label a container of a build is known. The image keeps it.
@@ -204,16 +204,10 @@ impl Runner {
         platform: Option<&str>,
         body: &ContainerCreateBody,
     ) -> Result<String, Failure> {
-        let record = ContainerRecord {
-            schema: SCHEMA,
-            name: self.baking_name(),
-            image: choice.image.clone(),
-        };
-        self.run
-            .write_container(&record)
-            .map_err(|e| failure("infrastructure", &e.to_string()))?;
+        let name = self.baking_name();
+        self.note_container(&name, &choice.image)?;
         let created = self
-            .of_engine(async |engine| engine.create(&record.name, platform, body.clone()).await)
+            .of_engine(async |engine| engine.create(&name, platform, body.clone()).await)
             .await;
         match created {
             Ok((id, _)) => Ok(id),
