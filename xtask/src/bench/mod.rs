@@ -149,12 +149,7 @@ pub fn run(against_python: bool, quick: bool) -> Result<()> {
     Ok(())
 }
 
-fn contestant(
-    kind: AgentKind,
-    executable: PathBuf,
-    run: &Path,
-    server: &LocalServer,
-) -> Contestant {
+fn contestant(kind: AgentKind, executable: PathBuf, run: &Path, server: &LocalServer) -> Contestant {
     let name = if kind == AgentKind::Ours { "ours" } else { "python" };
     Contestant {
         kind,
