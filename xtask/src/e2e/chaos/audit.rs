@@ -28,6 +28,8 @@ pub(super) struct Findings {
     pub(super) lines: usize,
     /// Console lines that a full disk has swallowed, as the consoles say.
     pub(super) dropped: u64,
+    /// Resets of waiting tasks that a start overtook.
+    pub(super) overtaken: usize,
 }
 
 impl Findings {
@@ -93,7 +95,11 @@ fn ended(job: &Job, seen: &Seen, disk: bool, findings: &mut Findings) {
         // Whichever came first: the wish to stop, or the end of the program.
         Some(Action::Abort) => natural || lost || (seen.status == "stopped" && starts <= 1),
         Some(Action::Again) => natural || lost,
-        Some(Action::Reset) => seen.status == "created",
+        Some(Action::Reset { waiting }) => {
+            let overtaken = *waiting && (natural || lost);
+            findings.overtaken += usize::from(overtaken);
+            seen.status == "created" || overtaken
+        }
         Some(Action::Delete) => true,
     };
     if !right {
@@ -118,7 +124,7 @@ fn console(job: &Job, seen: &Seen, disk: bool, findings: &mut Findings) {
     if job
         .actions
         .iter()
-        .any(|action| matches!(action, Action::Reset | Action::Again))
+        .any(|action| matches!(action, Action::Reset { .. } | Action::Again))
     {
         return;
     }
@@ -308,6 +314,12 @@ mod tests {
         assert_eq!(violations(&aborted, "stopped", "", &[0, 1]), 0);
         assert_eq!(violations(&aborted, "stopped", "", &[0, 2]), 1);
         assert_eq!(violations(&aborted, "completed", done, &[0, 1]), 1);
+
+        let reset = |waiting| job(folder.path(), "se", &[Action::Reset { waiting }]);
+        assert_eq!(violations(&reset(false), "created", "", &[]), 0);
+        assert_eq!(violations(&reset(false), "completed", done, &[0, 1, 2]), 1);
+        assert_eq!(violations(&reset(true), "completed", done, &[0, 1, 2]), 0);
+        assert_eq!(violations(&reset(true), "in_progress", "", &[0, 1, 2]), 1);
         let twice = job(folder.path(), "sese", &[]);
         assert_eq!(violations(&twice, "completed", done, &[0, 1, 2]), 1);
     }

@@ -27,7 +27,11 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Abort,
-    Reset,
+    Reset {
+        /// It had not been started a moment before. A start that is on its way then arrives at a draft, and the
+        /// server applies it: it knows no conditions by which an agent could prevent that.
+        waiting: bool,
+    },
     /// Reset, given another program, and put into a queue again.
     Again,
     Delete,

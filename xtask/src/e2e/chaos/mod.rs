@@ -297,12 +297,15 @@ impl Storm {
         };
         let id = self.jobs[index].id.clone();
         let api = &self.machine.api;
-        if !matches!(api.status(&id)?.as_str(), "queued" | "in_progress") {
-            return Ok(());
-        }
+        let waiting = match api.status(&id)?.as_str() {
+            "queued" => true,
+            "in_progress" => false,
+            _ => return Ok(()),
+        };
+        let reset = Action::Reset { waiting };
         let (action, what) = match self.dice.below(8) {
             0..=3 => (Action::Abort, "tasks aborted"),
-            4 => (Action::Reset, "tasks reset"),
+            4 => (reset, "tasks reset"),
             5 | 6 => (Action::Again, "tasks put into the queue again"),
             _ => (Action::Delete, "tasks deleted"),
         };
@@ -311,12 +314,12 @@ impl Storm {
         match action {
             Action::Abort => drop(api.call("tasks.stop", json!({"task": id}))),
             Action::Delete => drop(api.call("tasks.delete", body)),
-            Action::Reset | Action::Again => drop(api.call("tasks.reset", body)),
+            Action::Reset { .. } | Action::Again => drop(api.call("tasks.reset", body)),
         }
         let is_draft = || Ok::<_, anyhow::Error>(api.status(&id)? == "created");
         // The audit says so when it is none in the end.
         let action = match action {
-            Action::Again if !is_draft()? => Action::Reset,
+            Action::Again if !is_draft()? => reset,
             action => action,
         };
         if action == Action::Again {
@@ -432,6 +435,12 @@ impl Storm {
             "{} console lines looked at; {} dropped while the disk was full, and told",
             findings.lines, findings.dropped
         ));
+        if findings.overtaken > 0 {
+            note(&format!(
+                "{} resets were overtaken by a start",
+                findings.overtaken
+            ));
+        }
         let verdict = format!("{} violations", findings.violations.len());
         note(&if findings.violations.is_empty() {
             green(&verdict)
