@@ -58,23 +58,21 @@ impl CommandMask {
         self.masked(&words, depth).join(" ")
     }
 
-    /// `-e NAME=value`, `--env NAME=value`, `--env=NAME=value` and `-eNAME=value`.
+    /// `-e NAME=value` and `--env NAME=value` in every spelling.
     fn masked(&self, words: &[String], depth: u8) -> Vec<String> {
         let mut assigns = false;
         let masked = words.iter().map(|word| {
             if std::mem::take(&mut assigns) {
                 return self.assignment(word, depth);
             }
-            if word == "-e" || word == "--env" {
-                assigns = true;
-                return word.clone();
-            }
-            for flag in ["--env=", "-e"] {
-                if let Some(rest) = word.strip_prefix(flag).filter(|rest| rest.contains('=')) {
-                    return format!("{flag}{}", self.assignment(rest, depth));
+            match variable_option(word) {
+                Some((_, "")) => {
+                    assigns = true;
+                    word.clone()
                 }
+                Some((option, rest)) => format!("{option}{}", self.assignment(rest, depth)),
+                None => mask_urls(word),
             }
-            mask_urls(word)
         });
         masked.collect()
     }
@@ -98,6 +96,25 @@ impl CommandMask {
             _ => word.to_owned(),
         }
     }
+}
+
+/// A word that sets a variable, or says that the next one does: what comes before the variable, and the variable.
+fn variable_option(word: &str) -> Option<(&str, &str)> {
+    let rest = if let Some(rest) = word.strip_prefix("--env") {
+        if rest.is_empty() {
+            rest
+        } else {
+            rest.strip_prefix('=')?
+        }
+    } else {
+        // Options without a value may stand before it, all behind one dash.
+        let letters = word
+            .strip_prefix('-')?
+            .trim_start_matches(['d', 'i', 'P', 'q', 't']);
+        let rest = letters.strip_prefix('e')?;
+        rest.strip_prefix('=').unwrap_or(rest)
+    };
+    Some(word.split_at(word.len() - rest.len()))
 }
 
 /// By the name alone, as with keys of the configuration.

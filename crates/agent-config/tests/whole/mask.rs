@@ -109,6 +109,10 @@ fn container_commands_are_masked_by_variable() {
             "run --env MINE=******** --env=OTHER=******** -eMINE=********",
         ),
         (
+            "-e=MINE=x -te MINE=y -itdeMINE=z -ie=OTHER=w",
+            "-e=MINE=******** -te MINE=******** -itdeMINE=******** -ie=OTHER=********",
+        ),
+        (
             "-e URL=https://u:p4ss@h/x https://u:p4ss@h",
             "-e URL=https://u:********@h/x https://u:********@h",
         ),

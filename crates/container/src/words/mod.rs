@@ -33,6 +33,9 @@ pub struct Rules {
 pub struct Combined {
     /// The list.
     pub words: Vec<String>,
+    /// How many of them, at the beginning, are of one side: an option that lacks its value there must not find it
+    /// on the other side.
+    pub front: usize,
     /// Words of the task that no filter lets through.
     pub filtered: Vec<String>,
     /// Options that were forbidden, as they were written.
@@ -66,10 +69,11 @@ impl Rules {
         } else {
             (task, extra)
         };
-        let used: BTreeSet<String> = first.iter().filter_map(|word| name(word)).collect();
+        let used: BTreeSet<String> = first.iter().flat_map(|word| options(word)).collect();
         let taken: BTreeSet<String> = protected.intersection(&used).cloned().collect();
         let (second, _repeated) = without(&second, &taken);
         Combined {
+            front: first.len(),
             words: first.into_iter().chain(second).collect(),
             filtered,
             forbidden,
@@ -112,8 +116,8 @@ fn without(words: &[String], names: &BTreeSet<String>) -> (Vec<String>, Vec<Stri
     let (mut kept, mut removed) = (Vec::new(), Vec::new());
     let mut removing = false;
     for word in words {
-        if let Some(name) = name(word) {
-            removing = names.contains(&name);
+        if word.starts_with('-') {
+            removing = options(word).iter().any(|option| names.contains(option));
             if removing {
                 removed.push(word.clone());
             }
@@ -125,20 +129,34 @@ fn without(words: &[String], names: &BTreeSet<String>) -> (Vec<String>, Vec<Stri
     (kept, removed)
 }
 
-/// The long name of the option in a word; `None` where a word is no option.
-fn name(word: &str) -> Option<String> {
-    let bare = word.strip_prefix('-')?;
-    let long = bare.strip_prefix('-');
-    let text = long.unwrap_or(bare);
-    let text = text.split('=').next().unwrap_or_default();
-    let known = flags().iter().find(|flag| {
-        let by_letter = long.is_none()
-            && flag.short.is_some_and(|letter| {
-                text.starts_with(letter) && (!flag.switch || text.chars().count() == 1)
-            });
-        by_letter || flag.long == text || (long.is_some() && flag.aliases.contains(&text))
-    });
-    Some(known.map_or(text, |flag| flag.long).to_owned())
+/// The long names of the options in a word: one, or several single letters (`-itp 80:80`). None for other words.
+fn options(word: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    if let Some(text) = word.strip_prefix("--") {
+        let text = text.split('=').next().unwrap_or_default();
+        let known = flags()
+            .iter()
+            .find(|flag| flag.long == text || flag.aliases.contains(&text));
+        names.push(known.map_or(text, |flag| flag.long).to_owned());
+    } else if let Some(letters) = word.strip_prefix('-') {
+        // With one dash too many people mean the long name; docker would not.
+        let text = letters.split('=').next().unwrap_or_default();
+        names.extend(
+            flags()
+                .iter()
+                .find(|flag| flag.long == text)
+                .map(|flag| flag.long.to_owned()),
+        );
+        for letter in text.chars() {
+            let known = flags().iter().find(|flag| flag.short == Some(letter));
+            names.push(known.map_or_else(|| letter.to_string(), |flag| flag.long.to_owned()));
+            // What follows is the value.
+            if known.is_none_or(|flag| !flag.switch) {
+                break;
+            }
+        }
+    }
+    names
 }
 
 /// Names as people configure them, with or without dashes, in any spelling.
@@ -155,7 +173,7 @@ fn names(configured: &[String]) -> BTreeSet<String> {
         .iter()
         .map(bare)
         .filter(|text| !text.is_empty())
-        .filter_map(|text| name(&dashed(text)))
+        .flat_map(|text| options(&dashed(text)))
         .collect()
 }
 
@@ -212,6 +230,9 @@ mod tests {
             ("-u=root stray --init", "--init"),
             ("-p 80:80 -P", "-P"),
             ("-p80:80 --pid=host", "--pid=host"),
+            ("-itp 80:80 --init", "--init"),
+            ("-tiuroot -it", "-it"),
+            ("-du=root -ie A=p", "-ie A=p"),
         ] {
             let combined = rules.combine(&words(task), &[], &|_| None);
             assert_eq!(combined.words, words(rest), "{task}");
@@ -219,6 +240,13 @@ mod tests {
         }
         let combined = rules.combine(&words("--net=host"), &words("--network=none"), &|_| None);
         assert_eq!(combined.words, words("--network=none"));
+        // An option without its value must not take the first word of the other side for it.
+        let weak = Rules {
+            extra_first: false,
+            ..rules.clone()
+        };
+        let combined = weak.combine(&words("--init -e"), &words("--network=none"), &|_| None);
+        assert_eq!(combined.words[..combined.front], words("--init -e"));
         let from_machine = rules.combine(&[], &words("--entrypoint x"), &|_| None);
         assert_eq!(from_machine.words, Vec::<String>::new());
     }

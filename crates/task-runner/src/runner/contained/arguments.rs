@@ -88,7 +88,11 @@ impl Runner {
             Level::Info,
             &format!("Container: image {}, arguments: {shown}", choice.image),
         );
-        let spec = flags::parse(&words, &environment).map_err(|e| failure("environment", &e.to_string()))?;
+        let parse = |words: &[String]| {
+            flags::parse(words, &environment).map_err(|e| failure("environment", &e.to_string()))
+        };
+        parse(&words[..combined.front])?;
+        let spec = parse(&words)?;
         for notice in &spec.notices {
             self.console.line(Level::Warning, notice);
         }
