@@ -66,9 +66,7 @@ pub enum ApiError {
         reason: String,
     },
     /// The TLS handshake failed, so the request never left.
-    #[error(
-        "{endpoint}: no secure connection to the API server {server}: {reason}; check api.verify_certificate and the certificate bundle"
-    )]
+    #[error("{endpoint}: no secure connection to the API server {server}: {reason}; {}", tls_advice(*plain))]
     Tls {
         /// The call.
         endpoint: String,
@@ -76,6 +74,8 @@ pub enum ApiError {
         server: String,
         /// What is wrong with the certificate or the handshake.
         reason: String,
+        /// Whether the server answered without TLS.
+        plain: bool,
     },
     /// The request went out and no usable answer came: **it may have been applied**.
     #[error(
@@ -92,7 +92,7 @@ pub enum ApiError {
         reason: String,
     },
     /// The server (or a gateway before it) answered with an error.
-    #[error("{endpoint}: APIError: code {}: {message}", numbers(*code, *subcode))]
+    #[error("{endpoint}: APIError: code {}: {message}{}", numbers(*code, *subcode), stranger(*http, *enveloped))]
     Status {
         /// The call.
         endpoint: String,
@@ -111,8 +111,9 @@ pub enum ApiError {
     },
     /// The server refused the credentials; for calls other than the login, after one fresh login.
     #[error(
-        "{endpoint}: APIError: code {}: {message}; the API server {server} refused the credentials; check api.credentials",
-        numbers(401, *subcode)
+        "{endpoint}: APIError: code {}: {message}; the API server {server} refused the credentials; check {}",
+        numbers(401, *subcode),
+        if *enveloped { "api.credentials" } else { "whether api.api_server is the API server, then api.credentials" }
     )]
     Unauthorized {
         /// The call.
@@ -121,8 +122,10 @@ pub enum ApiError {
         server: String,
         /// `meta.result_subcode`.
         subcode: u32,
-        /// `meta.result_msg`.
+        /// `meta.result_msg`; the beginning of the text when the reply was not an API reply.
         message: String,
+        /// Whether the reply was an API reply. When not, it speaks for a gateway, or for another kind of server.
+        enveloped: bool,
     },
     /// A complete answer that is not an API answer: another web server, a portal, a login page.
     #[error(
@@ -183,6 +186,23 @@ fn numbers(code: u16, subcode: u32) -> String {
     match subcode {
         0 => code.to_string(),
         _ => format!("{code}/{subcode}"),
+    }
+}
+
+fn tls_advice(plain: bool) -> &'static str {
+    if plain {
+        "it does not speak TLS there; check whether api.api_server has to begin with http://"
+    } else {
+        "check api.verify_certificate and the certificate bundle"
+    }
+}
+
+/// What to say of a refusal that no API server has written. Faults of gateways (5xx) speak for themselves.
+fn stranger(http: u16, enveloped: bool) -> &'static str {
+    if enveloped || !matches!(http, 400..=499) || matches!(http, 408 | 425 | 429) {
+        ""
+    } else {
+        "; this is not the answer of an API server, so api.api_server may be wrong, or a gateway is in the way"
     }
 }
 

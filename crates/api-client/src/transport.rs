@@ -16,7 +16,7 @@ use crate::headers::{bearer, gzip, headers, retry_after};
 use crate::health::Tally;
 use crate::options::{ClientOptions, Server};
 use crate::tls::client_config;
-use crate::words::{chain, excerpt, has_tls_cause};
+use crate::words::{chain, excerpt, has_tls_cause, is_plain_answer};
 use crate::{proxy, trace};
 
 /// No reply takes longer than this, however steadily it trickles in.
@@ -394,6 +394,7 @@ impl Transport {
                 server: self.server.shown().to_owned(),
                 subcode,
                 message,
+                enveloped,
             };
         }
         ApiError::Status {
@@ -428,6 +429,7 @@ impl Transport {
             (true, true) => ApiError::Tls {
                 endpoint,
                 server,
+                plain: is_plain_answer(&error),
                 reason: chain(error),
             },
             (true, false) => ApiError::Connect {

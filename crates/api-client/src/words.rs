@@ -8,12 +8,27 @@ const EXCERPT: usize = 160;
 /// Whether the handshake failed, as opposed to the connection. An [`std::io::Error`] leaves the error it
 /// wraps out of its `source`, so wrapped ones are opened by hand.
 pub(crate) fn has_tls_cause(error: &(dyn std::error::Error + 'static)) -> bool {
+    tls_cause(error).is_some()
+}
+
+/// Whether the other side answered a TLS greeting with something that is no TLS, as an http server does.
+pub(crate) fn is_plain_answer(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(
+        tls_cause(error),
+        Some(rustls::Error::InvalidMessage(
+            rustls::InvalidMessage::InvalidContentType
+        ))
+    )
+}
+
+fn tls_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let wrapped = error
         .downcast_ref::<std::io::Error>()
         .and_then(std::io::Error::get_ref);
-    error.is::<rustls::Error>()
-        || wrapped.is_some_and(|inner| has_tls_cause(inner))
-        || error.source().is_some_and(has_tls_cause)
+    error
+        .downcast_ref::<rustls::Error>()
+        .or_else(|| wrapped.and_then(|inner| tls_cause(inner)))
+        .or_else(|| error.source().and_then(tls_cause))
 }
 
 /// The causes from the outside in, without the layers that only repeat that a request failed.

@@ -173,6 +173,28 @@ fn a_good_server_is_recognised_with_its_queues_and_a_repository() {
 }
 
 #[test]
+fn the_address_of_another_server_is_told_from_wrong_credentials() {
+    let home = Home::new();
+    let served = Served::start();
+    let config = home.path("clearml.conf");
+    for address in [
+        served.files.clone(),
+        served.api.replace("http://", "https://"),
+    ] {
+        let text = format!("api {{ api_server: \"{address}\", credentials {{ access_key: a, secret_key: b }} }}");
+        fs::write(&config, text).unwrap();
+        let report = report(&home.run(&["doctor", "--json"]));
+        let found = finding(&report, "Server", "address");
+        assert_eq!(found["level"], "problem", "{address}: {found}");
+        let advice = found["advice"].as_str().unwrap();
+        assert!(
+            advice.contains("api.api_server must be the API server"),
+            "{address}: {advice}"
+        );
+    }
+}
+
+#[test]
 fn agents_on_this_machine_and_folders_that_cannot_be_written_are_told() {
     let home = Home::new();
     let register = home.register();

@@ -8,9 +8,10 @@ use clearml_api_client::{ApiError, Auth, Client, ClientOptions, RetryPolicy, Tls
 use clearml_support::secret::Secret;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsAcceptor;
 
-use crate::server::serve_well;
+use crate::server::{Server, Step, serve_well};
 
 /// A self-signed certificate for `localhost`, or `None` without the `openssl` program.
 pub(crate) fn certificate(folder: &Path) -> Option<()> {
@@ -133,6 +134,39 @@ async fn check(folder: &Path) {
     let bundle = TlsVerify::CaBundle(folder.join("cert.pem"));
     let error = client(&other, bundle).unwrap().login().await.unwrap_err();
     assert!(matches!(error, ApiError::Tls { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_address_that_speaks_no_tls_or_no_api_is_told_as_such() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _gone = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    let error = client(&url, TlsVerify::Insecure)
+        .unwrap()
+        .login()
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ApiError::Tls { plain: true, .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("begin with http://") && !text.contains("verify_certificate"),
+        "{text}"
+    );
+    let server = Server::start().await;
+    // A web page, a file server or a portal refuses in its own words.
+    for (status, expected) in [
+        (401, "check whether api.api_server is the API server"),
+        (403, "api.api_server may be wrong"),
+        (404, "api.api_server may be wrong"),
+    ] {
+        server.login_script([Step::html(status)]);
+        let error = Client::new(server.options()).unwrap().login().await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{status}: {error}");
+    }
 }
 
 #[test]

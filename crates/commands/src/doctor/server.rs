@@ -20,6 +20,10 @@ const NOTABLE_SKEW_SEC: f64 = 10.0;
 /// From here on signatures, certificates and time series go wrong.
 const HARMFUL_SKEW_SEC: f64 = 300.0;
 
+/// What to do where something answers that is no API server.
+const ADDRESS: &str = "api.api_server must be the API server (by custom http://…:8008, or https://api.…), not the web \
+                       page or the file server";
+
 pub(super) async fn check(scene: &Scene, section: &Section) {
     let Some(settings) = &scene.settings else {
         section.warning(
@@ -78,10 +82,18 @@ fn failed_login(settings: &Settings, error: &ApiError, section: &Section) {
             "check the address, that the server runs, and whether a proxy or firewall is in the way \
              (HTTPS_PROXY, NO_PROXY)",
         ),
+        ApiError::Tls { plain: true, .. } => ("address", ADDRESS),
         ApiError::Tls { .. } => (
             "certificate",
             "for a private certificate authority set api.verify_certificate to the file with its certificate",
         ),
+        // Refused by something that is no API server, such as the web page or a gateway.
+        ApiError::Unauthorized { enveloped: false, .. }
+        | ApiError::Status {
+            http: 400..=499,
+            enveloped: false,
+            ..
+        } if !cause.is_transient() => ("address", ADDRESS),
         ApiError::Unauthorized { .. } => {
             section.ok("connection", "the server answers");
             tls(settings, section);
@@ -91,10 +103,7 @@ fn failed_login(settings: &Settings, error: &ApiError, section: &Section) {
                  `clearml-agent init --output FILE`",
             )
         }
-        ApiError::Protocol { .. } => (
-            "address",
-            "api.api_server must be the API server (by custom port 8008, or https://api.…), not the web page",
-        ),
+        ApiError::Protocol { .. } => ("address", ADDRESS),
         _ => ("login", "look at the log of the server"),
     };
     section.problem(name, error.to_string(), advice);
