@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bollard::models::{
     ContainerCreateBody, HostConfig, Mount, MountType, RestartPolicy, RestartPolicyNameEnum,
 };
 
-use crate::engine::ImageFacts;
+use crate::engine::{EngineFacts, ImageFacts};
 use crate::flags::RunSpec;
 use crate::gpus::{Gpus, Vendor, add_gpus};
 use crate::ports::{Mapped, remap};
@@ -91,6 +92,9 @@ pub struct Additions {
     pub binds: Vec<Bind>,
     /// When the engine starts it again.
     pub restart: Restart,
+    /// How long its processes have to end when somebody stops it who says nothing about that, or the engine ends.
+    /// `None` for what the engine thinks is right; an image of the container would keep it.
+    pub stop_timeout: Option<Duration>,
     /// GPUs and how this machine hands them out.
     pub gpus: Option<(Vendor, Gpus)>,
 }
@@ -163,8 +167,38 @@ pub fn complete(spec: RunSpec, additions: Additions) -> (ContainerCreateBody, Ve
     body.tty = Some(false);
     // What the first process understands, whatever the image's programs do.
     body.stop_signal = Some("SIGTERM".to_owned());
+    if let Some(time) = additions.stop_timeout {
+        let seconds = time.as_secs().try_into().unwrap_or(i64::MAX);
+        body.stop_timeout.get_or_insert(seconds);
+    }
     body.host_config = Some(host);
     (body, notices)
+}
+
+/// What of the request this engine leaves aside without a word: Podman that of GPUs.
+#[must_use]
+pub fn unheeded(engine: &EngineFacts, body: &ContainerCreateBody) -> Option<String> {
+    let version = engine.podman.as_ref()?;
+    let mut requests = body.host_config.as_ref()?.device_requests.iter().flatten();
+    let major = version
+        .split('.')
+        .next()
+        .and_then(|major| major.parse::<u32>().ok());
+    if requests
+        .clone()
+        .any(|request| request.driver.as_deref() != Some("cdi"))
+    {
+        return Some(format!(
+            "container argument --gpus has no effect: Podman {version} does not follow it over its socket; use --device \
+             nvidia.com/gpu=all"
+        ));
+    }
+    (requests.next().is_some() && major.is_some_and(|major| major < 5)).then(|| {
+        format!(
+            "the task has no GPU: Podman {version} gives containers none over its socket; use Podman 5, or Docker, or \
+             say --cpu-only"
+        )
+    })
 }
 
 fn add_binds(host: &mut HostConfig, binds: Vec<Bind>) {
@@ -234,6 +268,7 @@ mod tests {
                 binds: vec![bind("/root/.cache/pip", true), bind("/.clearml-agent/in", false)],
                 gpus: Some((Vendor::Absent, Gpus::All)),
                 restart: Restart::Never,
+                stop_timeout: Some(Duration::from_secs(20)),
             },
         );
         let body = serde_json::to_value(body).unwrap();
@@ -247,6 +282,7 @@ mod tests {
         );
         assert_eq!(body["Labels"], json!({"clearml-worker-id": "w"}));
         assert_eq!(body["StopSignal"], json!("SIGTERM"));
+        assert_eq!(body["StopTimeout"], json!(20));
         let host = &body["HostConfig"];
         assert_eq!(
             host["Mounts"],
@@ -259,6 +295,44 @@ mod tests {
         assert_eq!(host.get("AutoRemove"), None);
         assert_eq!(host["RestartPolicy"], json!({}));
         assert_eq!(notices.len(), 1, "{notices:?}");
+    }
+
+    #[test]
+    fn what_podman_leaves_aside_is_told() {
+        let of = |version: &str, words: &[&str], gpus: Option<(Vendor, Gpus)>| {
+            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+            let spec = crate::flags::parse(&words, &|_| None).unwrap();
+            let (body, _) = complete(
+                spec,
+                Additions {
+                    gpus,
+                    ..Additions::default()
+                },
+            );
+            let engine = EngineFacts {
+                podman: (!version.is_empty()).then(|| version.to_owned()),
+                ..EngineFacts::default()
+            };
+            unheeded(&engine, &body).unwrap_or_default()
+        };
+        let all = || Some((Vendor::NvidiaCdi, Gpus::All));
+        assert!(of("4.9.3", &[], all()).contains("has no GPU"));
+        assert!(of("5.4.0", &["--gpus", "all"], all()).contains("--device nvidia.com/gpu=all"));
+        for quiet in [
+            of("5.4.0", &[], all()),
+            of("4.9.3", &[], Some((Vendor::NvidiaCdi, Gpus::None))),
+            of("", &["--gpus", "all"], all()),
+        ] {
+            assert_eq!(quiet, "");
+        }
+        // Who stops a container by hand has a say in how long that may take.
+        let words = ["--stop-timeout", "3"].map(str::to_owned);
+        let spec = crate::flags::parse(&words, &|_| None).unwrap();
+        let additions = Additions {
+            stop_timeout: Some(Duration::from_secs(20)),
+            ..Additions::default()
+        };
+        assert_eq!(complete(spec, additions).0.stop_timeout, Some(3));
     }
 
     #[test]

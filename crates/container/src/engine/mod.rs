@@ -95,6 +95,8 @@ pub struct EngineFacts {
     pub cdi: bool,
     /// Whether containers live on while it is restarted.
     pub live_restore: bool,
+    /// The version of Podman, if it is that.
+    pub podman: Option<String>,
 }
 
 /// Where a container stands.
@@ -163,12 +165,15 @@ impl Engine {
     ///
     /// When the call fails.
     pub async fn facts(&self) -> Result<EngineFacts, EngineError> {
-        let info = self
-            .docker
-            .info()
+        let (info, version) = futures::future::try_join(self.docker.info(), self.docker.version())
             .await
             .map_err(|e| self.error("asking for the engine's version", e))?;
-        Ok(facts(&info))
+        let parts = version.components.unwrap_or_default().into_iter();
+        let podman = parts.into_iter().find(|part| part.name == "Podman Engine");
+        Ok(EngineFacts {
+            podman: podman.map(|part| part.version),
+            ..facts(&info)
+        })
     }
 
     /// Creates a container. `true` says that it was there already, from an earlier call whose answer was lost.
@@ -395,6 +400,7 @@ fn facts(info: &SystemInfo) -> EngineFacts {
             .as_ref()
             .is_some_and(|folders| !folders.is_empty()),
         live_restore: info.live_restore_enabled.unwrap_or_default(),
+        podman: None,
     }
 }
 

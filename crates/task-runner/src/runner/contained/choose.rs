@@ -83,7 +83,7 @@ impl Runner {
     pub(super) async fn write_back_container(&self, choice: &Choice) {
         let container = json!({
             "image": choice.image,
-            "arguments": choice.arguments.join(" "),
+            "arguments": line(&choice.arguments),
             "setup_shell_script": choice.setup_script.clone().unwrap_or_default(),
         });
         let id = &self.identity.task;
@@ -95,6 +95,18 @@ impl Runner {
             tracing::warn!("writing the container to task {id}: {e}");
         }
     }
+}
+
+/// Words as one line that [`named`] splits into the same words again.
+fn line(words: &[String]) -> String {
+    let quoted = |word: &String| {
+        let plain = shlex::split(word).is_some_and(|read| read == [word.as_str()]);
+        match shlex::try_quote(word) {
+            Ok(quoted) if !plain => quoted.into_owned(),
+            _ => word.clone(),
+        }
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// What the task names; older servers have it as one line.
@@ -157,5 +169,15 @@ mod tests {
             Container::default()
         );
         assert!(of(json!({"container": {"arguments": "'"}})).is_err());
+
+        // What is written back is read as the same words.
+        let words = ["-e", "A=1 2", "--label=x", "", "it's", "a\\b", "#c"].map(str::to_owned);
+        assert!(
+            line(&words).starts_with("-e 'A=1 2' --label=x "),
+            "{}",
+            line(&words)
+        );
+        let again = of(json!({"container": {"image": "i", "arguments": line(&words)}}));
+        assert_eq!(again.unwrap().arguments, words);
     }
 }

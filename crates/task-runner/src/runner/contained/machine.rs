@@ -86,7 +86,9 @@ pub(super) fn vendor(engine: &EngineFacts, contained: bool) -> Vendor {
         let described = ["/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml"]
             .into_iter()
             .any(there);
-        return if !engine.nvidia_runtime && engine.cdi && described {
+        // Podman knows no other way.
+        let by_name = engine.podman.is_some() || !engine.nvidia_runtime && engine.cdi && described;
+        return if by_name {
             Vendor::NvidiaCdi
         } else {
             Vendor::Nvidia

@@ -15,6 +15,7 @@ use super::machine::{skips_gpus, vendor, wanted_gpus};
 use super::remembered::Remembered;
 use super::restart::Wish;
 use super::siblings::{Surroundings, own_network};
+use super::supervise::SHIM_PATIENCE;
 use super::{engine_failure, given, mounts};
 use crate::console::{Level, Tag};
 use crate::inside;
@@ -75,7 +76,8 @@ impl Runner {
         additions.env.extend(given::ssh_variable(&self.inputs));
         let name = self.name(task, &spec, &settings);
         let (platform, entry) = (spec.platform.clone(), request::entry_point(&spec, &facts));
-        let (body, notices) = request::complete(spec, additions);
+        let (body, mut notices) = request::complete(spec, additions);
+        notices.extend(request::unheeded(&engine, &body));
         for notice in notices {
             self.console.line(Level::Warning, &notice);
         }
@@ -237,6 +239,7 @@ impl Runner {
             labels,
             binds: Vec::new(),
             restart: Restart::Never,
+            stop_timeout: Some(self.settings.abort_grace + SHIM_PATIENCE),
             gpus: (!skips).then(|| (vendor(engine, surroundings.contained), gpus)),
         }
     }

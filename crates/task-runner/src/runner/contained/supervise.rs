@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long a container that was to run may look as if nobody had started it.
 const CREATED: u32 = 100;
 /// What the shim needs at most, beyond the grace, until the engine kills what is left.
-const SHIM_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const SHIM_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a runner that was told to end tries to stop the container. The next one goes on.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
