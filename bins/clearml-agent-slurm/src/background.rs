@@ -24,7 +24,8 @@ fn note(state: &Path) -> PathBuf {
     state.join("process.json")
 }
 
-fn running(state: &Path) -> Option<ProcessIdentity> {
+/// The process of the glue of this folder.
+pub(crate) fn running(state: &Path) -> Option<ProcessIdentity> {
     let found: ProcessIdentity = read_json(&note(state)).ok()?;
     found.is_alive().then_some(found)
 }

@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use clearml_agent_config::Settings;
 use clearml_api_client::Client;
-use clearml_intake::queues::QueueError;
 use clearml_slurm_glue::templates::Loaded;
 use clearml_slurm_glue::{Glue, GlueError, GlueOptions};
 use clearml_task_model::WorkerId;
@@ -30,8 +29,8 @@ pub(crate) async fn check(settings: &Settings, options: GlueOptions, worker: Wor
     folders(&options, &mut findings);
     users(&options, &mut findings).await;
     let slurm = clearml_slurm_glue::glue::slurm(&options);
-    match slurm.cluster().await {
-        Ok(name) => findings.say("ok", &format!("Slurm answers; the cluster is {name}")),
+    match slurm.site().await {
+        Ok(site) => findings.say("ok", &format!("Slurm answers; the cluster is {}", site.cluster)),
         Err(error) => findings.say("wrong", &error.to_string()),
     }
     if findings.wrong == 0 {
@@ -120,31 +119,31 @@ async fn server(
         return Ok(());
     }
     findings.say("ok", &format!("the server {} lets us in", client.server()));
-    let scratch = std::env::temp_dir().join(format!("clearml-slurm-check-{}", std::process::id()));
+    let scratch = crate::scratch_folder()?;
     // Nothing is created on the server, and the journal of a running glue is left alone.
-    let creates = options.create_queue;
     let options = GlueOptions {
-        state_dir: scratch.clone(),
-        create_queue: false,
+        state_dir: scratch.path().to_owned(),
         look_only: true,
         ..options
     };
     match Glue::new(client, settings.clone(), options, worker).await {
         Ok(glue) => {
-            for (name, result) in glue.check().await {
-                match result {
-                    Ok(text) => findings.say("ok", &format!("{name}: {text}")),
-                    Err(text) => findings.say("wrong", &format!("{name}: {text}")),
+            for found in glue.check().await {
+                let queue = &found.queue;
+                if !found.exists {
+                    findings.say(
+                        "warning",
+                        &format!("queue {queue} is not there yet, and will be created"),
+                    );
+                }
+                match found.job {
+                    Ok(text) => findings.say("ok", &format!("queue {queue}: {text}")),
+                    Err(text) => findings.say("wrong", &format!("queue {queue}: {text}")),
                 }
             }
         }
-        Err(GlueError::Queue(QueueError::NotFound { name, .. })) if creates => findings.say(
-            "warning",
-            &format!("queue {name} is not there yet, and will be created; its jobs were not looked at"),
-        ),
         Err(error @ GlueError::Queue(_)) => findings.say("wrong", &error.to_string()),
         Err(error) => return Err(error.into()),
     }
-    let _already_gone = clearml_support::fs::remove_tree(&scratch);
     Ok(())
 }

@@ -3,9 +3,10 @@
 mod arguments;
 mod background;
 mod check;
+mod status;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -19,7 +20,6 @@ use clearml_sbatch_template::Mode;
 use clearml_slurm_glue::core::limits::Limits;
 use clearml_slurm_glue::core::verdict::OnPreemption;
 use clearml_slurm_glue::glue::Run;
-use clearml_slurm_glue::journal::Journal;
 use clearml_slurm_glue::options::Credentials;
 use clearml_slurm_glue::slurm::SlurmError;
 use clearml_slurm_glue::{Glue, GlueError, GlueOptions, OptionsError};
@@ -159,26 +159,32 @@ fn options(
             Preemption::Requeue => OnPreemption::Requeue,
         };
     }
-    if let Some(folder) = &arguments.state_dir {
-        options.state_dir.clone_from(folder);
-    }
-    if options.state_dir.as_os_str().is_empty() {
-        let home = std::env::var_os("HOME").unwrap_or_else(|| "/".into());
-        let name = clearml_support::fs::safe_file_name(worker.as_str());
-        options.state_dir = std::path::Path::new(&home).join(".clearml/slurm").join(name);
-    }
+    options.state_dir = state_dir(arguments, settings, worker);
     Ok(options)
+}
+
+/// The folder of the journal.
+fn state_dir(arguments: &Arguments, settings: &Settings, worker: &WorkerId) -> PathBuf {
+    let named = arguments.state_dir.clone();
+    named
+        .or_else(|| settings.path("agent.slurm.state_dir"))
+        .unwrap_or_else(|| {
+            let home = std::env::var_os("HOME").unwrap_or_else(|| "/".into());
+            let name = clearml_support::fs::safe_file_name(worker.as_str());
+            Path::new(&home).join(".clearml/slurm").join(name)
+        })
 }
 
 async fn serve(arguments: &Arguments, settings: &Settings, sources: &Sources) -> anyhow::Result<u8> {
     let worker = worker_id(settings);
-    let options = options(arguments, settings, &worker)?;
+    // Both are about a glue that knows its queues.
     if arguments.status {
-        return status(&options, &worker);
+        return status::show(&state_dir(arguments, settings, &worker), &worker);
     }
     if arguments.stop {
-        return background::stop(&options.state_dir);
+        return background::stop(&state_dir(arguments, settings, &worker));
     }
+    let options = options(arguments, settings, &worker)?;
     if arguments.detached {
         return background::start(&options.state_dir);
     }
@@ -189,25 +195,31 @@ async fn serve(arguments: &Arguments, settings: &Settings, sources: &Sources) ->
     client.login().await.map_err(LoginFailed)?;
     let preview = arguments.render.is_some();
     // To look at a script, the journal of the glue that may be running is not needed.
-    let scratch = preview.then(|| std::env::temp_dir().join(format!("clearml-slurm-{}", std::process::id())));
+    let scratch = preview.then(scratch_folder).transpose()?;
     let options = GlueOptions {
-        state_dir: scratch.clone().unwrap_or(options.state_dir),
+        state_dir: scratch
+            .as_ref()
+            .map_or(options.state_dir, |scratch| scratch.path().to_owned()),
         look_only: preview,
         ..options
     };
     let state_dir = options.state_dir.clone();
     let glue = Glue::new(client.clone(), settings.clone(), options, worker.clone()).await;
-    let outcome = match glue {
+    match glue {
         Ok(glue) => match &arguments.render {
             Some(task) => render(&glue, task, arguments.queue_of_render()).await,
             None => work((glue, state_dir), arguments, client, settings, sources, worker).await,
         },
         Err(error) => Err(error.into()),
-    };
-    if let Some(scratch) = scratch {
-        let _already_gone = clearml_support::fs::remove_tree(&scratch);
     }
-    outcome
+}
+
+/// A journal that nobody else knows, gone when it is dropped.
+fn scratch_folder() -> anyhow::Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix("clearml-slurm-")
+        .tempdir()
+        .context("making a folder for temporary files")
 }
 
 async fn work(
@@ -230,7 +242,11 @@ async fn work(
     let about = About {
         worker,
         queues: glue.queues(),
-        tags: vec!["slurm".to_owned(), glue.cluster().to_owned()],
+        tags: ["slurm"]
+            .into_iter()
+            .chain(glue.cluster())
+            .map(str::to_owned)
+            .collect(),
         is_daemon: true,
     };
     let monitor = Monitor::of_worker(settings, &[], &sources.env);
@@ -239,9 +255,12 @@ async fn work(
     let mut terminate = signal(SignalKind::terminate()).context("waiting for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for signals")?;
     tracing::info!(
-        "serving {} queue(s) on cluster {}",
+        "serving {} queue(s) on {}",
         glue.queues().len(),
-        glue.cluster()
+        glue.cluster().map_or_else(
+            || "a cluster that does not answer yet".to_owned(),
+            |name| format!("cluster {name}")
+        )
     );
     // Nothing in the middle of a submission may be interrupted: the loop itself hears the wish.
     let run = glue.run(how, stopped);
@@ -266,24 +285,6 @@ async fn render(glue: &Glue, task: &str, queue: Option<&str>) -> anyhow::Result<
         .context("writing the script")?;
     for warning in &script.warnings {
         tracing::warn!("{warning}");
-    }
-    Ok(0)
-}
-
-fn status(options: &GlueOptions, worker: &WorkerId) -> anyhow::Result<u8> {
-    let journal = Journal::open(&options.state_dir, worker)?;
-    let mut records = journal.all();
-    records.sort_by_key(|record| record.since);
-    let mut out = io::stdout().lock();
-    for record in records {
-        let job = record.job().map_or_else(|| "-".to_owned(), |job| job.to_string());
-        writeln!(
-            out,
-            "{} {job} {:?}{}",
-            record.task(),
-            record.phase,
-            if record.was_active { " running" } else { "" }
-        )?;
     }
     Ok(0)
 }

@@ -60,8 +60,17 @@ pub struct Slurm {
     pub environment: Vec<(String, String)>,
     /// How long one may take.
     pub timeout: Duration,
-    /// Slurm shows us our own jobs only, so that those of other users are asked for in their names.
+}
+
+/// What Slurm says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// The name of the cluster.
+    pub cluster: String,
+    /// Ordinary users, of whom we are one, see their own jobs only.
     pub hides_jobs: bool,
+    /// The partition of jobs that ask for none.
+    pub default_partition: Option<String>,
 }
 
 /// A job to be submitted.
@@ -209,20 +218,6 @@ impl Slurm {
         Ok(jobs)
     }
 
-    /// Whether Slurm hides the jobs of other users from ordinary ones. We are one, unless we are root.
-    pub async fn is_private(&self) -> bool {
-        if rustix::process::geteuid().is_root() {
-            return false;
-        }
-        let text = self
-            .read("scontrol", &["show", "config"])
-            .await
-            .unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with("PrivateData"));
-        let kinds = line.and_then(|line| line.split_once('='));
-        kinds.is_some_and(|(_, kinds)| kinds.split(',').any(|kind| kind.trim() == "jobs"))
-    }
-
     /// How these jobs ended, by one command.
     ///
     /// # Errors
@@ -349,22 +344,28 @@ impl Slurm {
         })
     }
 
-    /// The name of the cluster.
+    /// What has to be known of a cluster before its jobs can be told from others.
     ///
     /// # Errors
     ///
     /// When the controller does not answer.
-    pub async fn cluster(&self) -> Result<String, SlurmError> {
+    pub async fn site(&self) -> Result<Site, SlurmError> {
         let text = self.read("scontrol", &["show", "config"]).await?;
-        let line = text.lines().find(|line| line.starts_with("ClusterName"));
-        let name = line
-            .and_then(|line| line.split_once('='))
-            .map(|(_, name)| name.trim().to_owned());
-        Ok(name.unwrap_or_else(|| "slurm".to_owned()))
+        let value = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once('=')?.1.trim())
+        };
+        let is_jobs = |kind: &str| kind.trim() == "jobs";
+        Ok(Site {
+            cluster: value("ClusterName").unwrap_or("slurm").to_owned(),
+            hides_jobs: !rustix::process::geteuid().is_root()
+                && value("PrivateData").is_some_and(|kinds| kinds.split(',').any(is_jobs)),
+            default_partition: self.default_partition().await,
+        })
     }
 
     /// The partition of jobs that ask for none.
-    pub async fn default_partition(&self) -> Option<String> {
+    async fn default_partition(&self) -> Option<String> {
         let text = self.read("sinfo", &["-h", "-o", "%P"]).await.ok()?;
         text.lines()
             .find_map(|line| line.trim().strip_suffix('*'))
@@ -375,6 +376,7 @@ impl Slurm {
     pub async fn submitted_as(&self, name: &str, since: i64) -> Option<u64> {
         let arguments = [
             "-n",
+            "-a",
             "-X",
             "-P",
             "-D",
@@ -395,7 +397,7 @@ impl Slurm {
 
     /// The name of a Linux user by its number; a name stays.
     pub async fn name_of(&self, uid: &str) -> Option<String> {
-        let command = self.command("getent", None).args(["passwd", uid]);
+        let command = self.command("getent", None).args(["passwd", "--", uid]);
         let output = self.run("getent", command).await.ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.split(':')
@@ -419,7 +421,7 @@ impl Slurm {
 
     /// The number and home of a Linux user, wherever users are kept.
     pub async fn user(&self, name: &str) -> Option<(u32, String)> {
-        let command = self.command("getent", None).args(["passwd", name]);
+        let command = self.command("getent", None).args(["passwd", "--", name]);
         let output = self.run("getent", command).await.ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let fields: Vec<&str> = text.trim().split(':').collect();

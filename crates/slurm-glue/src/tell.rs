@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use clearml_api_client::{ApiError, Client, HyperParamItem, LogEvent, ReplaceHyperParams, StatusChange};
 use clearml_support::text::printable;
 use clearml_support::time::now_ms;
 use clearml_task_model::{TaskId, WorkerId};
+use rustix::fs::OFlags;
 use serde_json::{Map, Value, json};
 
 use crate::core::verdict::Verdict;
@@ -22,7 +24,7 @@ pub const RESTART_KEY: &str = "_slurm_restart";
 pub const REQUEUES_KEY: &str = "_slurm_requeues";
 
 /// The most of Slurm's or a job's own text that goes into a console.
-const MOST_TEXT: usize = 4096;
+const MOST_TEXT: usize = 16 << 10;
 
 /// Speaks to the server.
 #[derive(Clone)]
@@ -127,23 +129,41 @@ impl Teller {
 }
 
 /// The last lines of a job's own output, made fit for a console; `None` when there is nothing to read here.
+/// `owner`: nobody else's file is shown.
 #[must_use]
-pub fn tail(path: &Path, lines: usize) -> Option<String> {
-    if lines == 0 || !std::fs::metadata(path).ok()?.is_file() {
+pub fn tail(path: &Path, lines: usize, owner: Option<u32>) -> Option<String> {
+    if lines == 0 {
         return None;
     }
-    let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
+    // A pipe would be waited for.
+    let without_waiting = i32::try_from(OFlags::NONBLOCK.bits()).ok()?;
+    let opened = File::options()
+        .read(true)
+        .custom_flags(without_waiting)
+        .open(path);
+    let mut file = opened.ok()?;
+    let found = file.metadata().ok()?;
+    if !found.is_file() || owner.is_some_and(|owner| owner != found.uid()) {
+        return None;
+    }
     let most = MOST_TEXT as u64;
-    file.seek(SeekFrom::Start(length.saturating_sub(most))).ok()?;
+    let start = found.len().saturating_sub(most);
+    file.seek(SeekFrom::Start(start)).ok()?;
     let mut bytes = Vec::new();
     file.take(most).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
-    let all: Vec<&str> = text.lines().collect();
-    let shown: Vec<String> = all[all.len().saturating_sub(lines)..]
-        .iter()
-        .map(|line| format!("[slurm] {}", printable(line)))
-        .collect();
+    let mut shown: Vec<String> = Vec::new();
+    let mut room = MOST_TEXT;
+    // The last lines say why it ended.
+    for line in text.lines().rev().take(lines) {
+        let line = format!("[slurm] {}", printable(line));
+        let Some(left) = room.checked_sub(line.chars().count() + 1) else {
+            break;
+        };
+        room = left;
+        shown.push(line);
+    }
+    shown.reverse();
     (!shown.is_empty()).then(|| shown.join("\n"))
 }
 
@@ -156,15 +176,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         std::fs::write(&path, "first\nsec\x1b[2Jond\nthird\n").unwrap();
-        let shown = tail(&path, 2).unwrap();
+        let shown = tail(&path, 2, None).unwrap();
         assert!(
             shown.starts_with("[slurm] sec") && shown.ends_with("\n[slurm] third"),
             "{shown}"
         );
         assert!(!shown.contains('\x1b'));
-        assert_eq!(tail(&path, 0), None);
-        assert_eq!(tail(Path::new("/dev/null"), 9), None);
-        std::fs::write(&path, "x\n".repeat(100_000)).unwrap();
-        assert!(tail(&path, 1_000_000).unwrap().len() < 50_000);
+        assert_eq!(tail(&path, 0, None), None);
+        assert_eq!(tail(Path::new("/dev/null"), 9, None), None);
+        std::fs::write(&path, format!("{}the end", "x\n".repeat(100_000))).unwrap();
+        let shown = tail(&path, 1_000_000, None).unwrap();
+        assert!(shown.len() <= MOST_TEXT && shown.ends_with("\n[slurm] the end"));
+    }
+
+    #[test]
+    fn only_files_of_the_user_of_the_job_are_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        std::fs::write(&path, "mine").unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        assert_eq!(tail(&path, 1, Some(own)).as_deref(), Some("[slurm] mine"));
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(tail(&link, 1, Some(own + 1)), None, "of another user");
+
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+        assert_eq!(tail(&pipe, 1, None), None, "and nothing is waited for");
     }
 }

@@ -10,8 +10,6 @@ pub enum JobSeen<'a> {
     Listed(&'a QueuedJob),
     /// squeue answers, and does not list it.
     Missing,
-    /// Slurm does not answer, or has not done so for long enough.
-    Unknown,
 }
 
 /// The task, as far as it concerns its job.
@@ -98,6 +96,8 @@ pub enum Action {
     Wait,
     /// Show why the job waits.
     ShowWaiting,
+    /// Show that the agent in the job takes very long to begin.
+    ShowIdle,
     /// Find out how the job ended.
     AskHow,
     /// Cancel the job; the task is somebody's else.
@@ -119,7 +119,6 @@ pub fn decide(situation: &Situation<'_>, graces: &Graces) -> Action {
         return Action::Wait;
     }
     match situation.job {
-        JobSeen::Unknown => Action::Wait,
         JobSeen::Missing => over(situation, graces, situation.ended.is_some()),
         JobSeen::Listed(job) => match job.state.stage() {
             Stage::Waiting => waiting(situation, graces),
@@ -155,7 +154,8 @@ fn active(situation: &Situation<'_>, graces: &Graces) -> Action {
         TaskSeen::Elsewhere if since.elsewhere >= graces.pass => return Action::Cancel,
         TaskSeen::Final { .. } => since.finished > graces.end,
         TaskSeen::Running { stopping: true } => since.stopping > graces.abort,
-        TaskSeen::Queued { .. } => since.idle > graces.begin,
+        TaskSeen::Queued { .. } if since.idle > graces.begin => true,
+        TaskSeen::Queued { .. } if since.idle > graces.begin / 3 => return Action::ShowIdle,
         _ => false,
     };
     if due && !situation.cancelled {
@@ -280,6 +280,7 @@ mod tests {
             ("PENDING", true, DONE, 0, Action::Park),
             ("PENDING", true, ABORTED, 0, Action::Cancel),
             ("RUNNING", true, QUEUED, 600, Action::Wait),
+            ("RUNNING", true, QUEUED, 601, Action::ShowIdle),
             ("RUNNING", true, QUEUED, 1801, Action::CancelRunning),
             ("RUNNING", true, RUNS, 9999, Action::Wait),
             ("RUNNING", true, STOPPING, 60, Action::Wait),
@@ -344,11 +345,6 @@ mod tests {
                 },
             };
             assert_eq!(decide(&situation, &GRACES), expected, "{seconds}");
-            let silent = Situation {
-                job: JobSeen::Unknown,
-                ..situation
-            };
-            assert_eq!(decide(&silent, &GRACES), Action::Wait);
         }
     }
 

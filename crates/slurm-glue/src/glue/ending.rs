@@ -8,6 +8,7 @@ use clearml_task_model::TaskStatus;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::tasks::Shown;
 use super::{Glue, GlueError};
 use crate::core::jobs::EndedJob;
 use crate::core::states::Stage;
@@ -77,6 +78,10 @@ impl Glue {
             Some(TaskStatus::InProgress) => true,
             _ => return self.drop_record(record).await,
         };
+        if !self.belongs(record, id, &Shown::from(&task)) {
+            tracing::info!("task {} was started elsewhere; it is left alone", record.task());
+            return self.drop_record(record).await;
+        }
         let how = self
             .watches
             .get(&record.intent.run)
@@ -90,16 +95,36 @@ impl Glue {
         };
         let verdict = if record.stop_wanted {
             Verdict::Stopped(format!("user abort; Slurm job {id} was cancelled"))
+        } else if record.cancelled && !started {
+            let minutes = self.options.graces.begin / 60;
+            Verdict::Failed(format!(
+                "Slurm job {id} was cancelled: its agent had not begun the task after {minutes} minutes"
+            ))
         } else {
             verdict::judge(id, how.as_ref(), started, self.options.on_preemption)
         };
-        if let Ok((_, Some(path))) = self.slurm.show(id, &self.hidden_users().await).await {
-            let lines = self.options.log_tail_lines;
-            if let Ok(Some(text)) = tokio::task::spawn_blocking(move || tail(&path, lines)).await {
-                self.tell.say(record.task(), &text).await;
-            }
-        }
+        self.show_output(record, id).await;
         self.end_task(record, &verdict).await
+    }
+
+    /// Shows the end of a job's own output in the task's console, as far as it can be read here.
+    async fn show_output(&self, record: &Record, id: u64) {
+        let Ok((_, Some(path))) = self.slurm.show(id, &self.hidden_users().await).await else {
+            return;
+        };
+        // The job's user may have put a link there, to a file that only we can read.
+        let owner = match &record.user {
+            Some(name) => match self.slurm.user(name).await {
+                Some((uid, _)) => Some(uid),
+                None => return,
+            },
+            None => None,
+        };
+        let lines = self.options.log_tail_lines;
+        let shown = tokio::task::spawn_blocking(move || tail(&path, lines, owner)).await;
+        if let Ok(Some(text)) = shown {
+            self.tell.say(record.task(), &text).await;
+        }
     }
 
     async fn user_name(&self, uid: Option<String>) -> Option<String> {

@@ -14,6 +14,7 @@ use crate::core::decide::{Action, JobSeen, Situation, TaskSeen, decide};
 use crate::core::jobs::QueuedJob;
 use crate::core::states::Stage;
 use crate::journal::{Phase, Record};
+use crate::slurm::SlurmError;
 
 /// What one look leaves to be done together at its end.
 #[derive(Default)]
@@ -66,16 +67,29 @@ impl Glue {
             return Ok(());
         }
         let asked = Instant::now();
-        let jobs = self.slurm.jobs(&self.hidden_users().await).await;
+        let jobs = self.list_jobs().await;
         self.pace.polled(asked.elapsed(), jobs.is_ok());
         let jobs = match jobs {
             Ok(jobs) => jobs,
+            Err(SlurmError::Outage(why)) => {
+                self.outage(&why);
+                return self.wait_for_slurm(&records).await;
+            }
             Err(error) => {
                 self.outage(&error.to_string());
                 return self.wait_for_slurm(&records).await;
             }
         };
         self.outage_over();
+        for job in jobs.iter().filter(|job| !job.state.is_known()) {
+            if self.odd_states.insert(job.state.to_string()) {
+                tracing::warn!(
+                    "job {} has a state that is not known: {}; it is taken to run",
+                    job.id,
+                    job.state
+                );
+            }
+        }
         let ids = |records: &[Arc<Record>]| records.iter().map(|record| record.task().clone()).collect();
         let mut tasks = self.tasks(ids(&records)).await;
         drop(records);
@@ -86,6 +100,15 @@ impl Glue {
             tasks = self.tasks(ids(&self.journal.all())).await;
         }
         self.act(&Listing::new(&jobs), &tasks).await
+    }
+
+    /// All our jobs. A glue that was started while Slurm did not answer first learns which cluster it is: a wrong name
+    /// would make its own tasks look like those of others.
+    async fn list_jobs(&mut self) -> Result<Vec<QueuedJob>, SlurmError> {
+        if self.site.is_none() {
+            self.site = Some(self.slurm.site().await?);
+        }
+        self.slurm.jobs(&self.hidden_users().await).await
     }
 
     async fn act(&mut self, listing: &Listing<'_>, tasks: &Tasks) -> Result<(), GlueError> {
@@ -149,8 +172,8 @@ impl Glue {
         let seen = job.map_or(JobSeen::Missing, JobSeen::Listed);
         if matches!(task, TaskSeen::Queued { .. }) && !self.is_noted(record.task(), id, tasks) {
             // The agent in the job, and we ourselves, tell by this note whose the task is.
-            let job = format!("{}/{id}", self.cluster);
-            if let Err(error) = self.tell.note_job(record.task(), &job, record.restarts).await {
+            let note = self.note_of(id);
+            if let Err(error) = self.tell.note_job(record.task(), &note, record.restarts).await {
                 tracing::warn!("task {}: {error}", record.task());
             }
         }
@@ -196,7 +219,20 @@ impl Glue {
             Action::CancelRunning => self.cancel(&record, id, !record.cancelled, false).await,
             Action::Park => self.park_again(&record, id, job).await,
             Action::Finish => self.finish(&record, id).await,
-            Action::Close => self.drop_record(&record).await,
+            Action::ShowIdle => {
+                let text = format!("Slurm job {id} runs, but its agent has not begun the task");
+                self.show_idle(&record, text).await;
+                Ok(())
+            }
+            Action::Close => {
+                let status = tasks
+                    .found
+                    .get(record.task())
+                    .and_then(|task| task.status.as_ref());
+                let status = status.map_or_else(|| "gone".to_owned(), ToString::to_string);
+                tracing::info!("job {id} of task {} is over; the task is {status}", record.task());
+                self.drop_record(&record).await
+            }
         }
     }
 }

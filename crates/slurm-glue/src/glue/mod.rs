@@ -12,8 +12,10 @@ mod tasks;
 mod waiting;
 mod watch;
 
+pub use render::QueueCheck;
+
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ use crate::core::pace::Pace;
 use crate::journal::{Journal, JournalError, Shared};
 use crate::options::{GlueOptions, QueueSetup};
 use crate::parking::ParkingServer;
-use crate::slurm::{Slurm, SlurmError};
+use crate::slurm::{Site, Slurm, SlurmError};
 use crate::tell::Teller;
 use crate::templates::{LoadError, Loaded};
 use watch::Watch;
@@ -103,7 +105,10 @@ pub struct Glue {
     popper: Arc<Popper<ParkingServer, Shared>>,
     journal: Arc<Journal>,
     slurm: Slurm,
-    cluster: String,
+    /// What Slurm says about itself; nothing is decided before it has.
+    site: Option<Site>,
+    /// The Linux user that we are.
+    own_user: String,
     tell: Teller,
     watches: HashMap<String, Watch>,
     /// Since when Slurm can't be reached.
@@ -113,8 +118,8 @@ pub struct Glue {
     /// sacct is of no use until then; `None`: it is.
     no_accounting: Option<Instant>,
     recovered: bool,
-    /// The partition of jobs that ask for none.
-    default_partition: Option<String>,
+    /// States of jobs that we do not know, each said once.
+    odd_states: HashSet<String>,
     /// Sessions of the owners of tasks.
     owners: tokio::sync::Mutex<HashMap<UserId, Client>>,
     _lock: FileLock,
@@ -153,10 +158,17 @@ impl Glue {
             }
             _ => None,
         };
-        let mut slurm = slurm(&options);
-        slurm.hides_jobs = slurm.is_private().await;
-        let cluster = cluster_name(&slurm).await;
-        let default_partition = slurm.default_partition().await;
+        let slurm = slurm(&options);
+        let site = match slurm.site().await {
+            Ok(site) => Some(site),
+            Err(error @ SlurmError::Missing { .. }) if !options.look_only => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!("{error}");
+                None
+            }
+        };
+        let uid = rustix::process::geteuid().as_raw().to_string();
+        let own_user = slurm.name_of(&uid).await.unwrap_or(uid);
         let server = ParkingServer::new(client.clone(), parking);
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(Self {
@@ -178,13 +190,14 @@ impl Glue {
             server,
             journal,
             slurm,
-            cluster,
+            site,
+            own_user,
             watches: HashMap::new(),
             outage: None,
             outage_told: None,
             no_accounting: None,
             recovered: false,
-            default_partition,
+            odd_states: HashSet::new(),
             owners: tokio::sync::Mutex::default(),
             _lock: lock,
         })
@@ -202,10 +215,15 @@ impl Glue {
         !self.options.user_map.is_empty()
     }
 
-    /// The name of the cluster.
+    /// The name of the cluster, once it has said so.
     #[must_use]
-    pub fn cluster(&self) -> &str {
-        &self.cluster
+    pub fn cluster(&self) -> Option<&str> {
+        self.site.as_ref().map(|site| site.cluster.as_str())
+    }
+
+    /// How a job is noted in its task.
+    fn note_of(&self, job: u64) -> String {
+        format!("{}/{job}", self.cluster().unwrap_or_default())
     }
 
     /// Serves the queues. A change of `stop` ends it; jobs go on.
@@ -282,6 +300,7 @@ impl Glue {
 
     /// Notes that Slurm can't be reached: once, and then every five minutes.
     fn outage(&mut self, why: &str) {
+        let why = why.lines().map(str::trim).collect::<Vec<_>>().join("; ");
         let now = Instant::now();
         self.outage.get_or_insert(now);
         let due = self
@@ -335,15 +354,26 @@ async fn served(client: &Client, options: &GlueOptions) -> Result<Vec<Served>, G
         .iter()
         .map(|setup| {
             let loaded = Loaded::read(setup.template.clone(), options.template_options(setup))?;
-            for warning in loaded.template.warnings() {
-                tracing::warn!("{}:{warning}", setup.template.display());
+            if !options.look_only {
+                for warning in loaded.template.warnings() {
+                    tracing::warn!("{}:{warning}", setup.template.display());
+                }
             }
             Ok(loaded)
         })
         .collect::<Result<Vec<_>, LoadError>>()?;
     let mut served = Vec::new();
     for (setup, template) in options.queues.iter().zip(templates) {
-        let queues = resolve_queues(client, std::slice::from_ref(&setup.queue), options.create_queue).await?;
+        let creates = options.create_queue && !options.look_only;
+        let queues = match resolve_queues(client, std::slice::from_ref(&setup.queue), creates).await {
+            // It will be created; its jobs can be looked at all the same.
+            Err(QueueError::NotFound { .. }) if options.create_queue => vec![ServedQueue {
+                id: QueueId::new(""),
+                name: setup.queue.clone(),
+                tags: Vec::new(),
+            }],
+            found => found?,
+        };
         served.extend(queues.into_iter().next().map(|queue| Served {
             queue,
             setup: setup.clone(),
@@ -363,16 +393,5 @@ pub fn slurm(options: &GlueOptions) -> Slurm {
         bin_dir: options.bin_dir.clone(),
         environment: Slurm::environment(|name| std::env::var(name).ok(), &options.pass_env),
         timeout: options.command_timeout,
-        hides_jobs: false,
-    }
-}
-
-async fn cluster_name(slurm: &Slurm) -> String {
-    match slurm.cluster().await {
-        Ok(name) => name,
-        Err(error) => {
-            tracing::warn!("the name of the cluster: {error}");
-            "slurm".to_owned()
-        }
     }
 }

@@ -9,6 +9,7 @@ use clearml_support::fs::safe_file_name;
 use clearml_task_model::Task;
 use serde_json::Value;
 
+use super::submit::Preparation;
 use super::{Glue, GlueError};
 use crate::core::users::{self, Decision, Trust, UserMap, VaultScope};
 use crate::credentials::Folder;
@@ -47,18 +48,25 @@ pub(super) struct Secrets {
 
 impl Glue {
     /// Sees to a task that there is no job for.
-    pub(super) async fn no_job(&self, record: &Record, trouble: Trouble) -> Result<(), GlueError> {
+    pub(super) async fn no_job(
+        &self,
+        record: &Record,
+        index: usize,
+        trouble: Trouble,
+    ) -> Result<Preparation, GlueError> {
         match &trouble {
             Trouble::Later(reason) => {
                 tracing::warn!("task {}: {reason}; it goes back to its queue", record.task());
-                self.give_back(record).await
+                self.give_back(record).await?;
+                return Ok(Preparation::Back(index));
             }
             Trouble::Template(reason) => {
                 self.tell.say(record.task(), reason).await;
-                self.reject(record, trouble.to_string()).await
+                self.reject(record, trouble.to_string()).await?;
             }
-            Trouble::Task(_) => self.reject(record, trouble.to_string()).await,
+            Trouble::Task(_) => self.reject(record, trouble.to_string()).await?,
         }
+        Ok(Preparation::Over)
     }
 
     /// The Linux user of a task's job with its home; `None`: our own.
@@ -86,7 +94,7 @@ impl Glue {
 
     /// Those Linux users whose jobs have to be asked for in their names, because Slurm hides them from us.
     pub(super) async fn hidden_users(&self) -> Vec<(String, String)> {
-        if !self.slurm.hides_jobs {
+        if !self.site.as_ref().is_some_and(|site| site.hides_jobs) {
             return Vec::new();
         }
         let mut names: BTreeSet<String> = self.options.user_map.values().cloned().collect();

@@ -19,7 +19,7 @@ use clearml_task_model::TaskId;
 use tokio::sync::{mpsc, watch as signal};
 use tokio::time::Instant;
 
-use super::submit::{Attempt, Prepared};
+use super::submit::{Attempt, Preparation, Prepared};
 use super::{AT_ONCE, Glue, GlueError, aside};
 use crate::journal::{JournalError, Record};
 
@@ -35,7 +35,7 @@ struct Line<'a> {
     stop: &'a signal::Receiver<bool>,
     /// Slurm can't be reached.
     halted: Cell<bool>,
-    /// Queues whose jobs the cluster refuses.
+    /// Queues whose jobs the cluster refuses, or whose tasks went back.
     closed: Vec<Cell<bool>>,
     attempts: RefCell<Vec<(Arc<Record>, usize, Attempt)>>,
 }
@@ -89,7 +89,7 @@ impl Glue {
         let (more, ours, ready, called, ()) = tokio::join!(
             Box::pin(self.take_tasks(&mut order, &line, until, popped)),
             Box::pin(self.claim_tasks(to_claim, claimed)),
-            Box::pin(self.prepare_jobs(to_prepare, prepared)),
+            Box::pin(self.prepare_jobs(&line, to_prepare, prepared)),
             Box::pin(self.call_sbatch(&line, to_submit, submitted)),
             Box::pin(self.tell_tasks(to_tell)),
         );
@@ -226,12 +226,18 @@ impl Glue {
     /// The third station.
     async fn prepare_jobs(
         &self,
+        line: &Line<'_>,
         mut claimed: mpsc::Receiver<String>,
-        prepared: mpsc::Sender<Prepared>,
+        prepared: mpsc::Sender<Box<Prepared>>,
     ) -> Result<(), GlueError> {
         while let Some(run) = claimed.recv().await {
-            let Some(job) = self.prepare(&run).await? else {
-                continue;
+            let job = match self.prepare(&run).await? {
+                Preparation::Ready(job) => job,
+                Preparation::Over => continue,
+                Preparation::Back(index) => {
+                    line.closed[index].set(true);
+                    continue;
+                }
             };
             if prepared.send(job).await.is_err() {
                 break;
@@ -244,7 +250,7 @@ impl Glue {
     async fn call_sbatch(
         &self,
         line: &Line<'_>,
-        mut prepared: mpsc::Receiver<Prepared>,
+        mut prepared: mpsc::Receiver<Box<Prepared>>,
         submitted: mpsc::Sender<(Arc<Record>, u64)>,
     ) -> Result<(), GlueError> {
         let mut next = Instant::now();

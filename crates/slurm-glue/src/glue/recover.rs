@@ -10,7 +10,6 @@ use clearml_intake::popper::Outcome;
 use clearml_intake::server::QueueServer;
 use clearml_task_model::{QueueId, TaskId, TaskStatus};
 
-use super::render::own_name;
 use super::tasks::Shown;
 use super::{AT_ONCE, Glue, GlueError};
 use crate::core::jobs::{Marker, NAME_PREFIX, QueuedJob};
@@ -93,7 +92,7 @@ impl Glue {
                     .journal
                     .adopt(task, &queue, job.id, &marker.nonce, job.submitted)?;
                 tracing::info!("job {} of task {task} is taken up", job.id);
-                if job.user == own_name() {
+                if job.user == self.own_user {
                     return Ok(Some(record));
                 }
                 let user = Some(job.user.clone());
@@ -107,9 +106,7 @@ impl Glue {
                     "job {} waits for task {task}, which is over; it is cancelled",
                     job.id
                 );
-                if let Err(error) = self.slurm.cancel(job.id, false, None).await {
-                    tracing::warn!("job {}: {error}", job.id);
-                }
+                self.cancel_beside(job).await;
             }
             _ => tracing::warn!(
                 "job {} runs for task {task}, which is over; it is left alone",

@@ -49,7 +49,7 @@ impl Glue {
             partition: script
                 .option("partition", 'p')
                 .map(str::to_owned)
-                .or_else(|| self.default_partition.clone()),
+                .or_else(|| self.site.as_ref()?.default_partition.clone()),
             output: script.option("output", 'o').map(str::to_owned),
             comment,
             work_dir: script.option("chdir", 'D').is_none().then_some(work_dir),
@@ -103,7 +103,7 @@ impl Glue {
             queue_name: served.queue.name.clone(),
             queue_id: served.queue.id.to_string(),
             worker_id: worker.clone(),
-            slurm_user: user.map_or_else(own_name, str::to_owned),
+            slurm_user: user.unwrap_or(&self.own_user).to_owned(),
             glue_id: self.worker.to_string(),
             default_image: self.options.default_image.clone(),
             user_vaults: if text.contains("CLEARML_USER_VAULTS.") {
@@ -238,16 +238,15 @@ impl Glue {
     }
 
     /// Asks Slurm whether it would take the job of a small task from each queue. Nothing is submitted.
-    pub async fn check(&self) -> Vec<(String, Result<String, String>)> {
+    pub async fn check(&self) -> Vec<QueueCheck> {
         let mut findings = Vec::new();
-        for index in 0..self.served.len() {
+        for (index, served) in self.served.iter().enumerate() {
             let id = "0".repeat(32);
             let task: Task = serde_json::from_value(json!({
                 "id": id, "name": "check", "status": "queued", "container": {"image": "docker://check"},
             }))
             .unwrap_or_default();
-            let name = format!("queue {}", self.served[index].queue.name);
-            let result = match self.render(index, &task, None).await {
+            let job = match self.render(index, &task, None).await {
                 // A template may ask for more than an empty task has; that is no fault.
                 Err(reason) => Ok(format!("needs values that a task must have: {reason}")),
                 Ok(script) => {
@@ -255,13 +254,23 @@ impl Glue {
                     self.slurm.test(&job).await.map_err(|error| error.to_string())
                 }
             };
-            findings.push((name, result));
+            findings.push(QueueCheck {
+                queue: served.queue.name.clone(),
+                exists: !served.queue.id.as_str().is_empty(),
+                job,
+            });
         }
         findings
     }
 }
 
-/// The Linux user that the glue works as.
-pub(super) fn own_name() -> String {
-    std::env::var("USER").unwrap_or_else(|_| rustix::process::geteuid().as_raw().to_string())
+/// What [`Glue::check`] says about a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueCheck {
+    /// Its name.
+    pub queue: String,
+    /// The server knows it. Otherwise it will be created.
+    pub exists: bool,
+    /// What Slurm says about a job of it.
+    pub job: Result<String, String>,
 }

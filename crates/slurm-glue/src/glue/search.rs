@@ -33,8 +33,11 @@ impl Glue {
             glue: self.worker.to_string(),
             nonce: record.nonce.clone(),
         };
+        // Others could give a job of theirs the same name and comment.
+        let user = record.user.as_ref().unwrap_or(&self.own_user);
         let found = named
             .iter()
+            .filter(|job| job.user == *user)
             .find(|job| is_ours(job, &marker, record.since, record.marked))
             .map(|job| job.id);
         let watch = self.watches.entry(run.clone()).or_default();

@@ -33,6 +33,17 @@ pub(super) struct Prepared {
     nonce: String,
 }
 
+/// What has become of a claimed task.
+#[derive(Debug)]
+pub(super) enum Preparation {
+    /// Its job may be submitted.
+    Ready(Box<Prepared>),
+    /// There is to be no job.
+    Over,
+    /// It went back to this queue: the server is in trouble, and it would come here again at once.
+    Back(usize),
+}
+
 /// What an attempt to submit means for what comes next.
 #[derive(Debug)]
 pub(super) enum Attempt {
@@ -55,7 +66,7 @@ pub(super) enum Attempt {
 impl Glue {
     /// Makes a job of a claimed task.
     pub(super) async fn submit(&mut self, run: &str) -> Result<(), GlueError> {
-        let Some(prepared) = self.prepare(run).await? else {
+        let Preparation::Ready(prepared) = self.prepare(run).await? else {
             return Ok(());
         };
         let (record, attempt) = self.attempt(&prepared).await?;
@@ -65,47 +76,41 @@ impl Glue {
         self.after(vec![(record, prepared.index, attempt)]).await
     }
 
-    /// Fetches a claimed task and makes everything ready for its job. `None`: there is to be none.
-    pub(super) async fn prepare(&self, run: &str) -> Result<Option<Prepared>, GlueError> {
+    /// Fetches a claimed task and makes everything ready for its job.
+    pub(super) async fn prepare(&self, run: &str) -> Result<Preparation, GlueError> {
         let Some(record) = self.journal.get(run) else {
-            return Ok(None);
+            return Ok(Preparation::Over);
         };
         let Some(index) = self.served_of(&record.intent.queue) else {
             self.give_back(&record).await?;
-            return Ok(None);
+            return Ok(Preparation::Over);
         };
         let task = match self.client.tasks_get_by_id(record.task()).await {
             Ok(task) => task,
             Err(error) if matches!(error.code(), Some((400, _))) => {
                 self.drop_record(&record).await?;
-                return Ok(None);
+                return Ok(Preparation::Over);
             }
             Err(error) => {
                 tracing::warn!("task {}: {error}; it goes back to its queue", record.task());
                 self.give_back(&record).await?;
-                return Ok(None);
+                return Ok(Preparation::Back(index));
             }
         };
         if task.status != Some(TaskStatus::Queued) {
             let status = task.status.as_ref().map(ToString::to_string).unwrap_or_default();
             tracing::info!("task {} is not submitted: its status is {status}", record.task());
             self.drop_record(&record).await?;
-            return Ok(None);
+            return Ok(Preparation::Over);
         }
         let user = match self.user_of(&task).await {
             Ok(user) => user,
-            Err(trouble) => {
-                self.no_job(&record, trouble).await?;
-                return Ok(None);
-            }
+            Err(trouble) => return self.no_job(&record, index, trouble).await,
         };
         let name = user.as_ref().map(|(name, _)| name.as_str());
         let script = match self.render(index, &task, name).await {
             Ok(script) => script,
-            Err(trouble) => {
-                self.no_job(&record, trouble).await?;
-                return Ok(None);
-            }
+            Err(trouble) => return self.no_job(&record, index, trouble).await,
         };
         let about_container = self.container_arguments(&script).1;
         let warnings = script.warnings.iter().chain(&about_container);
@@ -119,12 +124,12 @@ impl Glue {
         };
         // A template may set a comment of its own.
         let comment = script.option("comment", '-').is_none().then(|| marker.comment());
-        Ok(Some(Prepared {
+        Ok(Preparation::Ready(Box::new(Prepared {
             job: self.job(index, record.task(), &script, comment, user),
             record,
             index,
             nonce: marker.nonce,
-        }))
+        })))
     }
 
     /// Calls sbatch, between two entries of the journal.
@@ -253,7 +258,7 @@ impl Glue {
         if let Some(partition) = record.partition.as_deref().filter(|_| what == "submitted") {
             text.push_str(&format!(" to {partition}"));
         }
-        text.push_str(&format!(" on cluster {}", self.cluster));
+        text.push_str(&format!(" on cluster {}", self.cluster().unwrap_or_default()));
         if let Some(output) = &record.output {
             text.push_str(&format!(
                 "; its output: {}",
@@ -265,14 +270,14 @@ impl Glue {
 
     async fn announce_one(&self, record: &Record, id: u64, text: &str) {
         let task = record.task();
-        let job = format!("{}/{id}", self.cluster);
+        let job = self.note_of(id);
         let queue = self
             .served_of(&record.intent.queue)
             .map_or("", |index| &self.served[index].queue.name);
         let number = id.to_string();
         let mut properties = vec![
             ("slurm-job-id", number.as_str()),
-            ("slurm-cluster", &self.cluster),
+            ("slurm-cluster", self.cluster().unwrap_or_default()),
             ("slurm-queue", queue),
         ];
         if let Some(partition) = &record.partition {

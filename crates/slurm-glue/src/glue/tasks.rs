@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use clearml_api_client::TasksQuery;
-use clearml_task_model::{Task, TaskId, TaskStatus};
+use clearml_intake::owner::OwnerMark;
+use clearml_task_model::{Task, TaskId, TaskStatus, WorkerId};
 use serde_json::Value;
 
 use super::Glue;
@@ -25,6 +26,10 @@ pub(super) struct Shown {
     reason: Option<String>,
     /// The job that is noted in it.
     job: Option<String>,
+    /// The worker that has taken it.
+    owner: Option<WorkerId>,
+    /// The worker that was last seen with it.
+    last_worker: Option<String>,
 }
 
 impl From<&Task> for Shown {
@@ -40,6 +45,8 @@ impl From<&Task> for Shown {
             stopping: task.is_stopping(),
             reason: task.status_reason.clone(),
             job: text(task.runtime.get(JOB_KEY)),
+            owner: OwnerMark::read(&task.runtime).map(|mark| mark.worker),
+            last_worker: text(task.extra.get("last_worker")),
         }
     }
 }
@@ -68,6 +75,7 @@ impl Glue {
                 "status_reason",
                 "execution.queue",
                 "runtime",
+                "last_worker",
             ];
             let query = TasksQuery {
                 id: page.to_vec(),
@@ -109,7 +117,29 @@ impl Glue {
     /// Whether the task says that this is its job.
     pub(super) fn is_noted(&self, task: &TaskId, id: u64, tasks: &Tasks) -> bool {
         let note = tasks.found.get(task).and_then(|task| task.job.as_deref());
-        note == Some(&*format!("{}/{id}", self.cluster))
+        note == Some(&*self.note_of(id))
+    }
+
+    /// Whether a task that waits or runs still does so for its job. Somebody may have reset it and put it elsewhere,
+    /// where it may have been started before we looked again.
+    pub(super) fn belongs(&self, record: &Record, id: u64, task: &Shown) -> bool {
+        let is_ours = match &task.job {
+            Some(job) => *job == self.note_of(id),
+            // The note may have failed, or a program may have replaced all of the task's runtime properties.
+            None => {
+                let agent = format!("{}:{}", self.worker, record.task());
+                task.owner.as_ref() == Some(&self.worker) || task.last_worker.as_ref() == Some(&agent)
+            }
+        };
+        is_ours && self.is_known_queue(record, task)
+    }
+
+    /// Whether the queue that the task names, if any, is one that our tasks may be in.
+    fn is_known_queue(&self, record: &Record, task: &Shown) -> bool {
+        let parking = self.server.parking();
+        task.queue.as_deref().is_none_or(|queue| {
+            queue == record.intent.queue.as_str() || parking.is_some_and(|parking| parking.as_str() == queue)
+        })
     }
 
     /// The task of a record, as far as it concerns its job.
@@ -120,28 +150,16 @@ impl Glue {
         let Some(task) = tasks.found.get(record.task()) else {
             return TaskSeen::Elsewhere;
         };
-        let another = task.job.is_some() && !self.is_noted(record.task(), id, tasks);
         match &task.status {
-            Some(TaskStatus::Queued) => {
-                let is_known = task.queue.as_deref().is_none_or(|queue| {
-                    queue == record.intent.queue.as_str()
-                        || self
-                            .server
-                            .parking()
-                            .is_some_and(|parking| parking.as_str() == queue)
-                });
-                if is_known {
-                    TaskSeen::Queued {
-                        parked: self.server.parking().is_none() || tasks.parked.contains(record.task()),
-                    }
-                } else {
-                    TaskSeen::Elsewhere
-                }
-            }
-            Some(TaskStatus::InProgress) if !another => TaskSeen::Running {
+            Some(TaskStatus::Queued) if self.is_known_queue(record, task) => TaskSeen::Queued {
+                parked: self.server.parking().is_none() || tasks.parked.contains(record.task()),
+            },
+            Some(TaskStatus::InProgress) if self.belongs(record, id, task) => TaskSeen::Running {
                 stopping: task.stopping,
             },
-            Some(TaskStatus::Created | TaskStatus::InProgress) | None => TaskSeen::Elsewhere,
+            Some(TaskStatus::Created | TaskStatus::Queued | TaskStatus::InProgress) | None => {
+                TaskSeen::Elsewhere
+            }
             // A job that Slurm puts back is not over, whatever its agent has said when it was told to end.
             Some(TaskStatus::Stopped | TaskStatus::Failed) => {
                 let told = format!("Slurm job {id} received SIGTERM");

@@ -81,6 +81,18 @@ impl Glue {
         Ok(())
     }
 
+    /// Says once that the agent in a job takes very long to begin.
+    pub(super) async fn show_idle(&mut self, record: &Record, text: String) {
+        let watch = self.watches.entry(record.intent.run.clone()).or_default();
+        if watch.shown.as_ref() == Some(&text) {
+            return;
+        }
+        watch.shown = Some(text.clone());
+        tracing::warn!("task {}: {text}", record.task());
+        self.tell.message(record.task(), &text).await;
+        self.tell.say(record.task(), &text).await;
+    }
+
     /// The job waits again, or its task has lost its place.
     pub(super) async fn park_again(
         &mut self,
@@ -139,6 +151,17 @@ impl Glue {
         Ok(())
     }
 
+    /// Cancels a job that no record speaks of.
+    pub(super) async fn cancel_beside(&self, job: &QueuedJob) {
+        let user = match self.slurm.user(&job.user).await {
+            Some((_, home)) if job.user != self.own_user => Some((job.user.clone(), home)),
+            _ => None,
+        };
+        if let Err(error) = self.slurm.cancel(job.id, false, user.as_ref()).await {
+            tracing::warn!("job {}: {error}", job.id);
+        }
+    }
+
     /// More than one job for a task: the one that is followed stays.
     pub(super) async fn cancel_surplus(&self, record: &Record, id: u64, named: &[&QueuedJob]) {
         for job in named.iter().filter(|job| job.id != id) {
@@ -149,9 +172,7 @@ impl Glue {
                     record.task(),
                     job.id
                 );
-                if let Err(error) = self.slurm.cancel(job.id, false, None).await {
-                    tracing::warn!("job {}: {error}", job.id);
-                }
+                self.cancel_beside(job).await;
             }
         }
     }

@@ -55,7 +55,7 @@ impl Watch {
     pub(super) fn tick(&mut self, job: JobSeen<'_>, task: TaskSeen) -> Since {
         let stage = match job {
             JobSeen::Listed(job) => Some(job.state.stage()),
-            JobSeen::Missing | JobSeen::Unknown => None,
+            JobSeen::Missing => None,
         };
         let missing = matches!(job, JobSeen::Missing);
         let queued = matches!(task, TaskSeen::Queued { .. });
