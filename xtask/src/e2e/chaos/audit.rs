@@ -28,14 +28,14 @@ pub(super) struct Findings {
     pub(super) lines: usize,
     /// Console lines that a full disk has swallowed, as the consoles say.
     pub(super) dropped: u64,
-    /// Resets of waiting tasks that a start overtook.
-    pub(super) overtaken: usize,
 }
 
 impl Findings {
     fn wrong(&mut self, job: &Job, what: &str) {
-        self.violations
-            .push(format!("task {} ({:?}): {what}", job.id, job.program.kind));
+        self.violations.push(format!(
+            "task {} ({:?}, {:?}): {what}",
+            job.id, job.program.kind, job.story
+        ));
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) fn tasks(api: &Api, jobs: &[Job], disk: bool, findings: &mut Findings
                 reason: text(&task, "status_reason"),
                 console: api.console(&job.id)?,
             }),
-            Err(_) if job.actions.last() == Some(&Action::Delete) => None,
+            Err(_) if job.may_be_gone() => None,
             Err(e) => return Err(e),
         };
         let status = seen.as_ref().map_or("deleted", |seen| seen.status.as_str());
@@ -95,12 +95,9 @@ fn ended(job: &Job, seen: &Seen, disk: bool, findings: &mut Findings) {
         // Whichever came first: the wish to stop, or the end of the program.
         Some(Action::Abort) => natural || lost || (seen.status == "stopped" && starts <= 1),
         Some(Action::Again) => natural || lost,
-        Some(Action::Reset { waiting }) => {
-            let overtaken = *waiting && (natural || lost);
-            findings.overtaken += usize::from(overtaken);
-            seen.status == "created" || overtaken
-        }
+        Some(Action::Reset) => seen.status == "created",
         Some(Action::Delete) => true,
+        Some(Action::Tried) => natural || lost || matches!(seen.status.as_str(), "created" | "stopped"),
     };
     if !right {
         findings.wrong(
@@ -124,7 +121,7 @@ fn console(job: &Job, seen: &Seen, disk: bool, findings: &mut Findings) {
     if job
         .actions
         .iter()
-        .any(|action| matches!(action, Action::Reset { .. } | Action::Again))
+        .any(|action| matches!(action, Action::Reset | Action::Again | Action::Tried))
     {
         return;
     }
@@ -266,6 +263,7 @@ mod tests {
             id: "t".into(),
             program: program(path),
             actions: actions.to_vec(),
+            story: Vec::new(),
             second: None,
             supervisor_killed: false,
         }
@@ -314,12 +312,9 @@ mod tests {
         assert_eq!(violations(&aborted, "stopped", "", &[0, 1]), 0);
         assert_eq!(violations(&aborted, "stopped", "", &[0, 2]), 1);
         assert_eq!(violations(&aborted, "completed", done, &[0, 1]), 1);
-
-        let reset = |waiting| job(folder.path(), "se", &[Action::Reset { waiting }]);
-        assert_eq!(violations(&reset(false), "created", "", &[]), 0);
-        assert_eq!(violations(&reset(false), "completed", done, &[0, 1, 2]), 1);
-        assert_eq!(violations(&reset(true), "completed", done, &[0, 1, 2]), 0);
-        assert_eq!(violations(&reset(true), "in_progress", "", &[0, 1, 2]), 1);
+        let reset = job(folder.path(), "se", &[Action::Reset]);
+        assert_eq!(violations(&reset, "created", "", &[]), 0);
+        assert_eq!(violations(&reset, "completed", done, &[0, 1, 2]), 1);
         let twice = job(folder.path(), "sese", &[]);
         assert_eq!(violations(&twice, "completed", done, &[0, 1, 2]), 1);
     }

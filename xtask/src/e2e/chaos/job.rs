@@ -27,14 +27,12 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Abort,
-    Reset {
-        /// It had not been started a moment before. A start that is on its way then arrives at a draft, and the
-        /// server applies it: it knows no conditions by which an agent could prevent that.
-        waiting: bool,
-    },
+    Reset,
     /// Reset, given another program, and put into a queue again.
     Again,
     Delete,
+    /// Something that the server has not confirmed: it was done, or not.
+    Tried,
 }
 
 /// One task of the campaign.
@@ -44,10 +42,19 @@ pub(super) struct Job {
     pub(super) program: Program,
     /// What came later, oldest first.
     pub(super) actions: Vec<Action>,
+    /// When they came, in milliseconds since 1970, and what the server said before and to them.
+    pub(super) story: Vec<String>,
     /// The program that it was given with [`Action::Again`].
     pub(super) second: Option<Program>,
     /// Its process supervisor was killed, so nobody knows how the program ended.
     pub(super) supervisor_killed: bool,
+}
+
+impl Job {
+    /// Whether somebody has deleted it, or may have.
+    pub(super) fn may_be_gone(&self) -> bool {
+        matches!(self.actions.last(), Some(Action::Delete | Action::Tried))
+    }
 }
 
 /// What a task runs.

@@ -19,8 +19,10 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
+use clearml_support::time::now_ms;
+
 use crate::terminal::{duration, green, note, red, step};
-use crate::workbench::wait_for;
+use crate::workbench::{Api, wait_for};
 use crate::workspace;
 use audit::Findings;
 use dice::Dice;
@@ -173,6 +175,7 @@ impl Storm {
                 id,
                 program,
                 actions: Vec::new(),
+                story: Vec::new(),
                 second: None,
                 supervisor_killed: false,
             });
@@ -297,31 +300,20 @@ impl Storm {
         };
         let id = self.jobs[index].id.clone();
         let api = &self.machine.api;
-        let waiting = match api.status(&id)?.as_str() {
-            "queued" => true,
-            "in_progress" => false,
-            _ => return Ok(()),
-        };
-        let reset = Action::Reset { waiting };
+        let status = api.status(&id)?;
+        if !matches!(status.as_str(), "queued" | "in_progress") {
+            return Ok(());
+        }
         let (action, what) = match self.dice.below(8) {
             0..=3 => (Action::Abort, "tasks aborted"),
-            4 => (reset, "tasks reset"),
+            4 => (Action::Reset, "tasks reset"),
             5 | 6 => (Action::Again, "tasks put into the queue again"),
             _ => (Action::Delete, "tasks deleted"),
         };
-        let body = json!({"task": id, "force": true});
-        // The task may end at this moment, or an answer be lost; what counts is what the server says then.
-        match action {
-            Action::Abort => drop(api.call("tasks.stop", json!({"task": id}))),
-            Action::Delete => drop(api.call("tasks.delete", body)),
-            Action::Reset { .. } | Action::Again => drop(api.call("tasks.reset", body)),
-        }
-        let is_draft = || Ok::<_, anyhow::Error>(api.status(&id)? == "created");
-        // The audit says so when it is none in the end.
-        let action = match action {
-            Action::Again if !is_draft()? => reset,
-            action => action,
-        };
+        let asked = now_ms();
+        let (action, answer) = ask(api, &id, action)?;
+        let story = format!("{asked} to {}: {status}, {what}: {answer}, {action:?}", now_ms());
+        self.jobs[index].story.push(story);
         if action == Action::Again {
             let number = 2 * index + 1;
             let program = Program::roll(&mut self.dice, &self.witnesses, &self.name, number);
@@ -354,7 +346,7 @@ impl Storm {
             let left = deadline.saturating_duration_since(Instant::now());
             let ended = wait_for("its end", left, Duration::from_millis(100), || {
                 let status = match api.status(&job.id) {
-                    Err(_) if job.actions.last() == Some(&Action::Delete) => return Ok(Some(())),
+                    Err(_) if job.may_be_gone() => return Ok(Some(())),
                     status => status?,
                 };
                 let open = matches!(status.as_str(), "queued" | "in_progress");
@@ -435,12 +427,6 @@ impl Storm {
             "{} console lines looked at; {} dropped while the disk was full, and told",
             findings.lines, findings.dropped
         ));
-        if findings.overtaken > 0 {
-            note(&format!(
-                "{} resets were overtaken by a start",
-                findings.overtaken
-            ));
-        }
         let verdict = format!("{} violations", findings.violations.len());
         note(&if findings.violations.is_empty() {
             green(&verdict)
@@ -448,6 +434,28 @@ impl Storm {
             red(&verdict)
         });
     }
+}
+
+/// Asks the server for that, and says what it counts as, and what the server has answered.
+fn ask(api: &Api, id: &str, action: Action) -> Result<(Action, String)> {
+    let body = json!({"task": id, "force": true});
+    let answer = match action {
+        Action::Abort => api.call("tasks.stop", json!({"task": id})),
+        Action::Delete => api.call("tasks.delete", body),
+        _ => api.call("tasks.reset", body),
+    };
+    let action = match (action, &answer) {
+        (Action::Abort, _) => Action::Abort,
+        // Since the look it may have got a status from which the server does not do that.
+        (_, Err(_)) => Action::Tried,
+        // The audit says so when it is none in the end.
+        (Action::Again, Ok(_)) if api.status(id)? != "created" => Action::Reset,
+        (action, Ok(_)) => action,
+    };
+    Ok((
+        action,
+        answer.map_or_else(|e| format!("{e:#}"), |_| "done".to_owned()),
+    ))
 }
 
 fn send(pid: i32, signal: Signal) {
