@@ -75,6 +75,21 @@ fn bytes_arrive_unchanged_whatever_they_are() {
 }
 
 #[test]
+fn a_program_that_writes_in_small_pieces_does_not_wake_the_shim_for_each() {
+    let setup = Setup::new("i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done");
+    assert_eq!(setup.run_to_end().code(), Some(0));
+    let expected: String = (0..20_000).map(|number| format!("{number}\n")).collect();
+    assert!(kept_bytes(&setup.run) == expected.as_bytes(), "the lines differ");
+    let mut reader = ChannelReader::new(&setup.run.console_dir(), Channel::Task, 0);
+    reader.fill(usize::MAX).unwrap();
+    let verdict = setup.run.verdict().unwrap().unwrap();
+    let took = usize::try_from(verdict.finished_ms - verdict.started_ms).unwrap();
+    let most = took / 2 + 10;
+    let records = reader.window().len();
+    assert!(records <= most, "{records} records in {took} ms");
+}
+
+#[test]
 fn a_program_that_handles_sigterm_gets_time_and_its_last_words_are_kept() {
     let setup = Setup::new("trap 'echo goodbye; exit 5' TERM; echo ready; while :; do sleep 0.05; done");
     let shim = setup.spawn();

@@ -48,6 +48,11 @@ const LINGER: Duration = Duration::from_millis(200);
 /// How long to wait for processes to vanish after SIGKILL. Only a process stuck in the kernel, such as
 /// on a dead network mount, stays that long.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
+/// How long output may gather in the pipe after some of it was read. Programs write their lines in pieces; to
+/// be woken for each of them would cost them and us far more than the lines themselves.
+const GATHER: Duration = Duration::from_millis(2);
+/// Whoever has filled that much of the pipe meanwhile is not kept waiting: a pipe may hold no more than 64 KiB.
+const MUCH: usize = 32 << 10;
 /// How often to look for descendants while they are being stopped.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
@@ -148,7 +153,8 @@ fn write_verdict(run: &RunDir, verdict: &Verdict) -> io::Result<()> {
     loop {
         match run.write_verdict(verdict) {
             Ok(()) => return Ok(()),
-            Err(e) if Instant::now() >= deadline => return Err(io::Error::other(e)),
+            // Nobody would ever find it in a folder that is gone.
+            Err(e) if Instant::now() >= deadline || !run.path().is_dir() => return Err(io::Error::other(e)),
             Err(_) => std::thread::sleep(pause),
         }
         pause = (pause * 2).min(Duration::from_secs(5));
@@ -283,6 +289,10 @@ impl Signals {
         })
     }
 
+    fn poll_fd(&self) -> PollFd<'_> {
+        PollFd::new(&self.wake, PollFlags::IN)
+    }
+
     fn clear_wake(&self) {
         let mut bytes = [0; 64];
         while rustix::io::read(&self.wake, &mut bytes).is_ok_and(|count| count > 0) {}
@@ -349,7 +359,7 @@ impl Supervisor {
         // The program may have ended before its SIGCHLD had a handler.
         self.signals.child.store(true, Ordering::SeqCst);
         loop {
-            self.drain_once(sink)?;
+            let count = self.drain_once(sink)?;
             if self.signals.child.swap(false, Ordering::SeqCst) {
                 self.reap();
             }
@@ -362,26 +372,31 @@ impl Supervisor {
             if self.advance() {
                 break;
             }
-            self.wait()?;
+            match count {
+                0 => self.wait()?,
+                1..MUCH => self.gather()?,
+                MUCH.. => {}
+            }
         }
         // Every writer is gone, so what the pipe holds now is all there will be.
-        while self.drain_once(sink)? {}
+        while self.drain_once(sink)? > 0 {}
         if let Some(group) = &self.group {
             group.remove();
         }
         Ok(self.verdict)
     }
 
-    /// Reads the pipe once, so that a program that prints without end can't keep us from the rest.
-    fn drain_once(&mut self, sink: &mut Sink) -> io::Result<bool> {
-        let Some(pipe) = &self.pipe else { return Ok(false) };
+    /// Reads the pipe once, so that a program that prints without end can't keep us from the rest. Returns the
+    /// number of bytes.
+    fn drain_once(&mut self, sink: &mut Sink) -> io::Result<usize> {
+        let Some(pipe) = &self.pipe else { return Ok(0) };
         match sink.read_from(pipe) {
             Ok(0) => {
                 self.pipe = None;
-                Ok(false)
+                Ok(0)
             }
-            Ok(_) => Ok(true),
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+            Ok(count) => Ok(count),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
             Err(e) => Err(e),
         }
     }
@@ -446,20 +461,32 @@ impl Supervisor {
         false
     }
 
+    /// Waits for output, a signal, or the next time to look for descendants.
     fn wait(&self) -> io::Result<()> {
-        let wake = PollFd::new(&self.signals.wake, PollFlags::IN);
-        let timeout = (self.stage != Stage::Running).then(|| Timespec {
+        let timeout = (self.stage != Stage::Running).then_some(STOP_POLL);
+        match &self.pipe {
+            Some(pipe) => {
+                let pipe = PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN);
+                self.poll(&mut [self.signals.poll_fd(), pipe], timeout)
+            }
+            None => self.poll(&mut [self.signals.poll_fd()], timeout),
+        }
+    }
+
+    /// Lets output gather, unless there is a signal.
+    fn gather(&self) -> io::Result<()> {
+        self.poll(&mut [self.signals.poll_fd()], Some(GATHER))
+    }
+
+    fn poll(&self, ends: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.map(|timeout| Timespec {
             tv_sec: 0,
-            tv_nsec: i64::from(STOP_POLL.subsec_nanos()),
+            tv_nsec: i64::from(timeout.subsec_nanos()),
         });
-        let result = match &self.pipe {
-            Some(pipe) => poll(
-                &mut [wake, PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)],
-                timeout.as_ref(),
-            ),
-            None => poll(&mut [wake], timeout.as_ref()),
-        };
-        self.signals.clear_wake();
+        let result = poll(ends, timeout.as_ref());
+        if ends.first().is_some_and(|wake| !wake.revents().is_empty()) {
+            self.signals.clear_wake();
+        }
         match result {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),

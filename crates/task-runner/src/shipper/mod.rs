@@ -35,6 +35,8 @@ use watch::FolderWatch;
 
 /// Console kept in memory per channel, and the size of a batch of events.
 const WINDOW: usize = 1 << 20;
+/// How often to look, during a pause between two batches, whether the next one is full.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The console could not be shipped for a reason of our own.
 #[derive(Debug, thiserror::Error)]
@@ -233,17 +235,16 @@ impl Shipper {
             // Asked before reading: what a closed channel holds by now is all it will hold.
             let closed = *self.closed.borrow_and_update();
             self.fill()?;
-            match self.next_batch(closed) {
-                Some(batch) => {
-                    if let Some(pause) = self.pause_before(closed) {
-                        tokio::select! {
-                            () = tokio::time::sleep(pause) => {}
-                            _ = self.closed.changed() => {}
-                        }
-                        continue;
-                    }
-                    self.send(batch, false).await?;
+            if let Some(pause) = self.pause_before(closed) {
+                tokio::select! {
+                    // Not in one piece: what is full by then does not wait any longer.
+                    () = tokio::time::sleep(pause.min(LOOK)) => {}
+                    _ = self.closed.changed() => {}
                 }
+                continue;
+            }
+            match self.next_batch(closed) {
+                Some(batch) => self.send(batch, false).await?,
                 None if closed.agent && closed.task => {
                     self.save()?;
                     return Ok(());
@@ -283,7 +284,10 @@ impl Shipper {
                 .sum::<usize>()
                 >= WINDOW
         });
-        if full || (closed.agent && closed.task) {
+        let empty = [&self.agent, &self.output]
+            .iter()
+            .all(|reader| reader.window().is_empty());
+        if full || empty || (closed.agent && closed.task) {
             return None;
         }
         Some(self.pace.pause(Instant::now())).filter(|pause| !pause.is_zero())
