@@ -212,8 +212,10 @@ pub(super) fn task(
 /// Waits until the daemon is the agent's only process.
 pub(super) fn settle(agent: &mut Agent) -> Result<()> {
     wait_for("the end of the agent's helpers", LIMIT, PAUSE, || {
+        let alone = agent.mark().processes().len() <= 1;
+        // Afterwards, so that what was seen to be gone is collected, and counted.
         reap_orphans(agent.pid());
-        Ok((agent.mark().processes().len() <= 1).then_some(()))
+        Ok(alone.then_some(()))
     })
 }
 

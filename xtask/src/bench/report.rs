@@ -31,6 +31,15 @@ impl Figure {
         }
     }
 
+    /// A figure that is told without being judged.
+    pub(super) fn noted(name: &'static str, unit: &'static str) -> Self {
+        Self::new(name, unit, f64::INFINITY, None)
+    }
+
+    fn is_judged(&self) -> bool {
+        self.most_ratio.is_finite() || self.most.is_some()
+    }
+
     /// Whether there is any value.
     pub(super) fn is_measured(&self) -> bool {
         !(self.ours.is_empty() && self.python.is_empty())
@@ -101,13 +110,19 @@ pub(super) fn print(figures: &[Figure]) {
         let ratio = figure
             .ratio()
             .map_or_else(|| "-".to_owned(), |ratio| format!("1/{:.1}", 1.0 / ratio));
-        let most = format!("1/{:.0}", 1.0 / figure.most_ratio);
+        let most = if figure.most_ratio.is_finite() {
+            format!("1/{:.0}", 1.0 / figure.most_ratio)
+        } else {
+            "-".to_owned()
+        };
         let line = format!(
             "{:<44} {:>12} {python:>12} {ratio:>10} {most:>10}",
             figure.name,
             show(median(&figure.ours))
         );
-        let verdict = if figure.reached() {
+        let verdict = if !figure.is_judged() {
+            String::new()
+        } else if figure.reached() {
             green("reached")
         } else {
             red("missed")

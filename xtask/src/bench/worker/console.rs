@@ -17,10 +17,16 @@ const QUIET: Duration = Duration::from_secs(5);
 /// No line may be dated later than this after it was seen.
 const AHEAD_MS: i64 = 1000;
 
+/// How often memory is looked at: that takes time from those who are measured.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// What a burst has cost.
 pub(super) struct Burst {
-    /// From the first line on the server to the last one, in seconds.
+    /// From the first print of the program to the last line on the server, in seconds. The speed of an agent: one
+    /// that collects everything, and stores it in one go when the program is long gone, has no other.
     pub(super) seconds: f64,
+    /// From the first line on the server to the last one, in seconds.
+    pub(super) stored: f64,
     /// CPU microseconds of the agent for each line.
     pub(super) cpu: f64,
     /// The most memory of all the agent's processes, in MiB.
@@ -42,72 +48,105 @@ fn edge(api: &Api, task: &str, newest: bool) -> Result<Option<Value>> {
 /// A program that prints so many lines as fast as it can.
 pub(super) fn burst(contestant: &Contestant, agent: &mut Agent, api: &Api, lines: usize) -> Result<Burst> {
     let script = format!(
-        "import time\nfor number in range({lines}):\n    print('line', number, 'x' * 60)\nprint('own cpu', time.process_time(), flush=True)\n"
+        "import time\nprint('began', time.time())\nfor number in range({lines}):\n    \
+         print('line', number, 'x' * 60)\nprint('own cpu', time.process_time(), flush=True)\n"
     );
     settle(agent)?;
     let before = agents_cpu(agent) + own_children_cpu();
     let task = api.submit("burst", &TaskSpec::script(&script), &contestant.queue)?;
-    let (mut first, mut most) = (None, 0);
-    let last = format!("line {} ", lines - 1);
+    let watched = watch(contestant, agent, api, (&task, lines))?;
+    api.wait_until_ended(&task, LIMIT)?;
+    let console = api.console(&task)?;
+    settle(agent)?;
+    let used = agents_cpu(agent) + own_children_cpu() - before;
+    check(contestant.kind, &console, lines)?;
+    let own = said(&console, "own cpu ")?;
+    #[expect(clippy::cast_precision_loss, reason = "numbers far below 2^52")]
+    Ok(Burst {
+        seconds: watched.last as f64 / 1000.0 - said(&console, "began ")?,
+        stored: (watched.last - watched.first).max(1) as f64 / 1000.0,
+        cpu: (used - own) * 1e6 / lines as f64,
+        memory: watched.memory as f64 / 1024.0 / 1024.0,
+    })
+}
+
+/// What was seen of a burst while it went on.
+struct Watched {
+    /// When the server had the first line, in milliseconds since 1970.
+    first: i64,
+    /// When it had the last one.
+    last: i64,
+    /// The most bytes that all the agent's processes had.
+    memory: u64,
+}
+
+fn watch(contestant: &Contestant, agent: &Agent, api: &Api, (task, lines): (&str, usize)) -> Result<Watched> {
+    let (mut first, mut most, mut looked) = (None, 0, None::<Instant>);
+    let last_line = format!("line {} ", lines - 1);
     let begun = Instant::now();
-    let mut newest = (String::new(), begun);
-    let end = loop {
-        most = most.max(memory(&of_kind(contestant.kind, agent, &contestant.options)));
-        if let Some(event) = edge(api, &task, true)? {
+    let mut newest = (String::new(), now_ms());
+    let last = loop {
+        if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+            most = most.max(memory(&of_kind(contestant.kind, agent, &contestant.options)));
+            looked = Some(Instant::now());
+        }
+        if let Some(event) = edge(api, task, true)? {
+            let now = now_ms();
             let text = event["msg"].as_str().unwrap_or_default();
             // The official agent counts lines as milliseconds, so that its bursts come from the future.
             ensure!(
                 contestant.kind == AgentKind::Python
-                    || event["timestamp"].as_i64().unwrap_or(0) <= now_ms() + AHEAD_MS,
-                "an event of the future: {} at {}",
+                    || event["timestamp"].as_i64().unwrap_or(0) <= now + AHEAD_MS,
+                "an event of the future: {} at {now}",
                 event["timestamp"],
-                now_ms()
             );
             if first.is_none() && text.contains("line ") && text.contains("xxxx") {
-                first = Some(Instant::now());
+                first = Some(now);
             }
-            if text.contains(&last) || text.contains("own cpu") || text.contains("Process completed") {
-                break Instant::now();
+            if text.contains(&last_line) || text.contains("own cpu") || text.contains("Process completed") {
+                break now;
             }
             if newest.0 != text {
-                newest = (text.to_owned(), Instant::now());
+                newest = (text.to_owned(), now);
             }
             // The official agent may lose the last lines.
-            let lost = contestant.kind == AgentKind::Python && newest.1.elapsed() > QUIET;
-            if lost && first.is_some() && api.status(&task)? == "completed" {
+            let quiet = u128::from((now - newest.1).unsigned_abs()) > QUIET.as_millis();
+            let lost = contestant.kind == AgentKind::Python && quiet;
+            if lost && first.is_some() && api.status(task)? == "completed" {
                 break newest.1;
             }
         }
         if begun.elapsed() > LIMIT {
             bail!("the lines do not come:\n{}", agent.output());
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(10));
     };
-    api.wait_until_ended(&task, LIMIT)?;
-    let console = api.console(&task)?;
-    settle(agent)?;
-    let used = agents_cpu(agent) + own_children_cpu() - before;
+    Ok(Watched {
+        first: first.unwrap_or(last),
+        last,
+        memory: most,
+    })
+}
+
+/// Whether every line is there once, and in order.
+fn check(kind: AgentKind, console: &str, lines: usize) -> Result<()> {
     let expected = (0..lines).map(|number| number.to_string());
     let seen = console.lines().filter_map(|line| line.strip_prefix("line "));
     let seen: Vec<&str> = seen.filter_map(|line| line.split(' ').next()).collect();
     if !expected.eq(seen.iter().copied()) {
         let what = format!("{} lines instead of {lines}, or in another order", seen.len());
         // The official agent cuts lines where its messages end, and loses their order.
-        ensure!(contestant.kind == AgentKind::Python, what);
+        ensure!(kind == AgentKind::Python, what);
         note(&what);
     }
-    let own = console.lines().find_map(|line| line.split_once("own cpu "));
-    let own: f64 = own
-        .context("the script has not said what it has used")?
-        .1
-        .trim()
-        .parse()?;
-    #[expect(clippy::cast_precision_loss, reason = "numbers far below 2^52")]
-    Ok(Burst {
-        seconds: (end - first.unwrap_or(end)).as_secs_f64().max(0.001),
-        cpu: (used - own) * 1e6 / lines as f64,
-        memory: most as f64 / 1024.0 / 1024.0,
-    })
+    Ok(())
+}
+
+/// The number that the script has printed behind these words.
+fn said(console: &str, words: &str) -> Result<f64> {
+    let number = console.lines().find_map(|line| line.split_once(words));
+    let (_, number) = number.with_context(|| format!("the script has not said {words:?}"))?;
+    Ok(number.trim().parse()?)
 }
 
 /// Delays in seconds from the moment a line is printed to the moment it can be read, for 200 lines a second.
