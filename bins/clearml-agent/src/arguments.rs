@@ -1,6 +1,7 @@
 //! The command line. Option names and their meaning are those of the official agent.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use clearml_agent_config::Sources;
@@ -15,6 +16,11 @@ use crate::logging::LogFormat;
 
 /// What `--version` prints.
 pub(crate) const VERSION_LINE: &str = concat!("CLEARML-AGENT version ", env!("CARGO_PKG_VERSION"));
+
+/// Reads a value of an option, and says in words what it should have been.
+pub(crate) fn expected<T: FromStr>(what: &'static str) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| text.parse().map_err(|_| format!("expected {what}"))
+}
 
 /// Runs machine-learning tasks from ClearML queues.
 #[derive(Parser)]

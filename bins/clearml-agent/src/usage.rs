@@ -65,8 +65,19 @@ pub(crate) fn from_clap(error: &clap::Error, command: Option<String>) -> Option<
             .collect::<Vec<_>>()
             .join(", ")
     };
+    let near = |kind| match error.get(kind) {
+        Some(ContextValue::String(name)) => format!("; did you mean {name}?"),
+        Some(ContextValue::Strings(names)) => names
+            .first()
+            .map_or_else(String::new, |name| format!("; did you mean {name}?")),
+        _ => String::new(),
+    };
     let message = match error.kind() {
-        ErrorKind::UnknownArgument => format!("unrecognized arguments: {}", text(ContextKind::InvalidArg)),
+        ErrorKind::UnknownArgument => format!(
+            "unrecognized arguments: {}{}",
+            text(ContextKind::InvalidArg),
+            near(ContextKind::SuggestedArg)
+        ),
         ErrorKind::InvalidSubcommand => {
             let names: Vec<String> = crate::arguments::command()
                 .get_subcommands()
@@ -74,9 +85,10 @@ pub(crate) fn from_clap(error: &clap::Error, command: Option<String>) -> Option<
                 .map(|command| format!("'{}'", command.get_name()))
                 .collect();
             format!(
-                "argument command: invalid choice: '{}' (choose from {})",
+                "argument command: invalid choice: '{}' (choose from {}){}",
                 text(ContextKind::InvalidSubcommand),
-                names.join(", ")
+                names.join(", "),
+                near(ContextKind::SuggestedSubcommand)
             )
         }
         ErrorKind::MissingRequiredArgument => format!("the following arguments are required: {argument}"),

@@ -13,6 +13,7 @@ use clearml_task_runner::RunOptions;
 use clearml_worker::{DaemonOptions, Output, ServicesMode, StopRequest};
 use serde_json::Value;
 
+use crate::arguments::expected;
 use crate::containers::Containers;
 use crate::default_python;
 use crate::failure::warn;
@@ -29,7 +30,7 @@ pub(crate) struct DaemonArguments {
     #[arg(long)]
     order_fairness: bool,
     /// Seconds between polls, at least 5.
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = expected::<i64>("whole seconds"))]
     polling_interval: Option<i64>,
     /// Keep the output on the terminal and say what happens while idle.
     #[arg(long)]
@@ -43,14 +44,14 @@ pub(crate) struct DaemonArguments {
     /// The same with Podman.
     #[arg(long, num_args = 0.., action = ArgAction::Set, value_name = "IMAGE")]
     podman: Option<Vec<String>>,
-    /// Install exactly this version of the agent in containers.
+    /// Use this version of the agent in containers, as always.
     #[arg(long)]
     force_current_version: bool,
     /// Install nothing in containers.
     #[arg(long)]
     standalone_mode: bool,
     /// Run many tasks at the same time, without GPUs; at most N of them.
-    #[arg(long, num_args = 0..=1, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, num_args = 0..=1, value_name = "N", allow_negative_numbers = true, value_parser = expected::<i64>("a whole number"))]
     services_mode: Option<Option<i64>>,
     /// Tags of the worker that runs a task.
     #[arg(long, num_args = 1.., action = ArgAction::Set, value_name = "TAG")]
@@ -77,7 +78,7 @@ pub(crate) struct DaemonArguments {
     #[arg(long)]
     check_bootstrap: bool,
     /// Offer metrics for Prometheus on this address, such as 127.0.0.1:9101.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = expected::<SocketAddr>("an IP address and a port, such as 127.0.0.1:9101"))]
     metrics_address: Option<SocketAddr>,
     /// Act towards the server as the owner of each task.
     #[arg(long)]

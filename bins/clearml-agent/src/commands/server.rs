@@ -8,13 +8,15 @@ use clap::Args;
 use clearml_local_server::{Server, ServerError, ServerOptions, TlsFiles};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::arguments::expected;
+
 #[derive(Args)]
 pub(crate) struct ServerArguments {
     /// The folder that holds the database, the files and the client configuration; created if missing.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// The address to listen on.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = expected::<IpAddr>("an IP address, such as 127.0.0.1 or ::1"))]
     host: IpAddr,
     /// The port of the API; 0 takes any free one.
     #[arg(long, value_name = "PORT", default_value_t = 8008)]

@@ -177,11 +177,9 @@ fn the_address_of_another_server_is_told_from_wrong_credentials() {
     let home = Home::new();
     let served = Served::start();
     let config = home.path("clearml.conf");
-    for address in [
-        served.files.clone(),
-        served.api.replace("http://", "https://"),
-    ] {
-        let text = format!("api {{ api_server: \"{address}\", credentials {{ access_key: a, secret_key: b }} }}");
+    for address in [served.files.clone(), served.api.replace("http://", "https://")] {
+        let text =
+            format!("api {{ api_server: \"{address}\", credentials {{ access_key: a, secret_key: b }} }}");
         fs::write(&config, text).unwrap();
         let report = report(&home.run(&["doctor", "--json"]));
         let found = finding(&report, "Server", "address");

@@ -29,6 +29,12 @@ fn usage_errors_go_to_stderr_with_exit_code_2() {
             " daemon",
             "unrecognized arguments: --no-such-flag",
         ),
+        (
+            &["daemon", "--foregruond"],
+            " daemon",
+            "unrecognized arguments: --foregruond; did you mean --foreground?",
+        ),
+        (&["deamon"], "", "; did you mean daemon?"),
         (&["daemon", "stray"], " daemon", "unrecognized arguments: stray"),
         (
             &["daemon", "--gpus", "0", "1"],
@@ -88,12 +94,22 @@ fn usage_errors_go_to_stderr_with_exit_code_2() {
         (
             &["daemon", "--polling-interval", "x"],
             " daemon",
-            "argument --polling-interval: invalid value: 'x'",
+            "argument --polling-interval: invalid value: 'x': expected whole seconds",
+        ),
+        (
+            &["daemon", "--metrics-address", "9101"],
+            " daemon",
+            "invalid value: '9101': expected an IP address and a port, such as 127.0.0.1:9101",
+        ),
+        (
+            &["server", "--data", "x", "--host", "localhost"],
+            " server",
+            "invalid value: 'localhost': expected an IP address, such as 127.0.0.1",
         ),
         (
             &["daemon", "--services-mode", "x"],
             " daemon",
-            "argument --services-mode: invalid value: 'x'",
+            "argument --services-mode: invalid value: 'x': expected a whole number",
         ),
         (
             &["build", "--id", "x", "--entry-point", "reuse"],
