@@ -51,6 +51,8 @@ pub fn build_agent(release: bool) -> Result<PathBuf> {
 mod tests {
     use std::fs;
 
+    use cargo_metadata::DependencyKind;
+
     use super::*;
 
     /// The names of the external entries of `[workspace.dependencies]`.
@@ -102,5 +104,51 @@ mod tests {
             unused.is_empty(),
             "declared in Cargo.toml but used nowhere: {unused:?}"
         );
+    }
+
+    /// The source of a package, from these of its folders.
+    fn sources(package: &Path, folders: &[&str]) -> String {
+        let mut text = String::new();
+        let mut open: Vec<PathBuf> = folders.iter().map(|folder| package.join(folder)).collect();
+        while let Some(folder) = open.pop() {
+            // Not every package has every folder.
+            for entry in fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    text += &fs::read_to_string(path).unwrap();
+                }
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn every_dependency_of_a_crate_is_used_by_it() {
+        let metadata = cargo_metadata::MetadataCommand::new()
+            .manifest_path(root().join("Cargo.toml"))
+            .exec()
+            .unwrap();
+        let resolved = metadata.resolve.as_ref().unwrap();
+        let mut unused = Vec::new();
+        for package in metadata.workspace_packages() {
+            let folder = package.manifest_path.parent().unwrap().as_std_path();
+            let program = sources(folder, &["src"]);
+            let all = sources(folder, &["src", "tests", "examples", "benches"]);
+            let node = resolved.nodes.iter().find(|node| node.id == package.id).unwrap();
+            for dependency in &node.deps {
+                let only_tests = dependency
+                    .dep_kinds
+                    .iter()
+                    .all(|kind| kind.kind == DependencyKind::Development);
+                let text = if only_tests { &all } else { &program };
+                let word = regex::Regex::new(&format!(r"\b{}\b", dependency.name)).unwrap();
+                if !word.is_match(text) {
+                    unused.push(format!("{} does not use {}", package.name, dependency.name));
+                }
+            }
+        }
+        assert!(unused.is_empty(), "{unused:#?}");
     }
 }

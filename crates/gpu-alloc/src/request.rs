@@ -170,12 +170,6 @@ impl Request {
             _ => Err(Problems(problems)),
         }
     }
-
-    /// Whether any queue may get a part of a GPU.
-    #[must_use]
-    pub fn has_fractions(&self) -> bool {
-        self.queues.iter().any(|queue| queue.min.is_fraction())
-    }
 }
 
 /// What the pool can never give to a queue.

@@ -32,14 +32,6 @@ pub enum Step {
     NotReady(Phase),
 }
 
-impl Step {
-    /// Whether the step only waits for the server. A runner that was told to end leaves it to the next one.
-    #[must_use]
-    pub fn can_be_left(self) -> bool {
-        matches!(self, Self::Conclude | Self::Report)
-    }
-}
-
 /// The step of a phase.
 #[must_use]
 pub fn next_step(phase: Phase) -> Step {
