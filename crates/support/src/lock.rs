@@ -19,6 +19,23 @@ pub struct FileLock {
     _file: File,
 }
 
+/// Opens a lock file, for whoever needs another lock on it than [`FileLock`]. Creates it (mode 0600) when it is
+/// missing; a link is not followed.
+///
+/// # Errors
+///
+/// When the file can't be opened or created.
+pub fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+}
+
 impl FileLock {
     /// Takes the lock if nobody holds it. Creates the file (mode 0600) when it is missing.
     ///
@@ -26,14 +43,7 @@ impl FileLock {
     ///
     /// When the file can't be opened, or the file system does not support locks.
     pub fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(path)?;
+        let file = open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),

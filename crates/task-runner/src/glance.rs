@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -14,6 +13,7 @@ use clearml_agent_config::Settings;
 use clearml_support::redact::Redactor;
 
 use crate::console::Channel;
+use crate::console::reader::read_up_to;
 use crate::console::segment::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER, list, open_to_read, read_base};
 use crate::record::RunRecord;
 use crate::run_dir::{RunDir, RunDirError};
@@ -183,7 +183,7 @@ impl End {
         let mut position = SEGMENT_HEADER as u64;
         let mut buffer = vec![0; PIECE];
         loop {
-            let count = read_some(file, &mut buffer, position)?;
+            let count = read_up_to(file, &mut buffer, position)?;
             let used = end.take(&buffer[..count]);
             if used == 0 {
                 // One record that is larger than the piece, or the end.
@@ -226,19 +226,6 @@ impl End {
             self.cut = true;
         }
     }
-}
-
-fn read_some(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], position + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
 }
 
 /// The last line that has something on it. What a carriage return has overwritten does not count.

@@ -1,12 +1,12 @@
 //! Locks of the cache. All are `flock` locks, which the kernel takes back from whoever dies.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use clearml_support::command::CancelToken;
+use clearml_support::lock::open;
 
 /// How often a waiting build asks again.
 const POLL: Duration = Duration::from_millis(100);
@@ -18,17 +18,6 @@ pub(crate) enum Waited<T> {
     Got(T),
     TooLong,
     Cancelled,
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)
 }
 
 /// Takes a lock as soon as `attempt` gets it. `told` is called once, before the first wait.

@@ -237,7 +237,8 @@ impl ChannelReader {
     }
 }
 
-fn read_up_to(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+/// Fills the buffer from this position on, as far as the file reaches.
+pub(crate) fn read_up_to(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], position + filled as u64) {
