@@ -82,6 +82,22 @@ impl ProcessIdentity {
     }
 }
 
+/// Whether this process ignores the signal, and has not listened to it yet: what `nohup` asks for.
+#[must_use]
+pub fn ignores_signal(signal: Signal) -> bool {
+    ignores(
+        &fs::read_to_string("/proc/self/status").unwrap_or_default(),
+        signal,
+    )
+}
+
+/// The same of a process with this `/proc/<pid>/status`.
+fn ignores(status: &str, signal: Signal) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
+}
+
 /// The kernel's name for the time since this machine was started.
 ///
 /// # Errors
@@ -244,7 +260,20 @@ impl Stat {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    #[test]
+    fn what_nohup_does_is_seen() {
+        let output = |program: &str, arguments: &[&str]| {
+            let output = Command::new(program).args(arguments).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert!(!ignores(&output("cat", &["/proc/self/status"]), Signal::HUP));
+        let ignoring = output("sh", &["-c", "trap '' HUP; exec cat /proc/self/status"]);
+        assert!(ignores(&ignoring, Signal::HUP) && !ignores(&ignoring, Signal::TERM));
+    }
 
     #[test]
     fn stat_survives_a_hostile_process_name() {

@@ -65,6 +65,7 @@ pub mod shim;
 mod shipper;
 mod slurm;
 mod spawn;
+mod told;
 pub mod umask;
 
 pub use clearml_env_builder::askpass;

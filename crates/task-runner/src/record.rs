@@ -4,7 +4,7 @@
 //! refuses what a newer one wrote instead of guessing.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clearml_support::process::ProcessIdentity;
 use clearml_task_model::{QueueId, TaskId, WorkerId};
@@ -107,6 +107,16 @@ impl Failure {
             exit_code: None,
             over: false,
         }
+    }
+
+    /// Somebody has removed the folder of the run under the agent's feet.
+    #[must_use]
+    pub fn folder_removed(folder: &Path) -> Self {
+        Self::infrastructure(format!(
+            "the folder of the run was removed while the task was running, so how it ended is unknown; see to it that \
+             nothing, the task itself included, removes {}",
+            folder.display()
+        ))
     }
 }
 

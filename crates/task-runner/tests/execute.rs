@@ -2,7 +2,12 @@
 
 mod common;
 
+use std::process::Stdio;
+
+use clearml_api_client::StatusChange;
+use clearml_support::process::ProcessIdentity;
 use common::world::World;
+use rustix::process::Signal;
 
 #[tokio::test]
 async fn directly_it_reports_ships_shows_and_passes_the_exit_code_on() {
@@ -31,7 +36,7 @@ async fn directly_it_reports_ships_shows_and_passes_the_exit_code_on() {
         output.starts_with("hello\n") && output.ends_with("Process failed, exit code 7\n"),
         "{output}"
     );
-    let log = world.scratch().parent().unwrap().join("execute/task.log");
+    let log = world.execute_folder().join("task.log");
     assert!(std::fs::read_to_string(log).unwrap().starts_with("hello\n"));
 }
 
@@ -122,7 +127,7 @@ async fn silently_a_command_for_aborts_runs_beside_the_program() {
         let announced = world.get(&task).await.runtime;
         assert_eq!(announced["_abort_callback_timeout"], serde_json::json!(180));
         world.report_worker(&task).await;
-        let stop = clearml_api_client::StatusChange::default();
+        let stop = StatusChange::default();
         world.client.tasks_stop(&task, &stop).await.unwrap();
     };
     let ((code, shown), ()) = tokio::join!(world.execute_among(&variables, task.as_str(), "silent"), stop);
@@ -138,4 +143,70 @@ async fn silently_a_command_for_aborts_runs_beside_the_program() {
     }
     let runtime = world.get(&task).await.runtime;
     assert_eq!(runtime["_abort_callback_completed"], serde_json::json!(1));
+}
+
+#[tokio::test]
+async fn the_log_file_is_whole_although_nobody_reads_the_screen() {
+    let world = World::start().await;
+    let task = world.draft("sleep 0.2; seq 1 20000; echo last").await;
+    let mut command = world.command(task.as_str(), "logged");
+    let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+    drop(process.stdout.take());
+    assert!(process.wait().await.unwrap().success());
+    let log = std::fs::read_to_string(world.execute_folder().join("task.log")).unwrap();
+    assert!(
+        log.starts_with("1\n2\n") && log.ends_with("20000\nlast\n"),
+        "{} bytes",
+        log.len()
+    );
+}
+
+/// As with a terminal that was stopped by Ctrl-S.
+#[tokio::test]
+async fn a_screen_that_takes_nothing_holds_up_neither_console_nor_abort() {
+    let world = World::start().await;
+    let task = world.draft("seq 1 40000; echo last; exec sleep 600").await;
+    let mut command = world.command(task.as_str(), "direct");
+    let process = command.stdout(Stdio::piped()).spawn().unwrap();
+    world.wait_for_output(&task, "last\n").await;
+    world.report_worker(&task).await;
+    world
+        .client
+        .tasks_stop(&task, &StatusChange::default())
+        .await
+        .unwrap();
+    world.wait_for_output(&task, "Process aborted by user").await;
+    drop(process);
+}
+
+#[tokio::test]
+async fn the_end_of_its_terminal_stops_the_task_unless_that_is_ignored() {
+    let world = World::start().await;
+    let hang_up = async |ignored: bool, script: &str| {
+        let task = world.draft(script).await;
+        let direct = world.command(task.as_str(), "direct");
+        let direct = direct.as_std();
+        let trap = if ignored { "trap '' HUP;" } else { "" };
+        let mut process = tokio::process::Command::new("sh")
+            .args(["-c", &format!("{trap} exec \"$0\" \"$@\"")])
+            .arg(direct.get_program())
+            .args(direct.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        world.wait_for_output(&task, "up\n").await;
+        let id = process.id().unwrap().cast_signed();
+        let identity = ProcessIdentity::of(id).unwrap().unwrap();
+        identity.signal(Signal::HUP).unwrap();
+        let code = process.wait().await.unwrap().code();
+        (code, world.status(&task).await)
+    };
+    let (code, status) = hang_up(false, "echo up; exec sleep 600").await;
+    assert_eq!(
+        (code, status),
+        (Some(254), ("stopped".into(), "user abort".into()))
+    );
+    let (code, (status, _)) = hang_up(true, "echo up; sleep 0.5").await;
+    assert_eq!((code, status.as_str()), (Some(0), "completed"));
 }

@@ -365,3 +365,24 @@ async fn a_runner_may_be_killed_at_any_moment() {
     );
     assert_eq!(world.status(&task).await.0, "completed");
 }
+
+/// By a task that cleans up more than its own, for example.
+#[tokio::test]
+async fn a_task_whose_run_is_removed_ends_and_says_so() {
+    let world = World::start().await;
+    let removal = "run=$(dirname $CLEARML_CONFIG_FILE); echo up; sleep 0.3; ";
+    let (task, run) = world.task(&format!("{removal} rm -rf $run; exit 5")).await;
+    assert_eq!(world.run(&run).await, 0);
+    let (status, reason) = world.status(&task).await;
+    assert!(
+        status == "failed" && reason.starts_with("infrastructure: the folder of the run was removed"),
+        "{status} {reason}"
+    );
+    // Where the folder is left, the exit code is known all the same.
+    let (task, run) = world.task(&format!("{removal} rm -rf $run/*; exit 5")).await;
+    assert_eq!(world.run(&run).await, 0);
+    assert_eq!(
+        world.status(&task).await,
+        ("failed".into(), "worker execution exit code 5".into())
+    );
+}

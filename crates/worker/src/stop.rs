@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::time::Duration;
 
+use clearml_support::process::ignores_signal;
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -26,7 +28,7 @@ impl Stop {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         // Asked before it is listened to: under `nohup` the end of the terminal is nothing to us.
-        let had_terminal = has_terminal() && !ignores_hang_up();
+        let had_terminal = has_terminal() && !ignores_signal(Signal::HUP);
         let mut hang_up = signal(SignalKind::hangup())?;
         let (sender, told) = watch::channel(0);
         let (reload, reloads) = watch::channel(());
@@ -83,35 +85,4 @@ impl Stop {
 /// Whether this process has a terminal that could go away.
 fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
-}
-
-fn ignores_hang_up() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    ignores(&status, 1)
-}
-
-/// Whether a process with this `/proc/<pid>/status` ignores the signal.
-fn ignores(status: &str, signal: u32) -> bool {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_nohup_does_is_seen() {
-        let output = |program: &str, arguments: &[&str]| {
-            let output = std::process::Command::new(program)
-                .args(arguments)
-                .output()
-                .unwrap();
-            String::from_utf8(output.stdout).unwrap()
-        };
-        assert!(!ignores(&output("cat", &["/proc/self/status"]), 1));
-        let ignoring = output("sh", &["-c", "trap '' HUP; exec cat /proc/self/status"]);
-        assert!(ignores(&ignoring, 1) && !ignores(&ignoring, 15));
-    }
 }

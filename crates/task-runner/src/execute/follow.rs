@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clearml_support::secret::Secret;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::console::Channel;
 use crate::console::reader::ChannelReader;
@@ -18,6 +18,8 @@ use crate::shipper::watch::FolderWatch;
 
 const WINDOW: usize = 1 << 20;
 const TICK: Duration = Duration::from_secs(1);
+/// So many messages may wait to be written.
+const WAITING: usize = 16;
 
 /// A second reader of the console beside the shipper.
 pub(crate) struct Follower {
@@ -27,11 +29,52 @@ pub(crate) struct Follower {
     task_watch: FolderWatch,
     render: RenderOptions,
     secrets: Vec<Secret>,
+    screen: Output,
     /// The task's own output goes here as well.
-    log: Option<File>,
+    log: Option<Output>,
     position: Arc<AtomicU64>,
-    /// Standard output is data; it is shown on standard error.
-    aside: bool,
+}
+
+/// Somewhere to write to until that fails. One that has gone away, or is full, is no reason to write less to the
+/// others; and one that takes nothing for a while, such as a terminal that was stopped, holds up nobody but us.
+struct Output {
+    to: Option<mpsc::Sender<String>>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Output {
+    fn new(name: String, mut to: impl Write + Send + 'static) -> Self {
+        let (sender, mut texts) = mpsc::channel::<String>(WAITING);
+        let (end, ended) = oneshot::channel();
+        std::thread::spawn(move || {
+            while let Some(text) = texts.blocking_recv() {
+                if let Err(e) = to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
+                    tracing::warn!("writing to {name}: {e}; the rest of the output is missing there");
+                    break;
+                }
+            }
+            drop(end);
+        });
+        Self {
+            to: Some(sender),
+            ended,
+        }
+    }
+
+    async fn write(&mut self, text: &str) {
+        if let Some(to) = &self.to
+            && to.send(text.to_owned()).await.is_err()
+        {
+            self.to = None;
+        }
+    }
+
+    /// Returns when everything is written.
+    async fn finish(self) {
+        drop(self.to);
+        // An error is how the end is told.
+        let _ended = self.ended.await;
+    }
 }
 
 impl Follower {
@@ -39,7 +82,7 @@ impl Follower {
         (folder, task_folder): (&Path, &Path),
         render: RenderOptions,
         secrets: Vec<Secret>,
-        log: Option<File>,
+        log: Option<(&Path, File)>,
         position: Arc<AtomicU64>,
     ) -> Self {
         Self {
@@ -49,23 +92,38 @@ impl Follower {
             task_watch: FolderWatch::new(task_folder),
             render,
             secrets,
-            log,
+            screen: Output::new("standard output".to_owned(), io::stdout()),
+            log: log.map(|(path, file)| Output::new(path.display().to_string(), file)),
             position,
-            aside: false,
         }
     }
 
-    /// Shows everything on standard error where `aside` is true.
+    /// Shows everything on standard error where `aside` is true, because standard output is data.
     pub(crate) fn aside(self, aside: bool) -> Self {
-        Self { aside, ..self }
+        if !aside {
+            return self;
+        }
+        Self {
+            screen: Output::new("standard error".to_owned(), io::stderr()),
+            ..self
+        }
     }
 
     /// Shows everything until `done` is true and nothing is left.
-    pub(crate) async fn run(mut self, mut done: watch::Receiver<bool>) -> io::Result<()> {
+    pub(crate) async fn run(mut self, done: watch::Receiver<bool>) -> io::Result<()> {
+        let result = self.follow(done).await;
+        self.screen.finish().await;
+        if let Some(log) = self.log {
+            log.finish().await;
+        }
+        result
+    }
+
+    async fn follow(&mut self, mut done: watch::Receiver<bool>) -> io::Result<()> {
         loop {
             // Asked before reading, so that "done" covers what is read.
             let last = *done.borrow_and_update();
-            while self.show(if last { Tail::End } else { Tail::Hold })? {}
+            while self.show(if last { Tail::End } else { Tail::Hold }).await? {}
             if last {
                 return Ok(());
             }
@@ -78,7 +136,7 @@ impl Follower {
         }
     }
 
-    fn show(&mut self, tail: Tail) -> io::Result<bool> {
+    async fn show(&mut self, tail: Tail) -> io::Result<bool> {
         self.agent.fill(WINDOW)?;
         self.task.fill(WINDOW)?;
         let head = |reader: &ChannelReader| reader.window().front().map(|chunk| chunk.ms);
@@ -87,13 +145,11 @@ impl Follower {
         // Up to the next line of the other channel, so that the order is that of the events. But a first
         // channel that only holds an unfinished line does not keep the other one waiting.
         let until = if agent_first { task } else { agent }.unwrap_or(i64::MAX);
-        Ok(
-            self.show_channel(agent_first, tail, until)?
-                || self.show_channel(!agent_first, tail, i64::MAX)?,
-        )
+        Ok(self.show_channel(agent_first, tail, until).await?
+            || self.show_channel(!agent_first, tail, i64::MAX).await?)
     }
 
-    fn show_channel(&mut self, is_agent: bool, tail: Tail, until: i64) -> io::Result<bool> {
+    async fn show_channel(&mut self, is_agent: bool, tail: Tail, until: i64) -> io::Result<bool> {
         let reader = if is_agent { &mut self.agent } else { &mut self.task };
         if reader.window().is_empty() {
             return Ok(false);
@@ -101,19 +157,13 @@ impl Follower {
         let rendered = render(reader.window(), self.render, tail, WINDOW, until);
         let progress = rendered.end > reader.position();
         reader.consume(rendered.end);
-        let mut out: Box<dyn Write> = if self.aside {
-            Box::new(io::stderr().lock())
-        } else {
-            Box::new(io::stdout().lock())
-        };
         for message in rendered.messages {
             let text = mask(message.text, &self.secrets);
-            out.write_all(text.as_bytes())?;
+            self.screen.write(&text).await;
             if let Some(log) = self.log.as_mut().filter(|_| !is_agent) {
-                log.write_all(text.as_bytes())?;
+                log.write(&text).await;
             }
         }
-        out.flush()?;
         if !is_agent {
             self.position.store(self.task.position(), Ordering::Relaxed);
         }

@@ -8,6 +8,7 @@ mod again;
 mod attended;
 pub(crate) mod build_only;
 pub(crate) mod follow;
+mod monitored;
 mod ranks;
 mod reports;
 pub(crate) mod silent;
@@ -18,26 +19,22 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use clearml_agent_config::{ConfigError, Settings, printout};
 use clearml_api_client::{ApiError, Client, CloneOptions, StatusChange, TasksQuery, exact};
 use clearml_support::time::now_ms;
 use clearml_task_model::{Task, TaskId, TaskStatus, WorkerId};
-use tokio::sync::watch;
 
 use crate::phase::Phase;
 use crate::record::{RunInputs, RunOptions};
 use crate::run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};
+use crate::runner::RunnerError;
 use crate::runner::setup::is_unknown_task;
 use crate::runner::start::tell_start;
-use crate::runner::{RunnerError, RunnerExit, RunnerOptions, run_with};
 use crate::settings::client_options;
 pub use again::reset_ended;
 pub use build_only::{BuildOnlyOptions, Built, build_only};
-use follow::Follower;
 pub use reports::MachineFigures;
-use reports::Reports;
 
 /// How many tasks an error lists at most.
 const MOST_SHOWN: usize = 10;
@@ -233,7 +230,7 @@ pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
     // Nobody may be reading, or the disk behind it may be full; the task is run all the same.
     let _unwritable = write!(io::stdout(), "{shown}");
     match run {
-        Some(run) => Box::pin(monitored(&client, &id, &options, run)).await,
+        Some(run) => Box::pin(monitored::run(&client, &id, &options, run)).await,
         None => Box::pin(silent::run(&client, task, &id, &options)).await,
     }
 }
@@ -409,88 +406,4 @@ async fn started(client: &Client, id: &TaskId, worker: &WorkerId) -> Result<(), 
         task: id.clone(),
         source: Box::new(source),
     })
-}
-
-/// Direct and full: this process is the runner.
-async fn monitored(
-    client: &Client,
-    id: &TaskId,
-    options: &ExecuteOptions,
-    created: (RunDir, Keeper),
-) -> Result<i32, ExecuteError> {
-    let (run, _keeper) = created;
-    let reports = Reports::new(client, options);
-    let exit = tokio::select! {
-        exit = Box::pin(run_and_show(&run, options)) => exit?,
-        never = Box::pin(reports.while_running(id)) => match never {},
-    };
-    if exit != (RunnerExit::Interrupted { reported: false }) {
-        reports.end().await;
-    }
-    Ok(exit_code(exit, options))
-}
-
-async fn run_and_show(run: &RunDir, options: &ExecuteOptions) -> Result<RunnerExit, ExecuteError> {
-    let agent = &options.settings.agent;
-    let log = open_log(options)?;
-    let position = Arc::<AtomicU64>::default();
-    let render = crate::console::render::RenderOptions {
-        suppress_carriage_return: agent.suppress_carriage_return,
-    };
-    let secrets = options.settings.secrets();
-    let follower = Follower::new(
-        (&run.console_dir(), &run.task_console_dir()),
-        render,
-        secrets,
-        log,
-        Arc::clone(&position),
-    );
-    let (done, is_done) = watch::channel(false);
-    let running = async {
-        let runner = RunnerOptions {
-            detach: false,
-            reader: Some(Arc::clone(&position)),
-            ..RunnerOptions::default()
-        };
-        let exit = Box::pin(run_with(run.path(), runner)).await;
-        done.send_replace(true);
-        exit
-    };
-    let showing = async {
-        if let Err(e) = follower.run(is_done).await {
-            tracing::warn!("showing the console: {e}");
-        }
-        // Nobody reads any more, so nothing needs to be kept for us.
-        position.store(u64::MAX, Ordering::Relaxed);
-    };
-    let (exit, ()) = tokio::join!(running, showing);
-    let exit = exit?;
-    if exit != (RunnerExit::Interrupted { reported: false }) {
-        run.clean()?;
-    }
-    Ok(exit)
-}
-
-/// Direct: the program's own code. Full, and in a container: 0, unless the code is to be passed on.
-fn exit_code(exit: RunnerExit, options: &ExecuteOptions) -> i32 {
-    let passed_on = || {
-        let value = std::env::var("CLEARML_AGENT_PROPAGATE_EXITCODE").unwrap_or_default();
-        matches!(
-            value.trim().to_ascii_lowercase().as_str(),
-            "1" | "true" | "yes" | "on" | "y" | "t"
-        )
-    };
-    let as_daemon = options.full_monitoring || options.run.container.is_some();
-    match exit {
-        RunnerExit::Finished { .. } if as_daemon && !passed_on() => 0,
-        RunnerExit::Finished {
-            exit_code: Some(code),
-        } if code < 0 => 256 + code,
-        RunnerExit::Finished {
-            exit_code: Some(code),
-        } => code,
-        // It did not come so far.
-        RunnerExit::Finished { exit_code: None } => 1,
-        other => other.code(),
-    }
 }

@@ -17,7 +17,6 @@ use clearml_support::fs::safe_file_name;
 use clearml_support::redact::Redactor;
 use clearml_task_model::{Task, TaskId};
 use rustix::fs::Mode;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ExecuteError, ExecuteOptions, attended};
 use crate::console::Level;
@@ -29,6 +28,7 @@ use crate::runner::environment::{Parts, base, complete, show_command};
 use crate::runner::other_user::{HOMES, OtherUser};
 use crate::runner::setup::{strings, with_causes};
 use crate::settings::RunSettings;
+use crate::told::ToldToEnd;
 
 /// Exit code of a process that was told to end while it was preparing.
 pub(crate) const TOLD_TO_END: i32 = 254;
@@ -139,13 +139,10 @@ pub(crate) async fn build(
     say: Printed,
     complete: impl FnOnce(BuildHost) -> BuildHost,
 ) -> Result<Option<(PreparedEnvironment, BuildHost)>, ExecuteError> {
-    let listen = |kind| {
-        signal(kind).map_err(|source| ExecuteError::System {
-            doing: "listening for signals",
-            source,
-        })
-    };
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut told = ToldToEnd::listen(true).map_err(|source| ExecuteError::System {
+        doing: "listening for signals",
+        source,
+    })?;
     let cancel = CancelToken::default();
     let (owned, secrets) = (task.clone(), redactor.clone());
     let host = complete(BuildHost::new(cancel.clone(), {
@@ -168,8 +165,7 @@ pub(crate) async fn build(
     });
     let result = tokio::select! {
         result = &mut work => result,
-        _ = terminate.recv() => { cancel.cancel(); work.await }
-        _ = interrupt.recv() => { cancel.cancel(); work.await }
+        () = told.heard() => { cancel.cancel(); work.await }
     };
     let (result, host) = result.map_err(|e| ExecuteError::Prepare {
         stage: "environment",

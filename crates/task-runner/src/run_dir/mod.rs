@@ -287,6 +287,12 @@ impl RunDir {
         self.write(TIMELINE, &timeline)
     }
 
+    /// Whether somebody has removed it. Nothing can be written down any more then, however long one tries.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self.record(), Err(RunDirError::File(e)) if e.is_not_found())
+    }
+
     /// Whether a runner has this run in hand. Asking is harmless to a runner that is just starting:
     /// that one waits a moment for the lock.
     #[must_use]

@@ -156,13 +156,16 @@ impl RunStore {
         self.sweep()
     }
 
-    /// Removes folders that somebody died over while making or removing them.
+    /// Removes folders that somebody died over while making or removing them, and those whose record somebody else
+    /// has removed: nobody can go on with them.
     fn sweep(&self) -> Result<(), RunDirError> {
         for entry in std::fs::read_dir(&self.root).map_err(io_error("listing", &self.root))? {
             let entry = entry.map_err(io_error("listing", &self.root))?;
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.as_encoded_bytes();
-            if name.starts_with(b".old-") || (name.starts_with(MAKING.as_bytes()) && is_abandoned(&path)) {
+            let has_no_record = || !name.starts_with(b".") && RunDir { path: path.clone() }.is_gone();
+            let is_unfinished = || name.starts_with(MAKING.as_bytes()) || has_no_record();
+            if name.starts_with(b".old-") || (is_unfinished() && is_abandoned(&path)) {
                 remove(&path, fs::remove_tree(&path)).unwrap_or_else(|e| tracing::warn!("{e}"));
             }
         }

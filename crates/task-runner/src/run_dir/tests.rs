@@ -57,6 +57,9 @@ fn what_somebody_died_over_is_swept_away_and_what_is_being_made_is_not() {
         (".new-old", 4000),
         (".new-dead", 90),
         (".new-now", 0),
+        // Their records were removed.
+        ("dead", 90),
+        ("now", 0),
     ] {
         age(name, seconds);
     }
@@ -72,6 +75,8 @@ fn what_somebody_died_over_is_swept_away_and_what_is_being_made_is_not() {
         (".new-dead", false),
         (".new-now", true),
         (".new-slow", true),
+        ("dead", false),
+        ("now", true),
     ] {
         assert_eq!(path(name).exists(), stays, "{name}");
     }

@@ -19,7 +19,6 @@ use clearml_api_client::Client;
 use clearml_support::lock::FileLock;
 use clearml_support::process::detach_session;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{Id, JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, interval};
@@ -30,6 +29,7 @@ use crate::record::RunInputs;
 use crate::run_dir::RunDir;
 use crate::settings::RunSettings;
 use crate::shipper;
+use crate::told::ToldToEnd;
 
 /// How often to look for new runs.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -150,8 +150,7 @@ async fn look_after(folder: &Path, options: RunnerOptions) -> Result<RunnerExit,
     {
         tracing::debug!("staying in the session of the caller: {e}");
     }
-    let listen = |kind| signal(kind).map_err(system("listening for signals"));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut told_to_end = ToldToEnd::listen(false).map_err(system("listening for signals"))?;
     let _lock = match FileLock::acquire(&lock_of_many(folder), LOCK_PATIENCE) {
         Ok(lock) => lock,
         Err(e) if e.kind() == io::ErrorKind::TimedOut => return Ok(RunnerExit::AlreadyRunning),
@@ -177,8 +176,7 @@ async fn look_after(folder: &Path, options: RunnerOptions) -> Result<RunnerExit,
         tokio::select! {
             _ = look.tick() => if !told { many.begin_new().map_err(system("listing the runs"))? },
             Some(ended) = many.runs.join_next_with_id() => many.ended(ended),
-            _ = terminate.recv() => told = true,
-            _ = interrupt.recv() => told = true,
+            () = told_to_end.heard() => told = true,
         }
         if !many.runs.is_empty() {
             busy = Instant::now();

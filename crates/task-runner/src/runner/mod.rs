@@ -35,7 +35,6 @@ use std::time::Duration;
 use clearml_api_client::{ApiError, Client};
 use clearml_support::lock::FileLock;
 use clearml_support::process::{ProcessIdentity, detach_session};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -49,6 +48,7 @@ use crate::run_dir::{RunDir, RunDirError};
 use crate::settings::{RunSettings, SettingsError};
 use crate::shipper::{Closed, ShipError, ShipOptions, Shipper};
 use crate::slurm::SlurmJob;
+use crate::told::ToldToEnd;
 use abort::{StatusWatch, announce};
 use decide::{Prepared, ShipPatience, Step, next_step};
 use many::{Known, Shared};
@@ -176,8 +176,8 @@ pub async fn run_with(run_dir: &Path, options: RunnerOptions) -> Result<RunnerEx
         }
     }
     // Before the record says who the runner is: from then on it may be told to end.
-    let listen = |kind| signal(kind).map_err(system("listening for signals"));
-    let signals = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let in_foreground = !options.detach && options.shared.is_none();
+    let told = ToldToEnd::listen(in_foreground).map_err(system("listening for signals"))?;
     let run = RunDir::open(run_dir)?;
     let Some(lock) = run.lock()? else {
         return Ok(RunnerExit::AlreadyRunning);
@@ -187,7 +187,7 @@ pub async fn run_with(run_dir: &Path, options: RunnerOptions) -> Result<RunnerEx
         return Ok(RunnerExit::NotReady(phase));
     }
     let runner = Runner::new(run, options, lock)?;
-    Box::pin(runner.drive(signals)).await
+    Box::pin(runner.drive(told)).await
 }
 
 pub(crate) struct Runner {
@@ -264,10 +264,7 @@ impl Runner {
         })
     }
 
-    async fn drive(
-        &self,
-        (mut terminate, mut interrupt): (Signal, Signal),
-    ) -> Result<RunnerExit, RunnerError> {
+    async fn drive(&self, mut told: ToldToEnd) -> Result<RunnerExit, RunnerError> {
         let watch = StatusWatch {
             client: self.client.clone(),
             identity: self.identity.clone(),
@@ -280,14 +277,17 @@ impl Runner {
         };
         let hear = async {
             loop {
-                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+                told.heard().await;
                 tracing::info!("told to end; task {} is being stopped", self.identity.task);
                 announce(&self.abort, AbortReason::AgentStopped);
                 self.stop.send_replace(true);
             }
         };
         tokio::select! {
-            result = Box::pin(self.steps()) => result,
+            result = Box::pin(self.steps()) => match result {
+                Err(e) if self.run.is_gone() => Ok(self.report_without_records(&e).await),
+                result => result,
+            },
             never = Box::pin(watch.run(&self.abort)) => never,
             never = self.keep_owner_token() => match never {},
             () = Box::pin(self.ship()) => unreachable!("shipping waits for the end of the run"),
@@ -391,7 +391,7 @@ impl Runner {
             match change(&self.run) {
                 Ok(value) => return Ok(value),
                 Err(e @ (RunDirError::Phase { .. } | RunDirError::Newer { .. })) => return Err(e.into()),
-                Err(e) if *self.stop.borrow() => return Err(e.into()),
+                Err(e) if *self.stop.borrow() || self.run.is_gone() => return Err(e.into()),
                 Err(e) => tracing::warn!("{e}; trying again in {pause:?}"),
             }
             tokio::time::sleep(pause).await;

@@ -11,10 +11,10 @@ use super::decide::stopped_by;
 use super::outcome::{Facts, decide};
 use super::setup::is_unknown_task;
 use super::tell::{Answer, Tell, Teller};
-use super::{Runner, RunnerError};
+use super::{Runner, RunnerError, RunnerExit};
 use crate::console::{Level, Tag};
 use crate::phase::Phase;
-use crate::record::{AbortReason, End, Identity, Mark, Outcome, RunRecord};
+use crate::record::{AbortReason, End, Failure, Identity, Mark, Outcome, RunRecord};
 use crate::shipper::Closed;
 use crate::slurm::SlurmJob;
 
@@ -90,6 +90,40 @@ impl Runner {
             tell(&self.client, &self.identity, &self.run_id, &outcome).await;
         }
         self.stored(|run| run.set_phase(Phase::Reported)).await
+    }
+
+    /// Tells how the task ended although somebody has removed what was written down about the run.
+    pub(super) async fn report_without_records(&self, error: &RunnerError) -> RunnerExit {
+        tracing::error!(
+            "{error}; the end of task {} is reported without it",
+            self.identity.task
+        );
+        self.end_unrecorded().await;
+        // Where only the files were removed, the supervisor has written it all the same.
+        let verdict = self.run.verdict().ok().flatten();
+        let failure = verdict
+            .is_none()
+            .then(|| Failure::folder_removed(self.run.path()));
+        let telling = async {
+            let task = observe(&self.client, &self.identity.task).await;
+            let wish = *self.abort.borrow();
+            let facts = Facts::of_run(
+                (&self.identity, &self.run_id),
+                (failure.as_ref(), verdict.as_ref()),
+                wish,
+                task.as_ref(),
+                (self.settings.rank, 0),
+            );
+            let outcome = decide(&facts);
+            self.start_told().await;
+            tell(&self.client, &self.identity, &self.run_id, &outcome).await;
+            outcome.exit_code
+        };
+        match self.until_told_to_end(telling).await {
+            Some(_) if *self.stop.borrow() => RunnerExit::Interrupted { reported: true },
+            Some(exit_code) => RunnerExit::Finished { exit_code },
+            None => RunnerExit::Interrupted { reported: false },
+        }
     }
 
     /// Removes what only a living run needs.

@@ -1,5 +1,6 @@
 //! While user code runs: waiting for its end, or bringing it about.
 
+use std::process::Child;
 use std::time::Duration;
 
 use clearml_support::process::{ProcessIdentity, boot_id};
@@ -116,6 +117,24 @@ impl Runner {
             tracing::warn!("{e}");
         }
         known.or(intent).map_or(now, |intent| intent.decided_ms)
+    }
+
+    /// Sees to it that nothing of a run lives on about which nothing is written down any more.
+    pub(super) async fn end_unrecorded(&self) {
+        let shim = {
+            let child = self.shim.lock();
+            let child = child.unwrap_or_else(std::sync::PoisonError::into_inner);
+            let pid = child.as_ref().map(Child::id);
+            pid.and_then(|pid| ProcessIdentity::of(pid.cast_signed()).ok().flatten())
+        };
+        if let Some(shim) = shim {
+            // It stops what is below it. An error means that it has ended.
+            let _ended = shim.signal(Signal::TERM);
+            let patience = self.settings.abort_grace + SHIM_PATIENCE;
+            let _stuck = tokio::time::timeout(patience, gone(shim)).await;
+        }
+        // Nobody's session: only the name of the run in the environment tells.
+        Leftovers::of_runner(0, &self.run_id).kill().await;
     }
 
     /// Collects the shim if it is our child.

@@ -134,10 +134,22 @@ impl World {
         task: &str,
         mode: &str,
     ) -> (i32, String) {
+        let mut command = self.command(task, mode);
+        let output = command.envs(variables.iter().copied()).output().await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap_or(-1),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    }
+
+    /// The process that executes a task.
+    pub(crate) fn command(&self, task: &str, mode: &str) -> tokio::process::Command {
         let config = self.server.as_ref().unwrap().config_path().to_owned();
-        let state = self.folder.path().join("execute");
+        let state = self.execute_folder();
         std::fs::create_dir_all(&state).unwrap();
-        let output = tokio::process::Command::new(host())
+        let mut command = tokio::process::Command::new(host());
+        command
             .args([
                 "execute".as_ref(),
                 config.as_os_str(),
@@ -145,16 +157,14 @@ impl World {
                 mode.as_ref(),
                 state.as_os_str(),
             ])
-            .envs(variables.iter().copied())
             .stdin(std::process::Stdio::null())
-            .output()
-            .await
-            .unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        (
-            output.status.code().unwrap_or(-1),
-            String::from_utf8_lossy(&text).into_owned(),
-        )
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Where [`World::execute`] keeps everything.
+    pub(crate) fn execute_folder(&self) -> PathBuf {
+        self.folder.path().join("execute")
     }
 
     pub(crate) async fn task_of(&self, script: Value) -> (TaskId, RunDir) {
