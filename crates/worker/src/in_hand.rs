@@ -51,7 +51,7 @@ impl Server {
             None => self.end_run(&mut watch).await?,
         };
         announce_end(&task, end);
-        if matches!(end, Some(WatchEnd::Done(_) | WatchEnd::GivenUp)) {
+        if matches!(end, Some(WatchEnd::Done(_) | WatchEnd::GivenUp)) && !run.is_gone() {
             self.observer.ended(&run.record()?);
         }
         self.notifier.status("waiting for tasks");

@@ -14,7 +14,7 @@ use clearml_api_client::{ApiError, Client};
 use clearml_support::process::ProcessIdentity;
 use clearml_task_model::TaskId;
 use clearml_task_runner::decisions::{Facts, decide};
-use clearml_task_runner::record::Outcome;
+use clearml_task_runner::record::{Failure, Outcome};
 use clearml_task_runner::{
     Phase, RunDir, RunDirError, RunRecord, kill_leftovers, observe, spawn_runner, tell,
 };
@@ -102,8 +102,17 @@ impl Watch {
                 return Ok(self.done(code));
             }
             let started = Instant::now();
-            self.one_runner().await?;
-            let after = self.run.record()?;
+            let after = match self.one_runner().await {
+                Ok(()) => self.run.record().map_err(WatchError::from),
+                Err(e) => Err(e),
+            };
+            let after = match after {
+                Err(e) if self.run.is_gone() => {
+                    self.folder_removed(client, &before, &e).await;
+                    return Ok(WatchEnd::GivenUp);
+                }
+                after => after?,
+            };
             let lived = started.elapsed();
             let pause = match self.deaths.runner_ended(before.phase, &after, lived, stopping()) {
                 AfterRunner::Done(code) => return Ok(self.done(code)),
@@ -162,6 +171,29 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// Somebody has removed the folder of the run. Its runner says so to the server, unless it has died as well; the
+    /// task does not go back to its queue, because its program may have run.
+    async fn folder_removed(&self, client: &Client, before: &RunRecord, error: &WatchError) {
+        let id = &before.identity.task;
+        tracing::error!("task {id}: {error}");
+        let telling = async {
+            let failure = Failure::folder_removed(self.run.path());
+            let task = observe(client, id).await;
+            let identity = (&before.identity, before.run_id.as_str());
+            let outcome = decide(&Facts::of_run(
+                identity,
+                (Some(&failure), None),
+                None,
+                task.as_ref(),
+                (0, 0),
+            ));
+            tell(client, &before.identity, &before.run_id, &outcome).await;
+        };
+        if timeout(REPORT_PATIENCE, Box::pin(telling)).await.is_err() {
+            tracing::error!("the end of task {id} could not be reported: the server does not answer");
+        }
     }
 
     /// Nobody can look after this run: ends what may still run of it, and says so to the server.

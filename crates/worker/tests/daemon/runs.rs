@@ -216,3 +216,21 @@ async fn a_later_node_that_is_not_to_be_heard_does_not_name_its_task() {
         assert_eq!(seen, named, "{shared}: {}", daemon.output());
     }
 }
+
+/// A task that is put back would do so again, for ever.
+#[tokio::test]
+async fn a_task_that_removes_the_folder_of_its_run_fails_and_is_not_run_again() {
+    let scene = Scene::start().await;
+    let script = "rm -rf $(dirname $CLEARML_CONFIG_FILE)";
+    let task = scene.enqueued_script(&scene.queue, "remover", script).await;
+    let daemon = scene.daemon(&["work"]).await;
+    let task = scene.ended(&task, &daemon).await;
+    assert_eq!(task.status.unwrap().as_str(), "failed", "{}", daemon.output());
+    let reason = task.status_reason.unwrap();
+    assert!(
+        reason.starts_with("infrastructure: the folder of the run was removed"),
+        "{reason}"
+    );
+    let next = scene.enqueued(&scene.queue, "next").await;
+    scene.completes_once(&next, "next", &daemon).await;
+}
