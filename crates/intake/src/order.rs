@@ -54,7 +54,7 @@ impl QueueOrder {
         self.next = if self.fairness { index + 1 } else { 0 };
     }
 
-    /// Queue `index` gave nothing after all (another agent was faster, or an error): try those after it.
+    /// Queue `index` gave nothing after all: try those after it.
     pub fn passed_over(&mut self, index: usize) {
         self.next = index + 1;
     }

@@ -60,6 +60,12 @@ impl Paused {
         self.backoff.succeeded()
     }
 
+    /// Whether the last attempt failed.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.backoff.is_failing()
+    }
+
     /// Whether an attempt may be made at `now`.
     #[must_use]
     pub fn is_due(&self, now: Duration) -> bool {

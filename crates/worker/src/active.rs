@@ -20,6 +20,8 @@ pub(crate) struct Activation {
     hours: WorkingHours,
     force: Option<Force>,
     read_at: Option<Instant>,
+    /// A value that means nothing, which is said once.
+    odd: Option<String>,
     /// The server has no such thing.
     unsupported: bool,
     resting: Vec<bool>,
@@ -31,6 +33,7 @@ impl Activation {
             hours,
             force: None,
             read_at: None,
+            odd: None,
             unsupported: false,
             resting: vec![false; queues],
         }
@@ -68,13 +71,30 @@ impl Activation {
         }
     }
 
+    fn adopt(&mut self, worker: &WorkerId, property: Property) {
+        self.force = None;
+        match property {
+            Property::Absent => self.odd = None,
+            Property::Odd(value) => {
+                if self.odd.as_ref() != Some(&value) {
+                    tracing::warn!("{}", Property::odd(worker, &value));
+                }
+                self.odd = Some(value);
+            }
+            Property::Says(property) => {
+                self.odd = None;
+                self.force = Some(property.force);
+            }
+        }
+    }
+
     async fn read_property(&mut self, client: &Client, worker: &WorkerId) {
         if self.unsupported || self.read_at.is_some_and(|at| at.elapsed() < PROPERTY_EVERY) {
             return;
         }
         self.read_at = Some(Instant::now());
         match forced_property(client, worker).await {
-            Ok(property) => self.force = property.map(|property| property.force),
+            Ok(property) => self.adopt(worker, property),
             // What was said last holds as long as nobody can be asked.
             Err(e) if e.is_transient() => tracing::debug!("{e}"),
             Err(e) => {
@@ -87,26 +107,34 @@ impl Activation {
 }
 
 /// The property that overrides the working hours of a worker.
-pub(crate) async fn forced_property(
-    client: &Client,
-    worker: &WorkerId,
-) -> Result<Option<ForcedProperty>, ApiError> {
+#[derive(Debug)]
+enum Property {
+    Absent,
+    /// Neither on nor off.
+    Odd(String),
+    Says(ForcedProperty),
+}
+
+impl Property {
+    fn odd(worker: &WorkerId, value: &str) -> String {
+        format!("runtime property {FORCE} of worker {worker} is {value:?}, neither on nor off; it is ignored")
+    }
+}
+
+async fn forced_property(client: &Client, worker: &WorkerId) -> Result<Property, ApiError> {
     let properties = client.workers_get_runtime_properties(worker).await?;
     let Some(property) = properties.into_iter().find(|property| property.key == FORCE) else {
-        return Ok(None);
+        return Ok(Property::Absent);
     };
     let value = property.value.unwrap_or_default();
     let Some(force) = Force::from_property(&value) else {
-        tracing::warn!(
-            "runtime property {FORCE} of worker {worker} is {value:?}, neither on nor off; it is ignored"
-        );
-        return Ok(None);
+        return Ok(Property::Odd(value));
     };
     let expires = property
         .expiry
         .and_then(|seconds| Zoned::now().checked_add(SignedDuration::from_secs(seconds)).ok())
         .map(|time| time.time());
-    Ok(Some(ForcedProperty { force, expires }))
+    Ok(Property::Says(ForcedProperty { force, expires }))
 }
 
 /// What `daemon --status` says.
@@ -116,10 +144,18 @@ pub(crate) async fn status_lines(
     hours: &WorkingHours,
     queues: &[StatusQueue],
 ) -> Vec<String> {
-    let property = forced_property(client, worker).await.unwrap_or_else(|e| {
-        tracing::debug!("{e}; the status is without runtime properties");
-        None
-    });
+    let property = match forced_property(client, worker).await {
+        Ok(Property::Says(property)) => Some(property),
+        Ok(Property::Absent) => None,
+        Ok(Property::Odd(value)) => {
+            tracing::warn!("{}", Property::odd(worker, &value));
+            None
+        }
+        Err(e) => {
+            tracing::debug!("{e}; the status is without runtime properties");
+            None
+        }
+    };
     clearml_intake::hours::status_lines(
         hours,
         clearml_intake::hours::Forced { property, queues },

@@ -167,6 +167,8 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
         say(&table(&worker, &queues));
     };
     introduction();
+    // Before it is said that the daemon serves: who asks then shall find it.
+    let _publication = observer.publish();
     let log = to_background(&options, &settings, introduction)?;
     let mode = options.services;
     let mut server = server(
@@ -177,7 +179,6 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
             .start_services(mode)
             .map_err(system("preparing for services"))?;
     }
-    let _publication = server.observer.publish();
     let _keep_alive = server.notifier.keep_alive();
     server.notifier.ready("waiting for tasks");
     server.serve().await;
@@ -195,10 +196,7 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
 pub async fn status(options: &DaemonOptions) -> Result<(), DaemonError> {
     let client = Client::new(client_options(&options.settings)?)?;
     let queues = find_queues(&client, options).await?;
-    let worker = options
-        .identity
-        .fixed()
-        .unwrap_or_else(|| options.identity.of_process());
+    let worker = worker_meant(&options.identity);
     let queues: Vec<StatusQueue> = queues
         .into_iter()
         .map(|queue| StatusQueue {
@@ -210,6 +208,18 @@ pub async fn status(options: &DaemonOptions) -> Result<(), DaemonError> {
         say(&line);
     }
     Ok(())
+}
+
+/// Whose status is wanted: that of a daemon that runs here, if it is not clear by name. Properties belong to ids.
+fn worker_meant(identity: &Identity) -> WorkerId {
+    let running = || {
+        let prefix = identity.prefix();
+        let instances = Register::of_machine().instances().ok()?;
+        let mut ids = instances.into_iter().map(|instance| instance.worker);
+        ids.find(|id| id.as_str().starts_with(&prefix))
+    };
+    let known = identity.fixed().or_else(running);
+    known.unwrap_or_else(|| identity.of_process())
 }
 
 /// The workers that the server knows, where the register alone does not tell who lives.

@@ -50,7 +50,7 @@ impl Server {
             Some(end) => Some(end),
             None => self.end_run(&mut watch).await?,
         };
-        announce_end(&task, end);
+        announce_end(&task, &run, end);
         if matches!(end, Some(WatchEnd::Done(_) | WatchEnd::GivenUp)) && !run.is_gone() {
             self.observer.ended(&run.record()?);
         }
@@ -91,9 +91,9 @@ impl Server {
         };
         tokio::select! {
             end = Box::pin(watch.until_done(&self.client, || true)) => end.map(Some),
-            () = telling => Ok(None),
-            () = sleep(self.end_patience()) => Ok(None),
-            () = self.stop.wait_for_hurry() => Ok(None),
+            () = telling => Ok(Some(WatchEnd::Ending)),
+            () = sleep(self.end_patience()) => Ok(Some(WatchEnd::Ending)),
+            () = self.stop.wait_for_hurry() => Ok(Some(WatchEnd::Ending)),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clearml_api_client::{Client, Health};
 use clearml_intake::{Pause, Presence};
 use clearml_support::time::now_ms;
+use clearml_task_model::QueueId;
 use clearml_task_runner::record::{End, Outcome};
 use clearml_task_runner::{Phase, RunRecord};
 use tokio::task::JoinHandle;
@@ -102,6 +103,16 @@ impl Observer {
         });
     }
 
+    /// One of those that waited in the queue was taken here.
+    pub(crate) fn took(&self, queue: &QueueId) {
+        self.change(|presence, _| {
+            let queue = presence.queues.iter_mut().find(|known| known.id == *queue);
+            if let Some(queue) = queue.filter(|queue| !queue.or_more) {
+                queue.waiting = queue.waiting.map(|count| count.saturating_sub(1));
+            }
+        });
+    }
+
     /// Which queues are not served at this hour.
     pub(crate) fn rests(&self, resting: &[bool]) {
         self.change(|presence, _| {
@@ -156,31 +167,49 @@ impl Observer {
 
     /// Keeps the file up to date until what is returned is dropped; then the file is gone.
     pub(crate) fn publish(&self) -> Publication {
-        let observer = self.clone();
         let path = Arc::new(Mutex::new(None));
-        let place = Arc::clone(&path);
+        let mut publisher = Publisher {
+            observer: self.clone(),
+            path: Arc::clone(&path),
+            written: None,
+            failing: false,
+        };
+        publisher.look();
         let writing = tokio::spawn(async move {
-            let mut written: Option<Presence> = None;
-            let mut failing = false;
             loop {
-                let presence = observer.seen().presence;
-                if written.as_ref().is_none_or(|old| is_news(old, &presence)) {
-                    match presence.write(&observer.state_dir) {
-                        Ok(path) => {
-                            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
-                            written = Some(presence);
-                            failing = false;
-                        }
-                        Err(e) if !std::mem::replace(&mut failing, true) => {
-                            tracing::warn!("{e}; `clearml-agent status` will not show what this daemon does");
-                        }
-                        Err(_) => {}
-                    }
-                }
                 tokio::time::sleep(PUBLISH_EVERY).await;
+                publisher.look();
             }
         });
         Publication { writing, path }
+    }
+}
+
+/// Writes the file.
+struct Publisher {
+    observer: Observer,
+    path: Arc<Mutex<Option<PathBuf>>>,
+    written: Option<Presence>,
+    failing: bool,
+}
+
+impl Publisher {
+    fn look(&mut self) {
+        let presence = self.observer.seen().presence;
+        if self.written.as_ref().is_some_and(|old| !is_news(old, &presence)) {
+            return;
+        }
+        match presence.write(&self.observer.state_dir) {
+            Ok(path) => {
+                *self.path.lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
+                self.written = Some(presence);
+                self.failing = false;
+            }
+            Err(e) if !std::mem::replace(&mut self.failing, true) => {
+                tracing::warn!("{e}; `clearml-agent status` will not show what this daemon does");
+            }
+            Err(_) => {}
+        }
     }
 }
 

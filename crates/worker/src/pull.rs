@@ -48,6 +48,8 @@ pub(crate) struct Queues {
     ids: Vec<QueueId>,
     order: QueueOrder,
     paused: Vec<Paused>,
+    /// Heads that could not be had. What stands there next is worth another look before the queues behind it are.
+    missed: Vec<Option<TaskId>>,
     missing: HashSet<QueueId>,
     /// Of each queue, when it was last seen.
     tags: Vec<Vec<String>>,
@@ -61,6 +63,7 @@ impl Queues {
     pub(crate) fn new(ids: Vec<QueueId>, fairness: bool) -> Self {
         Self {
             paused: vec![Paused::default(); ids.len()],
+            missed: vec![None; ids.len()],
             tags: vec![Vec::new(); ids.len()],
             ids,
             order: QueueOrder::new(fairness),
@@ -82,6 +85,16 @@ impl Queues {
 
     fn now(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// Whether the queues could be read when they were asked for last.
+    pub(crate) fn are_readable(&self) -> bool {
+        !self.listing.is_failing()
+    }
+
+    /// Whether the queue did not exist at the last look.
+    pub(crate) fn is_missing(&self, queue: &QueueId) -> bool {
+        self.missing.contains(queue)
     }
 
     /// The task at the head of each queue, by one request for all. May be dropped at any moment.
@@ -145,13 +158,19 @@ impl Queues {
         let now = self.now();
         let ready: Vec<bool> = heads
             .iter()
-            .zip(&self.paused)
-            .map(|(head, paused)| head.is_some() && paused.is_due(now))
+            .zip(self.paused.iter().zip(&self.missed))
+            .map(|(head, (paused, missed))| head.is_some() && head != missed && paused.is_due(now))
             .collect();
         let index = match self.order.choose(&ready) {
             Choice::Serve(index) => index,
-            Choice::NextPass => return Pulled::Again,
-            Choice::Idle => return Pulled::Nothing,
+            over => {
+                self.missed.fill(None);
+                return if over == Choice::NextPass {
+                    Pulled::Again
+                } else {
+                    Pulled::Nothing
+                };
+            }
         };
         let Some(task) = &heads[index] else {
             return Pulled::Nothing;
@@ -163,11 +182,12 @@ impl Queues {
         match result {
             Ok(Outcome::Ours(intent)) => {
                 self.order.pulled(index);
+                self.missed.fill(None);
                 Pulled::Task(intent)
             }
             Ok(outcome) => {
                 report(&outcome);
-                self.order.passed_over(index);
+                self.missed[index] = Some(task.clone());
                 Pulled::Again
             }
             Err(error) => {

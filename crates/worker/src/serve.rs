@@ -10,6 +10,7 @@ use clearml_intake::schedule::Backoff;
 use clearml_intake::{Intent, Outcome, Phase as PopPhase, PopError, Reporter};
 use clearml_support::redact::Redactor;
 use clearml_task_model::{TaskId, WorkerId};
+use clearml_task_runner::record::{End, Outcome as RunOutcome};
 use clearml_task_runner::{RunDir, RunDirError, RunOptions, RunStore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Level;
@@ -93,7 +94,10 @@ impl Server {
                 () = stop.wait() => break,
             };
             match self.pull(&heads).await {
-                Some(Pulled::Task(intent)) => self.run_claimed(intent).await,
+                Some(Pulled::Task(intent)) => {
+                    self.observer.took(&intent.queue);
+                    self.run_claimed(intent).await;
+                }
                 Some(Pulled::Open(intent, phase)) => self.settle(intent, phase).await,
                 Some(Pulled::Again) => {}
                 Some(Pulled::Nothing) => self.idle(&heads).await,
@@ -129,15 +133,7 @@ impl Server {
 
     async fn idle(&mut self, heads: &[Option<TaskId>]) {
         if self.verbose {
-            for (queue, head) in self.queues.ids().iter().zip(heads) {
-                if head.is_none() {
-                    say(&format!("No tasks in queue {queue}"));
-                }
-            }
-            say(&format!(
-                "No tasks in Queues, sleeping for {:.1} seconds",
-                self.poll.as_secs_f64()
-            ));
+            self.say_idle(heads);
         }
         let mut stop = self.stop.clone();
         let woken = tokio::select! {
@@ -149,6 +145,26 @@ impl Server {
             self.stop = stop;
             self.reload_on_demand();
         }
+    }
+
+    fn say_idle(&self, heads: &[Option<TaskId>]) {
+        let pause = self.poll.as_secs_f64();
+        if !self.queues.are_readable() {
+            return say(&format!(
+                "The queues can't be read now, sleeping for {pause:.1} seconds"
+            ));
+        }
+        let resting = self.active.resting();
+        for ((queue, head), resting) in self.queues.ids().iter().zip(heads).zip(resting) {
+            if *resting {
+                say(&format!(
+                    "Queue {queue} rests: working hours, one of its tags, or a property of the worker"
+                ));
+            } else if head.is_none() && !self.queues.is_missing(queue) {
+                say(&format!("No tasks in queue {queue}"));
+            }
+        }
+        say(&format!("No tasks in Queues, sleeping for {pause:.1} seconds"));
     }
 
     /// Finds out what has become of a pop, however long the server is away.
@@ -287,11 +303,21 @@ pub(crate) fn say(text: &str) {
     }
 }
 
-pub(crate) fn announce_end(task: &TaskId, end: Option<WatchEnd>) {
+pub(crate) fn announce_end(task: &TaskId, run: &RunDir, end: Option<WatchEnd>) {
     match end {
-        Some(WatchEnd::Done(Some(code))) => say(&format!("DONE: Running task '{task}', exit status {code}")),
-        Some(WatchEnd::Done(None)) => say(&format!("DONE: Running task '{task}' (not started or aborted)")),
+        Some(WatchEnd::Done(code)) => {
+            let outcome = run.record().ok().and_then(|record| record.outcome);
+            say(&format!(
+                "DONE: Running task '{task}'{}",
+                shown_end(code, outcome.as_ref())
+            ));
+        }
         Some(WatchEnd::GivenUp) => say(&format!("DONE: Running task '{task}' (infrastructure failure)")),
+        Some(WatchEnd::Ending) => {
+            say(&format!(
+                "Task '{task}' has been told to end; that goes on without the daemon"
+            ));
+        }
         Some(WatchEnd::LeftForLater) => {
             say(&format!(
                 "Task '{task}' was stopped; the rest of its report follows when the agent runs again"
@@ -303,12 +329,50 @@ pub(crate) fn announce_end(task: &TaskId, end: Option<WatchEnd>) {
     }
 }
 
+fn shown_end(code: Option<i32>, outcome: Option<&RunOutcome>) -> String {
+    match (outcome.map(|outcome| (outcome.end, &outcome.status_reason)), code) {
+        (Some((End::Stopped, _)), _) => " (user aborted)".to_owned(),
+        (Some((End::Requeued, reason)), _) => format!(" (put back into its queue: {reason})"),
+        (_, Some(code)) => format!(", exit status {code}"),
+        (Some((_, reason)), None) if !reason.is_empty() => format!(" (not run to its end: {reason})"),
+        (_, None) => " (not run)".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clearml_support::lock::FileLock;
     use clearml_task_runner::{NewRun, Phase};
 
     use super::*;
+
+    #[test]
+    fn the_end_of_a_task_is_said_as_it_was() {
+        let said = |end, reason: &str, code| {
+            let outcome = RunOutcome {
+                end,
+                status_reason: reason.to_owned(),
+                line: None,
+                exit_code: code,
+            };
+            shown_end(code, Some(&outcome))
+        };
+        assert_eq!(
+            said(End::Failed, "worker execution exit code 3", Some(3)),
+            ", exit status 3"
+        );
+        assert_eq!(said(End::Stopped, "user abort", Some(-15)), " (user aborted)");
+        let lost = "infrastructure: the machine restarted";
+        assert_eq!(
+            said(End::Requeued, lost, None),
+            format!(" (put back into its queue: {lost})")
+        );
+        assert_eq!(
+            said(End::Failed, lost, None),
+            format!(" (not run to its end: {lost})")
+        );
+        assert_eq!(shown_end(None, None), " (not run)");
+    }
 
     #[test]
     fn only_a_run_that_nobody_can_have_started_is_given_back() {

@@ -216,7 +216,7 @@ impl Services {
     pub(crate) fn leave(self) {
         self.looking.abort();
         for (_, hand) in self.inner.hands().drain() {
-            announce_end(&hand.task, None);
+            announce_end(&hand.task, &hand.run, None);
         }
     }
 
@@ -236,7 +236,7 @@ impl Services {
         }
         self.looking.abort();
         for (_, hand) in self.inner.hands().drain() {
-            announce_end(&hand.task, None);
+            announce_end(&hand.task, &hand.run, Some(WatchEnd::Ending));
             self.inner.say_goodbye(hand.reporter);
         }
         let mut goodbyes = std::mem::take(&mut *locked(&self.inner.goodbyes));
@@ -362,7 +362,7 @@ impl Inner {
                 tracing::warn!("{e}");
             }
         }
-        announce_end(&hand.task, Some(end));
+        announce_end(&hand.task, &hand.run, Some(end));
         self.tools.journal.let_go_of(&hand.run);
         self.say_goodbye(hand.reporter);
         self.changed.notify_one();

@@ -39,6 +39,8 @@ pub(crate) enum WatchEnd {
     Done(Option<i32>),
     /// The runner was told to end and has left the rest for later.
     LeftForLater,
+    /// The runner was told to end, and nobody waits for that any longer.
+    Ending,
     /// No runner could live; the task was reported as failed.
     GivenUp,
 }

@@ -58,6 +58,86 @@ async fn a_look_at_all_queues_is_one_request() {
     assert!(others <= 1, "a status report at most: {calls:?}");
 }
 
+/// Another agent takes the head between the look and the pop. What stands there next comes before other queues.
+#[tokio::test]
+async fn a_queue_whose_head_was_taken_by_another_agent_keeps_its_rank() {
+    let scene = Scene::start().await;
+    let low = scene.client.queues_create("low", &[]).await.unwrap();
+    let taken = scene.enqueued(&scene.queue, "taken").await;
+    let next = scene.enqueued(&scene.queue, "next").await;
+    let other = scene.enqueued(&low, "other").await;
+    scene.forget_calls().await;
+    // The look at the task that comes just before the pop.
+    scene
+        .fault(json!({"endpoint": "tasks.get_all", "kind": "delay", "delay_ms": 1500}))
+        .await;
+    let daemon = scene.daemon_with(WORKER, &["work", "low"], &[]);
+    while scene.calls_of("tasks.get_all").await == 0 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let popped = scene
+        .client
+        .queues_get_next_task(&scene.queue, None)
+        .await
+        .unwrap();
+    assert_eq!(popped.unwrap().task, taken);
+    for (task, name) in [(&next, "next"), (&other, "other")] {
+        scene.completes_once(task, name, &daemon).await;
+    }
+    let output = daemon.output();
+    let begun = |task: &clearml_task_model::TaskId| output.find(&format!("Running task '{task}'"));
+    assert!(begun(&next) < begun(&other), "{output}");
+}
+
+/// People who look see at once that what runs does not wait any more.
+#[tokio::test]
+async fn a_task_that_was_taken_is_not_counted_as_waiting() {
+    let scene = Scene::start().await;
+    for name in ["first", "second"] {
+        scene.enqueued_script(&scene.queue, name, "exec sleep 600").await;
+    }
+    // It would be a minute before it counts anew.
+    let slow = [("CLEARML_AGENT_QUEUE_POLL_FREQ_SEC", "60")];
+    let _daemon = scene.daemon_with(WORKER, &["work"], &slow);
+    eventually("it runs", || scene.executions("first") == 1).await;
+    let waiting = || Presence::living(&scene.state()).first()?.queues.first()?.waiting;
+    let begun = Instant::now();
+    while waiting() != Some(1) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", waiting());
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Who sits at the terminal is not told that nothing waits where that is not known, or not true.
+#[tokio::test]
+async fn what_is_said_while_idle_is_true() {
+    let scene = Scene::start().await;
+    let set = |key: &'static str, value: serde_json::Value| {
+        let body =
+            json!({"worker": WORKER, "runtime_properties": [{"key": key, "value": value, "expiry": 600}]});
+        clearml_api_client::Call::new("workers.set_runtime_properties").body(body)
+    };
+    let _: serde_json::Value = scene.client.call(set("force", json!("off"))).await.unwrap();
+    let task = scene.enqueued(&scene.queue, "rests").await;
+    let daemon = scene.daemon_with(WORKER, &["work"], &[]);
+    daemon.says(&format!("Queue {} rests", scene.queue)).await;
+    assert!(
+        !daemon.output().contains("No tasks in queue"),
+        "{}",
+        daemon.output()
+    );
+    let _: serde_json::Value = scene.client.call(set("force", json!("on"))).await.unwrap();
+    scene.completes_once(&task, "rests", &daemon).await;
+
+    scene
+        .fault(json!({"endpoint": "queues.get_all", "kind": "status", "status": 400, "count": -1}))
+        .await;
+    daemon.says("The queues can't be read now").await;
+    let before = daemon.output().matches("No tasks in").count();
+    sleep(Duration::from_millis(700)).await;
+    assert_eq!(daemon.output().matches("No tasks in").count(), before);
+}
+
 #[tokio::test]
 async fn a_second_daemon_of_the_same_worker_is_refused() {
     let scene = Scene::start().await;
