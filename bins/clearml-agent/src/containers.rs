@@ -37,7 +37,12 @@ impl Containers<'_> {
     pub(crate) async fn reach_engine(self) -> anyhow::Result<()> {
         if self.wanted() {
             let engine = Engine::connect().await;
-            engine.context("tasks shall run in containers (--docker)")?;
+            engine.context(if self.podman.is_some() {
+                "tasks shall run in containers (--podman); systemctl start podman.socket, or podman system service, makes \
+                 Podman listen, and DOCKER_HOST says where, such as unix:///run/podman/podman.sock"
+            } else {
+                "tasks shall run in containers (--docker)"
+            })?;
         }
         Ok(())
     }

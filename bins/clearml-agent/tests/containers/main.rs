@@ -15,6 +15,7 @@ mod official;
 mod offline;
 mod owner;
 mod place;
+mod podman;
 mod restarts;
 #[path = "../whole/scene.rs"]
 #[expect(dead_code, reason = "it serves more tests than these")]

@@ -152,7 +152,7 @@ impl Engine {
             address: address.clone(),
             source: Box::new(source),
         };
-        let docker = Docker::connect_with_defaults()
+        let docker = Docker::connect_with_host(&address)
             .map_err(unreachable)?
             .with_timeout(CALL);
         let docker = docker.negotiate_version().await.map_err(unreachable)?;

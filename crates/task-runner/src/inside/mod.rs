@@ -8,6 +8,7 @@ mod bake;
 mod callback;
 mod leaks;
 mod official;
+mod place;
 mod tools;
 
 use std::ffi::OsString;
@@ -393,10 +394,7 @@ impl Inside {
         {
             environment.python_binary = Some(python.into());
         }
-        let folder = self
-            .settings
-            .agent
-            .venvs_dir
+        let folder = place::for_environments(&self.settings.agent.venvs_dir, &mut |line| say(redactor, line))
             .join(safe_file_name(self.given.task.as_str()));
         let host = |host: BuildHost| self.with_files(host);
         let built = silent::build(&self.task, environment, folder, redactor, say, host).await?;
