@@ -149,13 +149,23 @@ impl Effective {
         }
     }
 
-    /// A warning for each key of the `agent` section that nobody knows.
+    /// A warning for each key of the `agent` section that nobody knows, and for a section that is almost called so.
     pub(crate) fn unknown_keys(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
+        let mut told = None;
         for (path, origin) in &self.origins {
             let key = path.join(".");
             let is_section = self.get(&key).is_none_or(Value::is_object);
-            if path.first().map(String::as_str) != Some("agent") || is_section || keys::is_known(&key) {
+            let Some(section) = path.first().filter(|_| !is_section) else {
+                continue;
+            };
+            if keys::is_almost_agent(section) && told != Some(section) {
+                told = Some(section);
+                warnings.push(Warning(format!(
+                    "{origin}: {section} is not a known section; did you mean agent?"
+                )));
+            }
+            if section != "agent" || keys::is_known(&key) {
                 continue;
             }
             let hint = keys::nearest(&key).map_or_else(String::new, |near| format!("; did you mean {near}?"));

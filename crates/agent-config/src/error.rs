@@ -59,10 +59,12 @@ const SYNTAX_KIND: &str = "ParseSyntaxException";
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file that the user named is not there, or is no file.
-    #[error("Could not open configuration file: {}", path.display())]
+    #[error("Could not open configuration file: {}{what}", path.display())]
     NoFile {
         /// The file.
         path: PathBuf,
+        /// What is there instead, where there is something.
+        what: &'static str,
     },
     /// A file could not be read.
     #[error("Failed loading {}: {source}", path.display())]

@@ -183,7 +183,8 @@ fn files(sources: &Sources) -> Result<(Vec<PathBuf>, Option<PathBuf>), ConfigErr
         let path = sources.path(&file.to_string_lossy());
         // An empty configuration is often given as /dev/null.
         if !path.is_file() && path.as_os_str() != "/dev/null" {
-            return Err(ConfigError::NoFile { path });
+            let what = if path.is_dir() { ": it is a folder" } else { "" };
+            return Err(ConfigError::NoFile { path, what });
         }
         return Ok((vec![path.clone()], Some(path)));
     }
@@ -242,7 +243,8 @@ fn dynamic_overrides(sources: &Sources, warnings: &mut Vec<Warning>) -> Vec<Laye
     layers
 }
 
-/// Looks at every variable: unusable texts are reported, or stop the start, as the tables say.
+/// Looks at every variable: unusable texts are reported, or stop the start, as the tables say. Misspelt names are
+/// reported.
 fn check_variables(sources: &Sources, warnings: &mut Vec<Warning>) -> Result<(), ConfigError> {
     let keys = keys::declarations().map(|key| (key.variables, key.kind, key.class, key.secret));
     let others = keys::variables().map(|own| (own.names, own.kind, own.class, own.secret));
@@ -270,6 +272,13 @@ fn check_variables(sources: &Sources, warnings: &mut Vec<Warning>) -> Result<(),
         warnings.push(Warning(format!(
             "Environment configuration: invalid value {name}={shown}: it must be {kind}, and is ignored"
         )));
+    }
+    for name in sources.env.keys() {
+        if let Some(meant) = keys::misspelt_variable(name) {
+            warnings.push(Warning(format!(
+                "the environment variable {name} is not known; did you mean {meant}?"
+            )));
+        }
     }
     Ok(())
 }

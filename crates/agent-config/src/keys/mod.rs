@@ -352,6 +352,38 @@ pub(crate) fn nearest(key: &str) -> Option<&'static str> {
         .map(|(_, candidate)| candidate)
 }
 
+/// The variable that was meant by one that nobody knows: one that is spelt almost alike. `None` for known ones too.
+///
+/// Only names that nobody but an agent or a client of the API has a use for are looked at.
+pub(crate) fn misspelt_variable(name: &str) -> Option<&'static str> {
+    let ours = ["CLEARML_AGENT_", "CLEARML_API_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
+    if !ours {
+        return None;
+    }
+    let known = || {
+        let of_keys = declarations().flat_map(|declaration| declaration.variables);
+        of_keys
+            .chain(variables().flat_map(|variable| variable.names))
+            .copied()
+    };
+    let is_known = known().any(|known| match known.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => known == name,
+    });
+    let near = known()
+        .map(|known| (strsim::damerau_levenshtein(known, name), known))
+        .min()
+        .filter(|(distance, _)| *distance <= 2);
+    near.filter(|_| !is_known).map(|(_, known)| known)
+}
+
+/// Whether the name of a section is a misspelt `agent`.
+pub(crate) fn is_almost_agent(section: &str) -> bool {
+    strsim::damerau_levenshtein(section, "agent") == 1
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

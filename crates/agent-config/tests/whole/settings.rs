@@ -297,6 +297,32 @@ fn unknown_keys_are_reported_with_the_key_that_was_meant() {
 }
 
 #[test]
+fn misspelt_variables_and_sections_are_reported_with_what_was_meant() {
+    let text = "mine.x: 1\nagnet.worker_name: x\nagnet { x { y: z } }\nagency.z: 1";
+    let home = Home::new(&[("clearml.conf", text)]).env(&[
+        ("CLEARML_AGENT_GIT_USR", "me"),
+        ("CLEARML_API_HOTS", "http://localhost"),
+        // These are as they should be, or are somebody else's.
+        ("CLEARML_AGENT_GIT_USER", "you"),
+        ("CLEARML_AGENT_RUN_ID", "1"),
+        ("CLEARML_AGENT_ASKPASS_NEXT", "1"),
+        ("CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL", "0"),
+        ("CLEARML_AGENT_OF_MY_OWN", "1"),
+        ("CLEARML_TASK_ID", "1"),
+    ]);
+    let warnings: Vec<String> = home.load().warnings().iter().map(ToString::to_string).collect();
+    let path = home.path("clearml.conf").display().to_string();
+    assert_eq!(
+        warnings,
+        [
+            "the environment variable CLEARML_AGENT_GIT_USR is not known; did you mean CLEARML_AGENT_GIT_USER?",
+            "the environment variable CLEARML_API_HOTS is not known; did you mean CLEARML_API_HOST?",
+            &format!("{path}:2: agnet is not a known section; did you mean agent?"),
+        ]
+    );
+}
+
+#[test]
 fn credentials_and_servers() {
     let file = (
         "clearml.conf",
