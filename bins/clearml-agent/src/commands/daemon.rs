@@ -44,7 +44,7 @@ pub(crate) struct DaemonArguments {
     /// The same with Podman.
     #[arg(long, num_args = 0.., action = ArgAction::Set, value_name = "IMAGE")]
     podman: Option<Vec<String>>,
-    /// Use this version of the agent in containers, as always.
+    /// Pin the version of the official agent that containers install.
     #[arg(long)]
     force_current_version: bool,
     /// Install nothing in containers.
