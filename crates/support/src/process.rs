@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn an_ended_process_is_not_alive_and_takes_no_signal() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let identity = ProcessIdentity::of(child.id().cast_signed()).unwrap().unwrap();
         assert!(identity.is_alive());
         let me = rustix::process::getpid().as_raw_nonzero().get();

@@ -70,7 +70,8 @@ pub mod umask;
 
 pub use clearml_env_builder::askpass;
 pub use execute::{
-    BuildOnlyOptions, Built, ExecuteError, ExecuteOptions, MachineFigures, build_only, execute, reset_ended,
+    BuildOnlyOptions, Built, Busy, ExecuteError, ExecuteOptions, MachineFigures, build_only, execute,
+    reset_ended,
 };
 pub use inside::inside;
 pub use phase::Phase;

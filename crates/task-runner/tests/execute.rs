@@ -6,6 +6,8 @@ use std::process::Stdio;
 
 use clearml_api_client::StatusChange;
 use clearml_support::process::ProcessIdentity;
+use clearml_task_runner::run_dir::KEEP_FINISHED;
+use clearml_task_runner::{NewRun, Phase, RunStore};
 use common::world::World;
 use rustix::process::Signal;
 
@@ -61,9 +63,21 @@ async fn directly_a_signal_is_seen_by_a_shell_as_usual_and_set_up_failures_are_r
 async fn fully_monitored_it_ends_with_0_unless_asked_otherwise() {
     let world = World::start().await;
     let task = world.draft("exit 7").await;
+    let runs = world.execute_folder().join("runs");
+    let store = RunStore::open(&runs).unwrap();
+    for _ in 0..30 {
+        let new = NewRun {
+            task: task.clone(),
+            queue: None,
+            worker: "an earlier one".into(),
+        };
+        let (run, _keeper) = store.create(new).unwrap();
+        run.set_phase(Phase::Done).unwrap();
+    }
     let (code, shown) = world.execute(task.as_str(), "full").await;
     assert_eq!(code, 0, "{shown}");
     assert_eq!(world.status(&task).await.0, "failed");
+    assert_eq!(store.list().unwrap().len(), KEEP_FINISHED, "of finished runs");
 }
 
 #[tokio::test]
@@ -209,4 +223,39 @@ async fn the_end_of_its_terminal_stops_the_task_unless_that_is_ignored() {
     );
     let (code, (status, _)) = hang_up(true, "echo up; sleep 0.5").await;
     assert_eq!((code, status.as_str()), (Some(0), "completed"));
+}
+
+#[tokio::test]
+async fn a_task_runs_once_on_one_machine_and_goes_on_where_its_process_has_died() {
+    let world = World::start().await;
+    let go = world.scratch().join("go");
+    let waits = "echo begun; until [ -e go ]; do sleep 0.05; done; echo over; exit 6";
+    let task = world.draft(waits).await;
+    let mut command = world.command(task.as_str(), "direct");
+    let mut first = command.stdout(Stdio::null()).spawn().unwrap();
+    world.wait_for_output(&task, "begun\n").await;
+    let (code, shown) = world.execute(task.as_str(), "direct").await;
+    assert_eq!(code, 1);
+    assert!(
+        shown.contains("is being run on this machine already, by process "),
+        "{shown}"
+    );
+    // Another node of one job may be on the same machine.
+    std::fs::write(&go, "").unwrap();
+    let node = [("RANK", "1")];
+    let (code, shown) = world.execute_among(&node, task.as_str(), "direct").await;
+    assert_eq!(code, 6, "{shown}");
+    assert_eq!(first.wait().await.unwrap().code(), Some(6));
+
+    std::fs::remove_file(&go).unwrap();
+    let task = world.draft(waits).await;
+    let mut first = world.command(task.as_str(), "direct");
+    let mut first = first.stdout(Stdio::null()).spawn().unwrap();
+    world.wait_for_output(&task, "begun\n").await;
+    first.kill().await.unwrap();
+    std::fs::write(&go, "").unwrap();
+    let (code, shown) = world.execute(task.as_str(), "direct").await;
+    assert_eq!(code, 6, "{shown}");
+    let output = world.output(&task).await;
+    assert_eq!(output, "begun\nover\nProcess failed, exit code 6\n", "{shown}");
 }

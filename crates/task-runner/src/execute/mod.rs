@@ -7,6 +7,7 @@
 mod again;
 mod attended;
 pub(crate) mod build_only;
+mod earlier;
 pub(crate) mod follow;
 mod monitored;
 mod ranks;
@@ -27,13 +28,14 @@ use clearml_task_model::{Task, TaskId, TaskStatus, WorkerId};
 
 use crate::phase::Phase;
 use crate::record::{RunInputs, RunOptions};
-use crate::run_dir::{Keeper, NewRun, RunDir, RunDirError, RunStore};
+use crate::run_dir::{KEEP_FINISHED, Keeper, NewRun, RunDir, RunDirError, RunStore};
 use crate::runner::RunnerError;
 use crate::runner::setup::is_unknown_task;
 use crate::runner::start::tell_start;
 use crate::settings::client_options;
 pub use again::reset_ended;
 pub use build_only::{BuildOnlyOptions, Built, build_only};
+pub use earlier::Busy;
 pub use reports::MachineFigures;
 
 /// How many tasks an error lists at most.
@@ -105,6 +107,9 @@ pub enum ExecuteError {
         "the first node of the job has not begun task {0} within ten minutes; look at the output of that node"
     )]
     FirstNode(TaskId),
+    /// This machine runs it already.
+    #[error(transparent)]
+    Busy(Box<Busy>),
     /// `--require-queue`.
     #[error("Execution required enqueued task, but task id={0} is not queued.")]
     NotQueued(TaskId),
@@ -202,6 +207,11 @@ pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
         let _unwritable = writeln!(io::stdout(), "Task cloned, new task id={id}");
         task = client.tasks_get_by_id(&id).await?;
     }
+    if store.is_some()
+        && let Some(code) = Box::pin(earlier::go_on(&client, &task, &id, &options)).await?
+    {
+        return Ok(code);
+    }
     let is_beside = ranks::is_beside_the_first(&options, &id);
     if is_beside {
         if !ranks::wait_for_the_first(&client, &id).await? {
@@ -211,7 +221,10 @@ pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
         task.status = Some(TaskStatus::InProgress);
     }
     // So is a full disk.
-    let run = store.map(|store| create_run(&store, &id, &options)).transpose()?;
+    let run = store
+        .as_ref()
+        .map(|store| create_run(store, &id, &options))
+        .transpose()?;
     if !options.clone && !is_beside {
         let again = ranks::go_on(&client, &task, &id, &options).await;
         let taken = match again {
@@ -230,7 +243,13 @@ pub async fn execute(options: ExecuteOptions) -> Result<i32, ExecuteError> {
     // Nobody may be reading, or the disk behind it may be full; the task is run all the same.
     let _unwritable = write!(io::stdout(), "{shown}");
     match run {
-        Some(run) => Box::pin(monitored::run(&client, &id, &options, run)).await,
+        Some(run) => {
+            let exit = Box::pin(monitored::watch(&client, &id, &options, run)).await?;
+            if let Some(Err(e)) = store.map(|store| store.prune(KEEP_FINISHED)) {
+                tracing::warn!("{e}");
+            }
+            Ok(monitored::exit_code(exit, &options))
+        }
         None => Box::pin(silent::run(&client, task, &id, &options)).await,
     }
 }

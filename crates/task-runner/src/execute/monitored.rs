@@ -20,13 +20,13 @@ use crate::told::ToldToEnd;
 /// How long whoever has told this process to end waits for the rest of the output to be shown.
 const SHOW_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Runs the task to its end. Returns the exit code for this process.
-pub(super) async fn run(
+/// Takes a run from wherever it stands to its end.
+pub(super) async fn watch(
     client: &Client,
     id: &TaskId,
     options: &ExecuteOptions,
     created: (RunDir, Keeper),
-) -> Result<i32, ExecuteError> {
+) -> Result<RunnerExit, ExecuteError> {
     let (run, _keeper) = created;
     let reports = Reports::new(client, options);
     let exit = tokio::select! {
@@ -36,7 +36,7 @@ pub(super) async fn run(
     if exit != (RunnerExit::Interrupted { reported: false }) {
         reports.end().await;
     }
-    Ok(exit_code(exit, options))
+    Ok(exit)
 }
 
 async fn run_and_show(run: &RunDir, options: &ExecuteOptions) -> Result<RunnerExit, ExecuteError> {
@@ -101,7 +101,7 @@ fn told_to_end(mut done: watch::Receiver<bool>) -> Result<impl Future<Output = (
 }
 
 /// Direct: the program's own code. Full, and in a container: 0, unless the code is to be passed on.
-fn exit_code(exit: RunnerExit, options: &ExecuteOptions) -> i32 {
+pub(super) fn exit_code(exit: RunnerExit, options: &ExecuteOptions) -> i32 {
     let passed_on = || {
         let value = std::env::var("CLEARML_AGENT_PROPAGATE_EXITCODE").unwrap_or_default();
         matches!(

@@ -26,7 +26,7 @@ use crate::record::{
 use crate::runner::other_user::{HOMES, remove_home};
 pub use error::RunDirError;
 pub(crate) use error::io_error;
-pub use store::{Keeper, NewRun, RunStore};
+pub use store::{KEEP_FINISHED, Keeper, NewRun, RunStore};
 
 const RUN: &str = "run.json";
 const CONFIG: &str = "config.json";

@@ -15,6 +15,9 @@ use crate::phase::Phase;
 use crate::record::{Identity, RunRecord, SCHEMA};
 use crate::settings::host_name;
 
+/// So many finished runs stay for people to look at.
+pub const KEEP_FINISHED: usize = 20;
+
 /// What a new run is about.
 #[derive(Debug, Clone)]
 pub struct NewRun {
