@@ -242,6 +242,7 @@ pub(crate) fn read(
     separator: &Separator,
     allowed: &Allowed<'_>,
     problems: &mut Vec<Finding>,
+    warnings: &mut Vec<Finding>,
 ) -> Line {
     let mut reader = Reader {
         text,
@@ -251,6 +252,7 @@ pub(crate) fn read(
         words: vec![Word::default()],
         quote: Quote::None,
         problems,
+        warnings,
     };
     let tail = reader.run();
     let mut words = reader.words;
@@ -269,6 +271,7 @@ struct Reader<'a, 'p> {
     words: Vec<Word>,
     quote: Quote,
     problems: &'p mut Vec<Finding>,
+    warnings: &'p mut Vec<Finding>,
 }
 
 impl Reader<'_, '_> {
@@ -352,7 +355,13 @@ impl Reader<'_, '_> {
                 self.at += bytes;
                 true
             }
-            Ok(Found::Nothing | Found::Misspelt(..)) => false,
+            Ok(Found::Nothing) => false,
+            Ok(Found::Misspelt(name, known)) => {
+                let text =
+                    format!("${{CLEARML_{name}…}} is text for sbatch; did you mean ${{CLEARML_{known}…}}?");
+                self.warnings.push(Finding::new(position, text));
+                false
+            }
             Err(cause) => {
                 self.problems.push(Finding::new(position, cause));
                 self.at = self.text.len();

@@ -67,7 +67,7 @@ impl Template {
         let text = clean(text, &mut problems, &mut warnings);
         let first = text.lines().next().unwrap_or_default();
         let is_shell = is_shell(first);
-        let (head, body_start, body_line) = read_head(&text, &options, &mut problems);
+        let (head, body_start, body_line) = read_head(&text, &options, &mut problems, &mut warnings);
         let body = shell::read(&text[body_start..], body_line, &options.separator, is_shell);
         problems.extend(body.problems);
         warnings.extend(body.warnings);
@@ -366,7 +366,12 @@ fn clean(text: &str, problems: &mut Vec<Finding>, warnings: &mut Vec<Finding>) -
 }
 
 /// The lines before the first command; where that begins, and the number of its line.
-fn read_head(text: &str, options: &Options, problems: &mut Vec<Finding>) -> (Vec<Head>, usize, usize) {
+fn read_head(
+    text: &str,
+    options: &Options,
+    problems: &mut Vec<Finding>,
+    warnings: &mut Vec<Finding>,
+) -> (Vec<Head>, usize, usize) {
     let allowed = Allowed {
         user: &options.allow_user_options,
         whole: &options.allowed_sbatch_options,
@@ -385,7 +390,7 @@ fn read_head(text: &str, options: &Options, problems: &mut Vec<Finding>) -> (Vec
             if !rest.is_empty() && !rest.starts_with([' ', '\t']) {
                 problems.push(Finding::new(position, "a blank is missing after #SBATCH"));
             }
-            let line = directive::read(rest, position, &options.separator, &allowed, problems);
+            let line = directive::read(rest, position, &options.separator, &allowed, problems, warnings);
             head.push(Head::Directive(line));
         } else if line.trim().is_empty() || comment {
             if index == 0 && line.contains("${CLEARML_") {

@@ -401,7 +401,12 @@ fn a_template_as_a_whole_has_to_be_sound() {
 
     let warned = parse("#!/bin/bash\n#SBATCH --ntasks=1\n#SBATCH --nodes=${CLEARML_Task.id}${CLEARML_TASK.id}\n: ${CLEARML_TASKS.id}\n${CLEARML_AGENT_EXECUTE}\n#SBATCH -n 2\n").unwrap();
     let said: Vec<String> = warned.warnings().iter().map(ToString::to_string).collect();
-    for part in ["--ntasks-per-node=1", "CLEARML_TASKS", "after the first command"] {
+    for part in [
+        "--ntasks-per-node=1",
+        "3:17: ${CLEARML_Task…} is text for sbatch; did you mean ${CLEARML_TASK…}?",
+        "4:3: ${CLEARML_TASKS…} is left to the shell",
+        "after the first command",
+    ] {
         assert!(said.iter().any(|text| text.contains(part)), "{part}: {said:#?}");
     }
 }
