@@ -60,6 +60,12 @@ fn each_failure_is_told_by_its_cause() {
             "launch: creating container",
         ),
         (
+            "GPUs that the engine does not know",
+            print,
+            place.with("--gpus driver=none,count=1", ""),
+            "install the NVIDIA Container Toolkit",
+        ),
+        (
             "a setup script that gives up",
             print,
             place.with("", "echo out: giving up\nexit 5\n"),

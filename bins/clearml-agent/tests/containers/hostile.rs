@@ -10,7 +10,7 @@ const WISHES: &str = "--privileged --privileged=true -v /:/host --volume=/etc:/e
     --mount type=bind,source=/,target=/host2 --pid=host --pid host --ipc host --network host --net=host --uts=host \
     --userns=host --cap-add SYS_ADMIN --cap-add=ALL --device /dev/kmsg --device=/dev/mem \
     --security-opt apparmor=unconfined --cgroupns=host --group-add 0 --sysctl net.ipv4.ip_forward=1 \
-    --volumes-from other --runtime runc --entrypoint /bin/sh";
+    --volumes-from other --runtime runc -itv /root:/root3 --entrypoint /bin/sh";
 const CODE: &str = "import time\nprint('out: running', flush=True)\ntime.sleep(600)\n";
 
 #[test]
@@ -24,7 +24,9 @@ fn a_task_gets_only_the_arguments_that_it_may_use() {
         "'^-e$' '^--env(=|$)' '^--shm-size(=|$)'",
     );
     let arguments = format!("{WISHES} -e A=1 --shm-size=64m");
-    let host = inspected(&place, &options, &arguments);
+    let (host, console) = inspected(&place, &options, &arguments);
+    let told = "agent.docker_args_filters does not let through: --privileged --privileged=true -v /:/host";
+    assert!(console.contains(told), "{console}");
     assert_eq!(host["ShmSize"], json!(64 << 20));
     nothing_was_granted(&host);
 
@@ -34,13 +36,13 @@ fn a_task_gets_only_the_arguments_that_it_may_use() {
     let options = place
         .options()
         .variable("CLEARML_AGENT__AGENT__FORBIDDEN_DOCKER_ARGS", forbidden);
-    let host = inspected(&place, &options, &format!("{WISHES} --shm-size 64m"));
+    let (host, _) = inspected(&place, &options, &format!("{WISHES} --shm-size 64m"));
     assert_eq!(host["ShmSize"], json!(64 << 20));
     nothing_was_granted(&host);
 }
 
-/// What the engine says about the container of a task with these arguments.
-fn inspected(place: &Place, options: &xtask::workbench::AgentOptions, arguments: &str) -> Value {
+/// What the engine says about the container of a task with these arguments, and what the task's console says.
+fn inspected(place: &Place, options: &xtask::workbench::AgentOptions, arguments: &str) -> (Value, String) {
     let mut agent: Agent = place.daemon(options);
     let task = place.submit("hostile", CODE, place.with(arguments, ""));
     place.says(&task, "out: running");
@@ -48,9 +50,10 @@ fn inspected(place: &Place, options: &xtask::workbench::AgentOptions, arguments:
     let found: Value = serde_json::from_str(&text).unwrap();
     let body = json!({"task": task, "force": false, "status_reason": "enough"});
     place.scene.api.call("tasks.stop", body).unwrap();
-    place.ended(&task).assert_status("stopped");
+    let ended = place.ended(&task);
+    ended.assert_status("stopped");
     agent.stop().unwrap();
-    found[0]["HostConfig"].clone()
+    (found[0]["HostConfig"].clone(), ended.console)
 }
 
 #[track_caller]

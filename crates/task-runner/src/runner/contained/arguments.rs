@@ -72,22 +72,26 @@ impl Runner {
             tracing::warn!("task {}: {text}", self.identity.task);
             self.console.line(Level::Warning, &text);
         }
+        let masked = |words: &[String]| settings.command_mask().words(words).join(" ");
+        if !combined.filtered.is_empty() {
+            let text = format!(
+                "container arguments that agent.docker_args_filters does not let through: {}",
+                masked(&combined.filtered)
+            );
+            self.console.line(Level::Warning, &text);
+        }
         let words = fill(&combined.words);
         if given::variable(&self.inputs, "CLEARML_AGENT_DEBUG_INFO").is_some_and(|what| what == "docker") {
-            let show = |words: &[String]| settings.command_mask().words(words).join(" ");
             tracing::info!(
                 "task {}: container arguments of the task: {}; for all tasks: {}; together: {}",
                 self.identity.task,
-                show(&choice.arguments),
-                show(&containers.extra_docker_arguments),
-                show(&words)
+                masked(&choice.arguments),
+                masked(&containers.extra_docker_arguments),
+                masked(&words)
             );
         }
-        let shown = settings.command_mask().words(&words).join(" ");
-        self.console.line(
-            Level::Info,
-            &format!("Container: image {}, arguments: {shown}", choice.image),
-        );
+        let text = format!("Container: image {}, arguments: {}", choice.image, masked(&words));
+        self.console.line(Level::Info, &text);
         let parse = |words: &[String]| {
             flags::parse(words, &environment).map_err(|e| failure("environment", &e.to_string()))
         };

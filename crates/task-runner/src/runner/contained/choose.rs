@@ -69,14 +69,19 @@ impl Runner {
         for error in errors {
             self.console.line(Level::Warning, &error.to_string());
         }
-        Ok(choice::choose(
+        let may_choose = !containers.disable_task_docker_override;
+        let choice = choice::choose(
             &named,
             &facts,
             &rules,
             &default,
-            !containers.disable_task_docker_override,
+            may_choose,
             containers.update_back_task,
-        ))
+        );
+        if let Some(text) = passed_over(&named, &choice, may_choose) {
+            self.console.line(Level::Warning, text);
+        }
+        Ok(choice)
     }
 
     /// Tells the task which container it got.
@@ -94,6 +99,23 @@ impl Runner {
         {
             tracing::warn!("writing the container to task {id}: {e}");
         }
+    }
+}
+
+/// What is told to somebody whose task does not get the container that it asks for, and no rule is the reason.
+fn passed_over(named: &Container, choice: &Choice, may_choose: bool) -> Option<&'static str> {
+    let asks = named.image.is_some() || !named.arguments.is_empty();
+    if !asks || choice.rule.is_some() {
+        return None;
+    }
+    let other = Some(&choice.image) != named.image.as_ref() || choice.arguments != named.arguments;
+    match may_choose {
+        _ if !other => None,
+        false => Some("the container of the task is not used (agent.disable_task_docker_override)"),
+        true if named.image.is_none() => {
+            Some("the task names no image, so its container arguments are not used")
+        }
+        true => None,
     }
 }
 
@@ -150,6 +172,32 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn who_asks_for_a_container_in_vain_is_told() {
+        let named = |image: &str, arguments: &[&str]| Container {
+            image: (!image.is_empty()).then(|| image.to_owned()),
+            arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
+            setup_script: None,
+        };
+        let default = DefaultContainer::new(&["default".to_owned()], None, None, &[]);
+        let told = |named: &Container, may_choose: bool| {
+            let choice = choice::choose(named, &Facts::default(), &[], &default, may_choose, true);
+            passed_over(named, &choice, may_choose).unwrap_or_default()
+        };
+        let (nothing, without_image, own) =
+            (named("", &[]), named("", &["--init"]), named("own", &["--init"]));
+        assert!(told(&without_image, true).contains("names no image"));
+        assert!(told(&own, false).contains("agent.disable_task_docker_override"));
+        for (named, may_choose) in [
+            (&nothing, true),
+            (&nothing, false),
+            (&own, true),
+            (&named("default", &[]), false),
+        ] {
+            assert_eq!(told(named, may_choose), "");
+        }
+    }
 
     #[test]
     fn the_container_of_a_task_in_both_forms() {

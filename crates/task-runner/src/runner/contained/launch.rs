@@ -7,9 +7,10 @@ use super::super::abort::announced;
 use super::super::decide::{Becomes, Launching, claimed_to_end, launching, may_launch, no_shim};
 use super::super::{Runner, RunnerError, system};
 use super::engine_failure;
+use super::prepare::launch_failure;
 use crate::console::Level;
 use crate::phase::Phase;
-use crate::record::{Failure, Mark, RunRecord};
+use crate::record::{Mark, RunRecord};
 use crate::shim;
 
 impl Runner {
@@ -72,12 +73,7 @@ impl Runner {
         let started = self.of_engine(async |engine| engine.start(&found.id).await).await;
         Ok(match started {
             Ok(()) => Launching::Supervise,
-            Err(e @ EngineError::Refused { .. }) => Launching::Claim(Some(Failure {
-                stage: "launch".to_owned(),
-                text: e.to_string(),
-                exit_code: Some(125),
-                over: true,
-            })),
+            Err(e @ EngineError::Refused { .. }) => Launching::Claim(Some(launch_failure(&e))),
             Err(e) => Launching::Claim(Some(engine_failure(&e))),
         })
     }

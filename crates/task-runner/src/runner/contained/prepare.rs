@@ -245,9 +245,17 @@ impl Runner {
     }
 }
 
-fn launch_failure(error: &EngineError) -> Failure {
+/// The engine does not make or start the container; nothing of the task has run.
+pub(super) fn launch_failure(error: &EngineError) -> Failure {
+    let mut text = error.to_string();
+    if text.contains("could not select device driver") {
+        text.push_str(
+            "; the engine knows no GPUs: install the NVIDIA Container Toolkit, and restart the engine",
+        );
+    }
     Failure {
         exit_code: Some(125),
-        ..failure("launch", &error.to_string())
+        over: true,
+        ..failure("launch", &text)
     }
 }
