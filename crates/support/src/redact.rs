@@ -12,6 +12,13 @@ use crate::secret::{MASK, Secret};
 /// tell the secret at the same time.
 const SHORTEST: usize = 4;
 
+/// Lines of a secret with several lines, such as a private key, are searched for from this length on: text is looked
+/// at line by line in many places.
+const SHORTEST_LINE: usize = 16;
+
+/// The first lines of a secret that are searched for; a long key has about fifty.
+const MOST_LINES: usize = 200;
+
 /// Access tokens are longer than the names of users.
 const SHORTEST_TOKEN: usize = 20;
 
@@ -34,7 +41,8 @@ impl Redactor {
         Self::default()
     }
 
-    /// Remembers a secret, also as it stands in JSON text. Values of fewer than four characters are ignored.
+    /// Remembers a secret, also as it stands in JSON text, and its longer lines. Values of fewer than four characters
+    /// are ignored.
     pub fn add(&self, secret: &Secret) {
         let value = secret.expose();
         if value.len() < SHORTEST {
@@ -42,8 +50,14 @@ impl Redactor {
         }
         let quoted = serde_json::Value::from(value).to_string();
         let mut secrets = self.secrets.write().unwrap_or_else(PoisonError::into_inner);
-        for form in [value, &quoted[1..quoted.len() - 1]] {
-            if !secrets.iter().any(|known| known == form) {
+        let lines = value
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.len() >= SHORTEST_LINE && !line.starts_with("-----"))
+            .take(MOST_LINES);
+        let whole = [value, value.trim(), &quoted[1..quoted.len() - 1]];
+        for form in whole.into_iter().chain(lines) {
+            if form.len() >= SHORTEST && !secrets.iter().any(|known| known == form) {
                 secrets.push(form.to_owned());
             }
         }
@@ -176,6 +190,21 @@ mod tests {
         let line = serde_json::json!({"message": "key a\"b\\c\n!"}).to_string();
         assert_eq!(redactor.redact(&line), r#"{"message":"key ****!"}"#);
         assert_eq!(redactor.redact("key a\"b\\c\n!"), "key ****!");
+    }
+
+    #[test]
+    fn a_secret_of_several_lines_is_known_by_its_lines() {
+        let redactor = Redactor::new();
+        let key =
+            "-----BEGIN PRIVATE KEY-----\r\nMIIEvQIBADANBgkqhkiG\r\nshort=\r\n-----END PRIVATE KEY-----\r\n";
+        redactor.add(&Secret::new(key));
+        assert_eq!(redactor.redact("x MIIEvQIBADANBgkqhkiG y"), "x **** y");
+        let others = "-----BEGIN PRIVATE KEY----- short=";
+        assert_eq!(redactor.redact(others), others);
+        assert_eq!(redactor.redact(key), "****");
+        // Nor does a line feed at its end, as in a file, hide it.
+        redactor.add(&Secret::new("hunter22\n"));
+        assert_eq!(redactor.redact("a hunter22 b"), "a **** b");
     }
 
     #[test]
