@@ -37,63 +37,42 @@ pub(crate) fn from_clap(error: &clap::Error, command: Option<String>) -> Option<
     if error.exit_code() == 0 {
         return None;
     }
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        Some(ContextValue::Strings(texts)) => texts.join(", "),
-        Some(ContextValue::StyledStr(text)) => text.to_string(),
-        Some(ContextValue::Number(number)) => number.to_string(),
-        _ => String::new(),
-    };
-    let options = |kind| match error.get(kind) {
-        Some(ContextValue::Strings(texts)) => texts
-            .iter()
-            .map(|text| option(text))
-            .collect::<Vec<_>>()
-            .join(", "),
-        Some(ContextValue::String(text)) => option(text).to_owned(),
-        _ => String::new(),
-    };
-    let (argument, value) = (options(ContextKind::InvalidArg), text(ContextKind::InvalidValue));
-    let choices = || {
-        let valid = match error.get(ContextKind::ValidValue) {
-            Some(ContextValue::Strings(texts)) => texts.clone(),
-            _ => Vec::new(),
-        };
-        valid
-            .iter()
-            .map(|text| format!("'{text}'"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let near = |kind| match error.get(kind) {
-        Some(ContextValue::String(name)) => format!("; did you mean {name}?"),
-        Some(ContextValue::Strings(names)) => names
-            .first()
-            .map_or_else(String::new, |name| format!("; did you mean {name}?")),
-        _ => String::new(),
-    };
-    let message = match error.kind() {
+    // An option that stands before the command is not the command's.
+    let argument = Objection(error).options(ContextKind::InvalidArg);
+    let is_global = crate::arguments::command()
+        .get_arguments()
+        .filter_map(clap::Arg::get_long)
+        .any(|long| argument.strip_prefix("--") == Some(long));
+    let command = command.filter(|_| !is_global || error.kind() == ErrorKind::UnknownArgument);
+    Some(UsageError {
+        command,
+        message: message(error),
+    })
+}
+
+fn message(error: &clap::Error) -> String {
+    let objection = Objection(error);
+    let argument = objection.options(ContextKind::InvalidArg);
+    let value = objection.text(ContextKind::InvalidValue);
+    match error.kind() {
         ErrorKind::UnknownArgument => format!(
             "unrecognized arguments: {}{}",
-            text(ContextKind::InvalidArg),
-            near(ContextKind::SuggestedArg)
+            objection.text(ContextKind::InvalidArg),
+            objection.meant(ContextKind::SuggestedArg)
         ),
         ErrorKind::InvalidSubcommand => {
-            let names: Vec<String> = crate::arguments::command()
-                .get_subcommands()
-                .filter(|command| !command.is_hide_set())
-                .map(|command| format!("'{}'", command.get_name()))
-                .collect();
+            let top = crate::arguments::command();
+            let shown = top.get_subcommands().filter(|command| !command.is_hide_set());
             format!(
                 "argument command: invalid choice: '{}' (choose from {}){}",
-                text(ContextKind::InvalidSubcommand),
-                names.join(", "),
-                near(ContextKind::SuggestedSubcommand)
+                objection.text(ContextKind::InvalidSubcommand),
+                quoted(shown.map(Command::get_name)),
+                objection.meant(ContextKind::SuggestedSubcommand)
             )
         }
         ErrorKind::MissingRequiredArgument => format!("the following arguments are required: {argument}"),
         ErrorKind::InvalidValue if value.is_empty() => {
-            let several = text(ContextKind::InvalidArg).contains("...");
+            let several = objection.text(ContextKind::InvalidArg).contains("...");
             let number = if several {
                 "at least one argument"
             } else {
@@ -102,10 +81,9 @@ pub(crate) fn from_clap(error: &clap::Error, command: Option<String>) -> Option<
             format!("argument {argument}: expected {number}")
         }
         ErrorKind::InvalidValue => {
-            format!(
-                "argument {argument}: invalid choice: '{value}' (choose from {})",
-                choices()
-            )
+            let choices = objection.texts(ContextKind::ValidValue);
+            let choices = quoted(choices.iter().map(String::as_str));
+            format!("argument {argument}: invalid choice: '{value}' (choose from {choices})")
         }
         ErrorKind::ValueValidation => {
             let reason = std::error::Error::source(error).map(|source| format!(": {source}"));
@@ -116,27 +94,54 @@ pub(crate) fn from_clap(error: &clap::Error, command: Option<String>) -> Option<
         }
         ErrorKind::TooManyValues => format!("argument {argument}: ignored explicit argument '{value}'"),
         ErrorKind::ArgumentConflict => {
-            format!(
-                "argument {argument}: not allowed with argument {}",
-                options(ContextKind::PriorArg)
-            )
+            let other = objection.options(ContextKind::PriorArg);
+            format!("argument {argument}: not allowed with argument {other}")
         }
         _ => {
             let shown = error.to_string();
             let first = shown.lines().next().unwrap_or_default();
             first.strip_prefix("error: ").unwrap_or(first).to_owned()
         }
-    };
-    // An option that stands before the command is not the command's.
-    let is_global = crate::arguments::command()
-        .get_arguments()
-        .filter_map(clap::Arg::get_long)
-        .any(|long| argument.strip_prefix("--") == Some(long));
-    let command = command.filter(|_| !is_global || error.kind() == ErrorKind::UnknownArgument);
-    Some(UsageError { command, message })
+    }
 }
 
-/// The name of an option without its values.
-fn option(shown: &str) -> &str {
-    shown.split([' ', '=']).next().unwrap_or(shown)
+/// The parts of what clap objects to.
+struct Objection<'a>(&'a clap::Error);
+
+impl Objection<'_> {
+    fn texts(&self, kind: ContextKind) -> Vec<String> {
+        match self.0.get(kind) {
+            Some(ContextValue::String(text)) => vec![text.clone()],
+            Some(ContextValue::Strings(texts)) => texts.clone(),
+            Some(ContextValue::StyledStr(text)) => vec![text.to_string()],
+            Some(ContextValue::Number(number)) => vec![number.to_string()],
+            _ => Vec::new(),
+        }
+    }
+
+    fn text(&self, kind: ContextKind) -> String {
+        self.texts(kind).join(", ")
+    }
+
+    /// Names of options without their values.
+    fn options(&self, kind: ContextKind) -> String {
+        let texts = self.texts(kind);
+        let name = |text: &str| text.split([' ', '=']).next().unwrap_or(text).to_owned();
+        texts.iter().map(|text| name(text)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What was probably meant, for the end of a message.
+    fn meant(&self, kind: ContextKind) -> String {
+        let texts = self.texts(kind);
+        texts
+            .first()
+            .map_or_else(String::new, |name| format!("; did you mean {name}?"))
+    }
+}
+
+fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names
+        .map(|name| format!("'{name}'"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
