@@ -5,7 +5,7 @@
 //! Started as `run_daemon runner --run DIR` or `run_daemon shim --run DIR` it is the private command of that
 //! name, and as `run_daemon daemon CONFIG STATE WORKER QUEUE…` it is a daemon alone, which is how the tests
 //! get one as a process of its own. `EXAMPLE_SERVICES=N` makes it run N tasks at the same time, `EXAMPLE_OWNER` makes it
-//! work in the names of their owners.
+//! work in the names of their owners, and `EXAMPLE_GRACE` says how many seconds a task gets to end.
 
 use std::error::Error;
 use std::path::Path;
@@ -65,10 +65,13 @@ fn options(
     worker: &str,
     queues: &[&str],
 ) -> Result<DaemonOptions, Box<dyn Error>> {
+    let grace: Option<f64> = std::env::var("EXAMPLE_GRACE")
+        .ok()
+        .and_then(|seconds| seconds.parse().ok());
     let overrides = [
         ("agent.state_dir", json!(state)),
         ("agent.worker_id", json!(worker)),
-        ("agent.abort_grace_sec", json!(0.5)),
+        ("agent.abort_grace_sec", json!(grace.unwrap_or(0.5))),
         ("agent.status_poll_interval_sec", json!(0.5)),
     ];
     let sources = Sources {

@@ -11,6 +11,7 @@ use clearml_intake::{Intent, Outcome, Phase as PopPhase, PopError, Reporter};
 use clearml_support::redact::Redactor;
 use clearml_task_model::{TaskId, WorkerId};
 use clearml_task_runner::record::{End, Outcome as RunOutcome};
+use clearml_task_runner::run_dir::KEEP_FINISHED;
 use clearml_task_runner::{RunDir, RunDirError, RunOptions, RunStore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Level;
@@ -31,8 +32,6 @@ use crate::watch::{WatchEnd, WatchError};
 /// it there; otherwise it is plain text on standard output.
 pub const ANNOUNCEMENTS: &str = "announcement";
 
-/// How many finished runs are kept for people to look at.
-const KEEP_FINISHED: usize = 20;
 /// How often finished runs are looked for where many run.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// How long a pop that is under way may take when the daemon has to end.

@@ -7,7 +7,7 @@ use clearml_task_model::TaskId;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::scene::{PATIENCE, Scene};
+use crate::scene::{PATIENCE, Scene, WORKER, eventually};
 
 /// Less than the five seconds of an agent that does everything by one clock, with room for a busy machine.
 const SOON: Duration = Duration::from_secs(4);
@@ -62,13 +62,18 @@ async fn a_short_task_costs_few_requests() {
 #[tokio::test]
 async fn lines_ends_and_aborts_are_known_soon() {
     let scene = Scene::start().await;
-    let daemon = scene.daemon(&["work"]).await;
     let stamps = scene.folder().join("stamps");
     let script = format!(
         "for i in 1 2 3; do sleep 1.3; touch {0}-$i; echo mark $i; done; sleep 1; touch {0}-end",
         stamps.display()
     );
     let task = scene.enqueued_script(&scene.queue, "marks", &script).await;
+    let endless = scene
+        .enqueued_script(&scene.queue, "endless", "echo up; exec sleep 1000")
+        .await;
+    // How often the queues are looked at has no part in it.
+    let seldom = [("CLEARML_AGENT_QUEUE_POLL_FREQ_SEC", "60")];
+    let daemon = scene.daemon_with(WORKER, &["work"], &seldom);
     let since = |name: &str| {
         let path = format!("{}-{name}", stamps.display());
         let written = std::fs::metadata(path).unwrap().modified().unwrap();
@@ -81,9 +86,7 @@ async fn lines_ends_and_aborts_are_known_soon() {
     scene.completes_once(&task, "marks", &daemon).await;
     assert!(since("end") < SOON, "the end took {:?}", since("end"));
 
-    let task = scene
-        .enqueued_script(&scene.queue, "endless", "echo up; exec sleep 1000")
-        .await;
+    let task = endless;
     shows(&scene, &task, "up\n").await;
     let told = Instant::now();
     scene
@@ -94,6 +97,53 @@ async fn lines_ends_and_aborts_are_known_soon() {
     let ended = scene.ended(&task, &daemon).await;
     assert_eq!(ended.status.unwrap().as_str(), "stopped");
     assert!(told.elapsed() < SOON, "the abort took {:?}", told.elapsed());
+}
+
+/// The console waits for an answer that takes long, and nothing else does.
+#[tokio::test]
+async fn a_call_that_takes_long_delays_neither_abort_nor_end() {
+    let scene = Scene::start().await;
+    let script = "echo up; sleep 1; for i in $(seq 1 600); do echo $i; sleep 0.1; done";
+    let task = scene.enqueued_script(&scene.queue, "slow", script).await;
+    let daemon = scene.daemon_with(WORKER, &["work"], &[]);
+    shows(&scene, &task, "up\n").await;
+    scene
+        .fault(json!({"endpoint": "events.add_batch", "kind": "delay", "delay_ms": 20_000}))
+        .await;
+    scene.forget_calls().await;
+    while scene.calls_of("events.add_batch").await == 0 {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let told = Instant::now();
+    let change = StatusChange::default();
+    scene.client.tasks_stop(&task, &change).await.unwrap();
+    let exited = || {
+        let runs = scene.runs().list().unwrap();
+        runs.iter()
+            .any(|run| run.verdict().is_ok_and(|verdict| verdict.is_some()))
+    };
+    eventually("the program has ended", exited).await;
+    assert!(told.elapsed() < SOON, "{:?}\n{}", told.elapsed(), daemon.output());
+    scene.clear_faults().await;
+    let ended = scene.ended(&task, &daemon).await;
+    assert_eq!(ended.status.unwrap().as_str(), "stopped");
+}
+
+/// A task that says nothing for hours is not taken for lost.
+#[tokio::test]
+async fn a_silent_task_gives_signs_of_life_as_often_as_configured() {
+    for (period, expected) in [("1", 2..=6), ("0", 0..=0)] {
+        let scene = Scene::start().await;
+        let task = scene.enqueued_script(&scene.queue, "silent", "sleep 4.5").await;
+        let daemon = scene.daemon_with(
+            WORKER,
+            &["work"],
+            &[("CLEARML_AGENT__AGENT__TASK_PING_INTERVAL_SEC", period)],
+        );
+        scene.completes_once(&task, "silent", &daemon).await;
+        let pings = scene.calls_of("tasks.ping").await;
+        assert!(expected.contains(&pings), "{period}: {pings}");
+    }
 }
 
 #[tokio::test]

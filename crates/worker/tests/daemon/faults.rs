@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use clearml_api_client::WorkersQuery;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -179,8 +180,36 @@ async fn the_last_lines_are_sent_before_the_daemon_ends() {
     }
     let lines = text.lines().filter(|line| line.starts_with("line ")).count();
     assert_eq!(lines, 2000);
+    let workers = scene.client.workers_get_all(&WorkersQuery::default()).await;
+    assert!(workers.unwrap().is_empty(), "it is taken off the list");
     let (_, end) = text.split_once("line 2000\n").unwrap();
     assert!(end.contains("last words\n"), "{end}");
+}
+
+/// Somebody who presses Ctrl-C twice gets the terminal back at once, and the task ends all the same.
+#[tokio::test]
+async fn a_daemon_that_is_told_twice_does_not_wait_for_its_task() {
+    let scene = Scene::start().await;
+    let mut daemon = scene.daemon_with(WORKER, &["work"], &[("EXAMPLE_GRACE", "6")]);
+    let up = scene.folder().join("up");
+    // Whatever it is told, it goes on until it is killed.
+    let script = format!(
+        "trap '' TERM; touch {}; while :; do sleep 0.05; done",
+        up.display()
+    );
+    let task = scene.enqueued_script(&scene.queue, "stubborn", &script).await;
+    eventually("the task runs", || up.exists()).await;
+    daemon.terminate();
+    daemon.says("Stopping task").await;
+    sleep(Duration::from_secs(1)).await;
+    let hurry = Instant::now();
+    daemon.terminate();
+    assert_eq!(daemon.end_within(Duration::from_secs(4)).await.code(), Some(254));
+    assert!(hurry.elapsed() < Duration::from_secs(4));
+    let said = format!("Task '{task}' has been told to end; that goes on without the daemon");
+    assert!(daemon.output().contains(&said), "{}", daemon.output());
+    let ended = scene.ended(&task, &daemon).await;
+    assert_eq!(ended.status.unwrap().as_str(), "stopped");
 }
 
 #[tokio::test]
