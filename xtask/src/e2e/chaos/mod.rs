@@ -328,7 +328,10 @@ impl Storm {
             self.jobs[index].second = Some(program);
         }
         self.jobs[index].actions.push(action);
-        self.count(what);
+        self.count(match action {
+            Action::Tried => "wishes refused, or their answers lost",
+            _ => what,
+        });
         Ok(())
     }
 
