@@ -4,17 +4,11 @@
 //! What to do about it is part of the libraries' messages.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use clearml_support::text::printable;
 
 use crate::logging;
-
-/// Whether the error output may be coloured.
-pub(crate) fn colours() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !refused && io::stderr().is_terminal()
-}
 
 /// Prints the failure.
 pub(crate) fn print(error: &anyhow::Error, debug: bool) {

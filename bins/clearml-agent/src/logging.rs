@@ -14,7 +14,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::prelude::*;
 
-use crate::failure;
+use crate::output;
 
 const VARIABLE: &str = "CLEARML_AGENT_LOG_FORMAT";
 
@@ -72,7 +72,7 @@ fn begin(format: LogFormat, debug: bool) {
         LogFormat::Text => registry
             .with(
                 lines
-                    .with_ansi(failure::colours())
+                    .with_ansi(output::colours(&io::stderr()))
                     .with_target(debug)
                     .with_filter(filter),
             )

@@ -1,9 +1,16 @@
-//! Standard output of the commands whose output is their result.
+//! Standard output of the commands whose output is their result, and what may be coloured.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
+
+/// Whether what goes there may be coloured.
+pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    !refused && !dumb && stream.is_terminal()
+}
 
 /// Prints a result. A reader that has seen enough, such as `head`, is no failure; a full disk is.
 pub(crate) fn print(text: impl Display) -> anyhow::Result<()> {

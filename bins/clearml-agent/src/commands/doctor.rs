@@ -1,12 +1,12 @@
 //! `doctor`: what would stop tasks here, and what to do about it.
 
-use std::io::{IsTerminal, stdout};
+use std::io::stdout;
 
 use clap::Args;
 use clearml_agent_config::Sources;
 use clearml_commands::doctor::{self, DoctorOptions};
 
-use crate::output::{finish, print_line};
+use crate::output::{colours, finish, print_line};
 
 #[derive(Args)]
 pub(crate) struct DoctorArguments {
@@ -30,8 +30,7 @@ pub(crate) async fn doctor(options: DoctorArguments, sources: Sources) -> anyhow
     if options.json {
         print_line(format_args!("{:#}", report.to_json()))?;
     } else {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        finish(report.write(&mut stdout(), !refused && stdout().is_terminal()))?;
+        finish(report.write(&mut stdout(), colours(&stdout())))?;
     }
     Ok(report.exit_code())
 }

@@ -1,13 +1,13 @@
 //! `status`: what the agents of this machine do.
 
-use std::io::{IsTerminal, stdout};
+use std::io::stdout;
 use std::time::Duration;
 
 use clap::Args;
 use clearml_agent_config::{Settings, Sources};
 use clearml_commands::status::{Collector, Style, render, watch};
 
-use crate::output::{print, print_line};
+use crate::output::{colours, print, print_line};
 
 /// A shorter time would be spent on nothing but looking.
 const SHORTEST: f64 = 0.2;
@@ -36,8 +36,7 @@ fn interval(text: &str) -> Result<f64, String> {
 pub(crate) async fn status(options: StatusArguments, sources: Sources) -> anyhow::Result<i32> {
     let settings = Settings::load(&sources)?;
     let mut collector = Collector::new(&settings);
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let colours = !refused && stdout().is_terminal();
+    let colours = colours(&stdout());
     if options.watch {
         watch(&mut collector, Duration::from_secs_f64(options.interval), colours).await?;
         return Ok(0);

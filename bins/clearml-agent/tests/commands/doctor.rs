@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::init::{read_until, terminal};
 use crate::stage::{Ended, Home, Served, finish};
 
 /// The finding about something.
@@ -189,6 +190,29 @@ fn the_address_of_another_server_is_told_from_wrong_credentials() {
             advice.contains("api.api_server must be the API server"),
             "{address}: {advice}"
         );
+    }
+}
+
+#[test]
+fn a_terminal_gets_colours_unless_it_has_none_or_they_are_refused() {
+    for (variable, coloured) in [
+        (("TERM", "xterm"), true),
+        (("TERM", "dumb"), false),
+        (("NO_COLOR", "1"), false),
+    ] {
+        let home = Home::new();
+        let (mut screen, user) = terminal();
+        let mut command = home.options().command(&["status"]);
+        command
+            .env_remove("NO_COLOR")
+            .env("TERM", "xterm")
+            .env(variable.0, variable.1)
+            .stdout(user);
+        let mut child = command.spawn().unwrap();
+        let mut shown = String::new();
+        read_until(&mut screen, &mut shown, "No task runs.");
+        child.wait().unwrap();
+        assert_eq!(shown.contains('\u{1b}'), coloured, "{variable:?}: {shown}");
     }
 }
 

@@ -287,7 +287,7 @@ fn the_end_of_the_input_is_an_error_and_leaves_nothing() {
 }
 
 /// Both ends of a new terminal.
-fn terminal() -> (File, File) {
+pub(crate) fn terminal() -> (File, File) {
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&controller).unwrap();
     unlockpt(&controller).unwrap();
@@ -301,7 +301,7 @@ fn terminal() -> (File, File) {
 }
 
 /// Reads the terminal until it shows `wanted`; returns all that was shown.
-fn read_until(screen: &mut File, shown: &mut String, wanted: &str) {
+pub(crate) fn read_until(screen: &mut File, shown: &mut String, wanted: &str) {
     let started = Instant::now();
     let mut bytes = [0; 4096];
     while !shown.contains(wanted) {
