@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clearml_api_client::StatusChange;
@@ -9,7 +10,7 @@ use clearml_support::process::ProcessIdentity;
 use clearml_support::time::now_ms;
 use clearml_task_model::TaskId;
 use clearml_task_runner::record::{SCHEMA, ShimClaim};
-use clearml_task_runner::{Phase, RunDir, RunOptions};
+use clearml_task_runner::{Phase, RunDir, RunOptions, RunnerExit, RunnerOptions, run_with};
 use common::world::{World, signal};
 use common::{eventually, with_environment};
 use rustix::process::Signal;
@@ -241,4 +242,26 @@ async fn a_program_runs_as_another_user_in_a_home_of_its_own() {
             && reason.contains("no such user"),
         "{reason}"
     );
+}
+
+/// `execute` is its own runner, and nobody would start another one.
+#[tokio::test]
+async fn a_run_that_nobody_can_go_on_with_is_told_to_the_server() {
+    let world = World::start().await;
+    let (task, run) = world.task("echo never").await;
+    // In the way of the file that the preparation ends with, as a full disk is.
+    std::fs::create_dir_all(run.path().join("launch.json/full")).unwrap();
+    let options = RunnerOptions {
+        detach: false,
+        reader: Some(Arc::default()),
+        ..RunnerOptions::default()
+    };
+    let exit = Box::pin(run_with(run.path(), options)).await.unwrap();
+    assert_eq!(exit, RunnerExit::Finished { exit_code: None });
+    let (status, reason) = world.status(&task).await;
+    assert!(
+        status == "failed" && reason.starts_with("infrastructure: ") && reason.contains("launch.json"),
+        "{status} {reason}"
+    );
+    assert!(!run.path().exists(), "somebody could go on with it");
 }

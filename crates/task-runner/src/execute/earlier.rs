@@ -54,8 +54,9 @@ pub(super) async fn go_on(
             record.identity.worker,
             run.path().display()
         );
+        // One that was stopped has only its end to tell; the task is wanted again.
+        let counts = task.status == Some(TaskStatus::InProgress) && run.abort()?.is_none();
         let exit = monitored::watch(client, id, options, (run, keeper)).await?;
-        let counts = task.status == Some(TaskStatus::InProgress);
         match exit {
             RunnerExit::Finished { exit_code: Some(_) } if counts => {
                 return Ok(Some(monitored::exit_code(exit, options)));

@@ -33,7 +33,12 @@ pub(super) async fn watch(
         exit = Box::pin(run_and_show(&run, options)) => exit?,
         never = Box::pin(reports.while_running(id)) => match never {},
     };
-    if exit != (RunnerExit::Interrupted { reported: false }) {
+    if exit == (RunnerExit::Interrupted { reported: false }) {
+        tracing::warn!(
+            "task {id} was stopped, but the server could not be told; the next daemon of this machine tells it, or \
+             `clearml-agent execute --id {id}`"
+        );
+    } else {
         reports.end().await;
     }
     Ok(exit)

@@ -43,7 +43,7 @@ pub(crate) use environment::RUN_ID;
 use crate::console::AgentConsole;
 use crate::console::segment::Limits;
 use crate::phase::Phase;
-use crate::record::{AbortReason, Identity, Mark, RunInputs, service_worker};
+use crate::record::{AbortReason, Failure, Identity, Mark, RunInputs, service_worker};
 use crate::run_dir::{RunDir, RunDirError};
 use crate::settings::{RunSettings, SettingsError};
 use crate::shipper::{Closed, ShipError, ShipOptions, Shipper};
@@ -52,6 +52,7 @@ use crate::told::ToldToEnd;
 use abort::{StatusWatch, announce};
 use decide::{Prepared, ShipPatience, Step, next_step};
 use many::{Known, Shared};
+use setup::with_causes;
 
 /// How long a runner that was told to end tries to deliver the rest of the console and the status. What
 /// it can't deliver in that time is delivered by the next runner.
@@ -285,7 +286,17 @@ impl Runner {
         };
         tokio::select! {
             result = Box::pin(self.steps()) => match result {
-                Err(e) if self.run.is_gone() => Ok(self.report_without_records(&e).await),
+                Err(e) if self.run.is_gone() => {
+                    let failure = Failure::folder_removed(self.run.path());
+                    Ok(self.report_without_records(&e, failure).await)
+                }
+                // Nobody would start another runner.
+                Err(e) if self.reader.is_some() => {
+                    let failure = Failure::infrastructure(with_causes(&e));
+                    let exit = self.report_without_records(&e, failure).await;
+                    self.forget(exit);
+                    Ok(exit)
+                }
                 result => result,
             },
             never = Box::pin(watch.run(&self.abort)) => never,

@@ -92,18 +92,15 @@ impl Runner {
         self.stored(|run| run.set_phase(Phase::Reported)).await
     }
 
-    /// Tells how the task ended although somebody has removed what was written down about the run.
-    pub(super) async fn report_without_records(&self, error: &RunnerError) -> RunnerExit {
-        tracing::error!(
-            "{error}; the end of task {} is reported without it",
-            self.identity.task
-        );
+    /// Tells how the task ended although nothing can be read or written down any more: with `failure`, unless the
+    /// program has left its verdict.
+    pub(super) async fn report_without_records(&self, error: &RunnerError, failure: Failure) -> RunnerExit {
+        let id = &self.identity.task;
+        tracing::error!("{error}; the end of task {id} is reported without it");
         self.end_unrecorded().await;
         // Where only the files were removed, the supervisor has written it all the same.
         let verdict = self.run.verdict().ok().flatten();
-        let failure = verdict
-            .is_none()
-            .then(|| Failure::folder_removed(self.run.path()));
+        let failure = Some(failure).filter(|_| verdict.is_none());
         let telling = async {
             let task = observe(&self.client, &self.identity.task).await;
             let wish = *self.abort.borrow();
@@ -123,6 +120,15 @@ impl Runner {
             Some(_) if *self.stop.borrow() => RunnerExit::Interrupted { reported: true },
             Some(exit_code) => RunnerExit::Finished { exit_code },
             None => RunnerExit::Interrupted { reported: false },
+        }
+    }
+
+    /// Removes a run about which everything is told and nothing can be written down, so that nobody goes on with it.
+    pub(super) fn forget(&self, exit: RunnerExit) {
+        if exit != (RunnerExit::Interrupted { reported: false })
+            && let Err(e) = self.run.remove()
+        {
+            tracing::warn!("{e}");
         }
     }
 

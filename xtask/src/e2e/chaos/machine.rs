@@ -1,6 +1,7 @@
 //! The machine under the storm: server, proxy, agents, a small disk, and the processes of runs.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +13,8 @@ use crate::workbench::{Agent, AgentOptions, Api, LocalServer};
 
 /// The queue that all agents serve.
 pub(super) const QUEUE: &str = "chaos";
+/// Where the small disk is mounted.
+const SMALL_DISK: &str = "small-disk";
 
 /// Everything that runs.
 pub(super) struct Machine {
@@ -40,7 +43,7 @@ impl Machine {
             proxy.port
         );
         fs::write(&config, through)?;
-        let disk = SmallDisk::mount(&scratch.join("small-disk"));
+        let disk = SmallDisk::mount(&scratch.join(SMALL_DISK));
         let mut machine = Self {
             agents: Vec::new(),
             states: Vec::new(),
@@ -130,12 +133,28 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let unmount = |lazily: &[&str]| {
-            let output = Command::new("umount").args(lazily).arg(&self.folder).output();
-            output.is_ok_and(|output| output.status.success())
-        };
-        if !unmount(&[]) && !unmount(&["--lazy"]) {
+        if !unmount(&self.folder) {
             eprintln!("{} could not be unmounted", self.folder.display());
         }
+    }
+}
+
+fn unmount(folder: &Path) -> bool {
+    let unmount = |lazily: &[&str]| {
+        let output = Command::new("umount").args(lazily).arg(folder).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    unmount(&[]) || unmount(&["--lazy"])
+}
+
+/// Removes what an earlier storm has left, also one that was killed.
+pub(super) fn clear(scratch: &Path) -> Result<()> {
+    let disk = scratch.join(SMALL_DISK);
+    while disk.is_dir() && unmount(&disk) {}
+    match fs::remove_dir_all(scratch) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("clearing {}", scratch.display()))
+        }
+        _ => Ok(()),
     }
 }

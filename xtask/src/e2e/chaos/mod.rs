@@ -19,6 +19,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
+use clearml_support::lock::FileLock;
 use clearml_support::time::now_ms;
 
 use crate::terminal::{duration, green, note, red, step};
@@ -78,10 +79,14 @@ pub fn run(minutes: f64, seed: Option<u64>, executable: Option<PathBuf>) -> Resu
 /// As [`run`]; the message names everything that was found.
 pub fn campaign(options: &Options) -> Result<()> {
     let begun = Instant::now();
-    if options.scratch.exists() {
-        fs::remove_dir_all(&options.scratch)
-            .with_context(|| format!("clearing {}", options.scratch.display()))?;
-    }
+    let lock = options.scratch.with_extension("lock");
+    let held = FileLock::try_acquire(&lock).with_context(|| format!("locking {}", lock.display()))?;
+    ensure!(
+        held.is_some(),
+        "another storm uses {}; wait for its end",
+        options.scratch.display()
+    );
+    machine::clear(&options.scratch)?;
     fs::create_dir_all(options.scratch.join("witnesses"))?;
     step(&format!(
         "Storm of {} with seed {}",
