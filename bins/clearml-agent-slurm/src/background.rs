@@ -87,7 +87,9 @@ pub(crate) fn start(state: &Path) -> Result<u8> {
     let begun = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
-            bail!("the glue has ended at once ({status}); see {}", path.display());
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            tracing::error!("the glue has ended at once ({status}); see {}", path.display());
+            return Ok(code.unwrap_or(1));
         }
         let is_it = |glue: ProcessIdentity| ProcessIdentity::of(pid).ok().flatten() == Some(glue);
         if running(state).is_some_and(is_it) {

@@ -23,6 +23,8 @@ use clearml_slurm_glue::glue::Run;
 use clearml_slurm_glue::options::Credentials;
 use clearml_slurm_glue::slurm::SlurmError;
 use clearml_slurm_glue::{Glue, GlueError, GlueOptions, OptionsError};
+use clearml_support::fs::create_private_dir;
+use clearml_support::lock::FileLock;
 use clearml_support::redact::Redactor;
 use clearml_task_model::{TaskId, WorkerId};
 use clearml_task_runner::settings::client_options;
@@ -65,7 +67,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         return 4;
     }
     match error.downcast_ref::<GlueError>() {
-        Some(GlueError::Running(_)) => 3,
+        Some(GlueError::Running(_) | GlueError::SameId(_)) => 3,
         Some(GlueError::Slurm(SlurmError::Missing { .. })) => 5,
         _ => match error.downcast_ref::<SlurmError>() {
             Some(SlurmError::Missing { .. }) => 5,
@@ -168,11 +170,31 @@ fn state_dir(arguments: &Arguments, settings: &Settings, worker: &WorkerId) -> P
     let named = arguments.state_dir.clone();
     named
         .or_else(|| settings.path("agent.slurm.state_dir"))
-        .unwrap_or_else(|| {
-            let home = std::env::var_os("HOME").unwrap_or_else(|| "/".into());
-            let name = clearml_support::fs::safe_file_name(worker.as_str());
-            Path::new(&home).join(".clearml/slurm").join(name)
-        })
+        .unwrap_or_else(|| folder_of(worker))
+}
+
+/// The folder of the journal where no other is named.
+fn folder_of(worker: &WorkerId) -> PathBuf {
+    let home = std::env::var_os("HOME").unwrap_or_else(|| "/".into());
+    let name = clearml_support::fs::safe_file_name(worker.as_str());
+    Path::new(&home).join(".clearml/slurm").join(name)
+}
+
+/// Sees that no other glue of this account has the same id, whatever its journal is. `None`: that is seen by its
+/// folder, or there is no place to leave a note.
+fn alone(worker: &WorkerId, state: &Path) -> Result<Option<FileLock>, GlueError> {
+    let folder = folder_of(worker);
+    if folder == state || create_private_dir(&folder).is_err() {
+        return Ok(None);
+    }
+    match FileLock::try_acquire(&folder.join("lock")) {
+        Ok(None) => Err(GlueError::SameId(worker.clone())),
+        Ok(lock) => Ok(lock),
+        Err(error) => {
+            tracing::debug!("{}: {error}", folder.display());
+            Ok(None)
+        }
+    }
 }
 
 async fn serve(arguments: &Arguments, settings: &Settings, sources: &Sources) -> anyhow::Result<u8> {
@@ -204,6 +226,11 @@ async fn serve(arguments: &Arguments, settings: &Settings, sources: &Sources) ->
         ..options
     };
     let state_dir = options.state_dir.clone();
+    let _alone = if preview {
+        None
+    } else {
+        alone(&worker, &state_dir)?
+    };
     let glue = Glue::new(client.clone(), settings.clone(), options, worker.clone()).await;
     match glue {
         Ok(glue) => match &arguments.render {

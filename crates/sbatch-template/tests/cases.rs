@@ -158,6 +158,14 @@ fn values_stand_where_placeholders_stood() {
     ] {
         assert_eq!(render(line).as_deref(), Ok(expected), "{line}");
     }
+    let odd = around(&short("echo ${…odd.value}"));
+    let template = Template::parse("t.sh", &odd, Options::default()).unwrap();
+    let script = template.render(&values(task()), &setup()).unwrap();
+    assert!(
+        script.warnings.iter().any(|text| text.contains("properties.odd")),
+        "{:?}",
+        script.warnings
+    );
 }
 
 #[test]

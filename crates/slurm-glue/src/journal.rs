@@ -26,6 +26,11 @@ pub enum JournalError {
     /// A record.
     #[error(transparent)]
     File(#[from] JsonFileError),
+    /// A record that an earlier glue has left.
+    #[error(
+        "{0}; move the file away: its job is found again by its comment, and its task by the mark of the glue"
+    )]
+    Unreadable(String),
     /// The folder.
     #[error("journal {}: {source}; check that the folder can be written, or choose another with --state-dir", path.display())]
     Folder {
@@ -146,7 +151,8 @@ impl Journal {
         for entry in std::fs::read_dir(&folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
-                let record: Record = read_json(&path)?;
+                let record = read_json(&path);
+                let record: Record = record.map_err(|error| JournalError::Unreadable(error.to_string()))?;
                 records.insert(record.intent.run.clone(), Arc::new(record));
             }
         }

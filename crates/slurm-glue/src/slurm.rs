@@ -428,3 +428,46 @@ impl Slurm {
         Some((fields.get(2)?.parse().ok()?, (*fields.get(5)?).to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_see_nothing_of_what_surrounds_the_glue() {
+        let passed = ["SITE_VARIABLE".to_owned()];
+        let environment = Slurm::environment(|name| Some(format!("the {name}")), &passed);
+        let names: Vec<&str> = environment.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "HOME",
+                "USER",
+                "LOGNAME",
+                "SHELL",
+                "LANG",
+                "TZ",
+                "SLURM_CONF",
+                "SITE_VARIABLE",
+                "LC_ALL",
+                "SLURM_TIME_FORMAT"
+            ]
+        );
+        // Cargo sets this one for every test.
+        let slurm = Slurm {
+            bin_dir: None,
+            environment,
+            timeout: Duration::from_secs(10),
+        };
+        let output = slurm.command("env", None).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let seen: Vec<&str> = text
+            .lines()
+            .filter_map(|line| Some(line.split_once('=')?.0))
+            .collect();
+        assert!(
+            seen.contains(&"SITE_VARIABLE") && !seen.contains(&"CARGO_MANIFEST_DIR"),
+            "{text}"
+        );
+    }
+}

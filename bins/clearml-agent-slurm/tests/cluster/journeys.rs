@@ -116,6 +116,7 @@ fn people_stop_move_and_hold_tasks_and_jobs() {
     let cancelled = scene.submit("main", "", &later);
     let moved = scene.submit("main", "", &later);
     let reset = scene.submit("main", "", &later);
+    let taken = scene.submit("main", "", &later);
     let aborted = scene.submit("main", SLEEP, &[]);
     let killed = scene.submit("main", SLEEP, &[]);
     let back = scene.submit("main", SLEEP, &[]);
@@ -124,6 +125,14 @@ fn people_stop_move_and_hold_tasks_and_jobs() {
     scene.until_message(&waits, "PENDING (BeginTime)", 30);
     let job = scene.job(&waits);
     assert_eq!(scene.task(&waits)["status"], "queued");
+    let script = ["write", "batch_script", &job, "-"];
+    for arguments in [&script[..], &["show", "job", &job]] {
+        let shown = scene.cluster.output("scontrol", arguments).unwrap();
+        assert!(
+            shown.contains(&waits) && !shown.contains("do-not-tell"),
+            "{shown}"
+        );
+    }
     scene.api.call("tasks.stop", json!({"task": waits})).unwrap();
     assert_eq!(scene.task(&waits)["status"], "stopped", "at once");
     scene.until_state(&job, "CANCELLED", 5);
@@ -150,6 +159,15 @@ fn people_stop_move_and_hold_tasks_and_jobs() {
         .unwrap();
     scene.until_state(&job, "CANCELLED", 10);
     assert_eq!(scene.task(&reset)["status"], "created");
+
+    // Reset, and started by another worker before the glue looks again.
+    let job = scene.job(&taken);
+    for call in ["tasks.reset", "tasks.enqueue", "tasks.started"] {
+        let change = json!({"task": taken, "queue": elsewhere, "force": true});
+        scene.api.call(call, change).unwrap();
+    }
+    scene.until_state(&job, "CANCELLED", 10);
+    assert_eq!(scene.task(&taken)["status"], "in_progress", "it is the other's");
 
     let job = scene.job(&aborted);
     scene.wait("the task runs", 30, || {

@@ -94,9 +94,27 @@ fn a_glue_without_its_memory_takes_up_the_jobs_that_run() {
         return;
     };
     let waits = scene.submit("main", "", &[("begin", "now+1hour")]);
+    let runs = scene.submit(
+        "main",
+        "import time; print('begun', flush=True); time.sleep(300)",
+        &[],
+    );
     scene.start();
     scene.until_message(&waits, "PENDING", 30);
     let job = scene.job(&waits);
+    scene.until_begun(&runs);
+
+    // Neither takes the names of queues.
+    let home = scene.folder.path().to_owned();
+    let ask = |option: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_clearml-agent-slurm"));
+        command.arg(option).arg("--state-dir").arg(home.join("state"));
+        command.env("HOME", &home).output().unwrap()
+    };
+    let shown = String::from_utf8(ask("--status").stdout).unwrap();
+    assert!(shown.starts_with("A glue works in"), "{shown}");
+    let line = shown.lines().find(|line| line.starts_with(&*waits)).unwrap();
+    assert!(line.contains(&job) && line.contains("waiting"), "{shown}");
 
     let second = scene.glue_command(&[]).output().unwrap();
     assert_eq!(
@@ -105,6 +123,13 @@ fn a_glue_without_its_memory_takes_up_the_jobs_that_run() {
         "{}",
         String::from_utf8_lossy(&second.stderr)
     );
+
+    // Nor with a journal of its own: it would take up the same jobs.
+    let third = scene.glue_command(&["--state-dir", "elsewhere", "--once"]);
+    let third = { third }.output().unwrap();
+    let errors = String::from_utf8_lossy(&third.stderr);
+    assert_eq!(third.status.code(), Some(3), "{errors}");
+    assert!(errors.contains("CLEARML_WORKER_NAME"), "{errors}");
 
     // Somebody deletes the queue in which it waits: there is another one soon.
     let parking = || {
@@ -122,16 +147,19 @@ fn a_glue_without_its_memory_takes_up_the_jobs_that_run() {
 
     scene.kill_glue();
     std::fs::remove_dir_all(scene.folder.path().join("state")).unwrap();
+    assert_eq!(ask("--stop").status.code(), Some(1), "there is none");
     scene.start();
-    scene.wait("the job is taken up", 20, || {
-        scene.glue_log().contains("is taken up").then_some(())
+    scene.wait("the jobs are taken up", 20, || {
+        (scene.glue_log().matches("is taken up").count() == 2).then_some(())
     });
-    scene.cluster.output("scancel", &[&job]).unwrap();
-    scene.until(&waits, "stopped", 20);
+    for (task, job) in [(&waits, &job), (&runs, &scene.job(&runs))] {
+        scene.cluster.output("scancel", &[job]).unwrap();
+        scene.until(task, "stopped", 30);
+    }
     // Accounting does not list a job that never ran.
     assert_eq!(
         scene.glue_log().matches(" is job ").count(),
-        1,
+        2,
         "{}",
         scene.glue_log()
     );

@@ -1,6 +1,6 @@
 //! The built glue on a real Slurm cluster, with the embedded server and the built agent inside of the jobs.
 //!
-//! Each test starts a cluster of its own (`xtask::e2e::slurm`), one after the other. Where there is no Slurm, or no
+//! Each test starts a cluster of its own (`xtask::e2e::slurm`), a few at the same time. Where there is no Slurm, or no
 //! root, they are skipped.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]

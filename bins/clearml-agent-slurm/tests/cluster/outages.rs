@@ -52,15 +52,30 @@ fn an_answer_that_got_lost_and_an_absent_controller_fail_nothing() {
         "sbatch was never called while the controller was frozen"
     );
 
-    // Away altogether, while a job runs and ends.
+    // Away altogether, while a job runs and ends, and while the glue is started again.
+    let stays = scene.submit(
+        "main",
+        "import time; print('begun', flush=True); time.sleep(25)",
+        &[],
+    );
+    scene.until_begun(&stays);
+    scene.stop_glue();
     scene.cluster.stop("slurmctld", Signal::TERM).unwrap();
+    scene.start();
+    scene.wait("the glue works", 40, || {
+        scene
+            .glue_log()
+            .contains("a cluster that does not answer yet")
+            .then_some(())
+    });
     let later = scene.submit("main", "print('later')", &[]);
     std::thread::sleep(Duration::from_secs(6));
     assert_eq!(scene.task(&later)["status"], "queued");
     assert_ne!(scene.task(&runs)["status"], "failed");
     scene.cluster.start_controller().unwrap();
-    scene.until(&runs, "completed", 60);
-    scene.until(&later, "completed", 60);
+    for task in [&runs, &stays, &later] {
+        scene.until(task, "completed", 60);
+    }
     assert_eq!(scene.jobs_of(&later), 1);
     scene.stop_glue();
 }

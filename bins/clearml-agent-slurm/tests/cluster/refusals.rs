@@ -57,7 +57,6 @@ fn what_slurm_refuses_is_told_apart_and_limits_only_delay() {
         bin_dir: None,
         environment: vec![("SLURM_CONF".to_owned(), configuration)],
         timeout: Duration::from_secs(30),
-        hides_jobs: false,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -13,8 +13,32 @@ use xtask::e2e::slurm::cluster::{Cluster, missing};
 use xtask::workbench::{Api, LocalServer, TaskSpec};
 use xtask::workspace;
 
-/// One cluster at a time: each has eight daemons.
-static TURN: Mutex<()> = Mutex::new(());
+/// So many clusters at a time: each has eight daemons, and most of the time nothing to do.
+const CLUSTERS: usize = 3;
+
+/// One of them, until it is dropped.
+struct Turn;
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static GIVEN: Condvar = Condvar::new();
+
+impl Turn {
+    fn take() -> Self {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = GIVEN
+            .wait_while(taken, |taken| *taken >= CLUSTERS)
+            .unwrap_or_else(PoisonError::into_inner);
+        *taken += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        GIVEN.notify_one();
+    }
+}
 
 const HEAD: &str = "#!/bin/bash
 #SBATCH --job-name=clearml_task_${CLEARML_TASK.id}
@@ -61,7 +85,7 @@ pub(crate) struct Scene {
     pub(crate) options: Vec<String>,
     /// How the agent is started, queue by queue; as the command line says when empty.
     pub(crate) modes: Vec<&'static str>,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Scene {
@@ -77,7 +101,7 @@ impl Scene {
             eprintln!("SKIPPED {test}: {reason}");
             return None;
         }
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::take();
         let agent = workspace::target().join("debug/clearml-agent");
         let agent = if agent.is_file() {
             agent

@@ -17,8 +17,13 @@ fn jobs_run_and_are_cancelled_as_the_mapped_user() {
         return;
     }
     // That user has no home of its own.
-    let queue = ("main", template("", "export HOME=$CLEARML_SLURM_JOB_DIR"));
-    let Some(mut scene) = Scene::new(TEST, &[queue]) else {
+    let link = "log=$(scontrol show job $SLURM_JOB_ID | sed -n 's/^ *StdOut=//p'); ln -sfn /etc/shadow \"$log\"; exit 5";
+    let queues = [
+        ("main", template("", "export HOME=$CLEARML_SLURM_JOB_DIR")),
+        ("failing", template("", "echo said at the end; exit 5")),
+        ("linking", template("", link)),
+    ];
+    let Some(mut scene) = Scene::new(TEST, &queues) else {
         return;
     };
     scene.open_to_others();
@@ -38,6 +43,23 @@ fn jobs_run_and_are_cancelled_as_the_mapped_user() {
     );
     let task = scene.task(&runs);
     assert_eq!(task["hyperparams"]["properties"]["slurm-user"]["value"], "nobody");
+
+    // The end of a job's output is shown, but nothing that only root may read.
+    let said = scene.submit("failing", "", &[]);
+    let linked = scene.submit("linking", "", &[]);
+    for task in [&said, &linked] {
+        let reason = scene.until(task, "failed", 60);
+        assert!(reason.contains("before the task started (exit 5)"), "{reason}");
+    }
+    assert!(
+        scene
+            .api
+            .console(&said)
+            .unwrap()
+            .contains("[slurm] said at the end")
+    );
+    let console = scene.api.console(&linked).unwrap();
+    assert!(!console.contains("[slurm]"), "{console}");
 
     // Its keys are its user's alone, and go with it.
     scene.until_message(&waits, "PENDING (BeginTime)", 30);
@@ -190,6 +212,18 @@ print('user', os.getuid(), 'token', len(os.environ['CLEARML_AUTH_TOKEN']) > 20, 
         let task = scene.submit("main", "", &later);
         scene.until_message(&task, "PENDING", 30);
         assert_eq!(user_of(&scene, &task), expected);
+    }
+    for (map, expected) in [
+        ("{ default: root }", "jobs may not run as root"),
+        ("{ default: no-such-user }", "there is no Linux user"),
+        ("{ somebody: nobody }", "No Linux user mapped for ClearML user"),
+    ] {
+        let update = json!({"vault": vault, "data": data(map)});
+        scene.api.call("users.update_vault", update).unwrap();
+        let task = scene.submit("main", "", &[]);
+        let reason = scene.until(&task, "failed", 30);
+        assert!(reason.contains(expected), "{reason}");
+        assert_eq!(scene.task(&task)["runtime"]["_slurm_job"], json!(null));
     }
     scene.stop_glue();
 }

@@ -64,8 +64,13 @@ pub enum GlueError {
     #[error(transparent)]
     Slurm(#[from] SlurmError),
     /// Another glue works with this journal.
-    #[error("another glue works in {0}; stop it, or choose another folder with --state-dir")]
+    #[error(
+        "another glue works in {0}; stop it, or give this one a name of its own with CLEARML_WORKER_NAME"
+    )]
     Running(std::path::PathBuf),
+    /// Another glue of this account has the same id, and would take up our jobs, and we its.
+    #[error("another glue works as {0}; stop it, or give this one another name with CLEARML_WORKER_NAME")]
+    SameId(WorkerId),
     /// The state folder.
     #[error("{}: {source}; choose another folder with --state-dir", path.display())]
     State {

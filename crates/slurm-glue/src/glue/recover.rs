@@ -49,7 +49,11 @@ impl Glue {
     pub(super) async fn adopt(&mut self, jobs: &[QueuedJob]) -> Result<bool, GlueError> {
         let mut known: HashSet<TaskId> = self.journal.all().iter().map(|r| r.task().clone()).collect();
         let mut unknown = Vec::new();
-        for job in jobs.iter().filter(|job| job.state.stage() != Stage::Ended) {
+        // Other accounts of this machine may have a glue of their own, which has the same name unless it is given one.
+        let for_others = rustix::process::geteuid().is_root() || self.impersonates();
+        let may_be_ours = |job: &&QueuedJob| for_others || job.user == self.own_user;
+        let live = jobs.iter().filter(|job| job.state.stage() != Stage::Ended);
+        for job in live.filter(may_be_ours) {
             let marker = Marker::read(&job.comment).filter(|marker| marker.glue == self.worker.as_str());
             let Some(marker) = marker else { continue };
             let task = TaskId::new(&*marker.task);
@@ -101,6 +105,8 @@ impl Glue {
                     .update(&record.intent.run, |record| record.user = user)?;
                 return Ok(Some(record));
             }
+            // That of another glue of our name, for another server.
+            None if job.user != self.own_user => {}
             _ if job.state.stage() == Stage::Waiting => {
                 tracing::info!(
                     "job {} waits for task {task}, which is over; it is cancelled",

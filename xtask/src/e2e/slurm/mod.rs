@@ -73,6 +73,8 @@ fn tests() -> Result<()> {
             "cluster",
             "--",
             "--nocapture",
+            // They wait most of the time.
+            "--test-threads=3",
         ])
         .status()?;
     if !status.success() {
