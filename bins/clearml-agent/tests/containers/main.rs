@@ -11,11 +11,14 @@ mod ends;
 mod fixtures;
 mod hostile;
 mod journey;
+mod login;
 mod official;
 mod offline;
 mod owner;
 mod place;
 mod podman;
+#[path = "../services_contained/registry.rs"]
+mod registry;
 mod restarts;
 #[path = "../whole/scene.rs"]
 #[expect(dead_code, reason = "it serves more tests than these")]

@@ -47,6 +47,7 @@ fn an_agent_in_a_container_starts_others_beside_it() {
                 format!("CLEARML_AGENT_DOCKER_HOST_MOUNT={}:{HERE}", shared.display()),
             ),
             ("-e", format!("CLEARML_AGENT__AGENT__STATE_DIR={HERE}/state")),
+            ("-e", "NVIDIA_VISIBLE_DEVICES=0".to_owned()),
             (
                 "-e",
                 "CLEARML_AGENT__AGENT__PACKAGE_MANAGER__PIP_VERSION=>=20".to_owned(),
@@ -72,6 +73,11 @@ fn an_agent_in_a_container_starts_others_beside_it() {
         found[0]["HostConfig"]["NetworkMode"],
         json!("host"),
         "that of the agent"
+    );
+    let variables = found[0]["Config"]["Env"].as_array().unwrap();
+    assert!(
+        variables.contains(&json!("NVIDIA_VISIBLE_DEVICES=0")),
+        "{variables:?}"
     );
     let ended = place.ended(&task);
     ended.assert_status("completed");

@@ -63,6 +63,36 @@ fn what_an_image_lacks_is_installed() {
 }
 
 #[test]
+fn nothing_is_installed_where_nothing_is_missing_and_dnf_does_it_where_there_is_no_apt() {
+    let Some(place) =
+        Place::or_skip("nothing_is_installed_where_nothing_is_missing_and_dnf_does_it_where_there_is_no_apt")
+    else {
+        return;
+    };
+    let manager = |name: &str| format!("cat > /usr/bin/{name} <<'END'\n{APT}END\nchmod 755 /usr/bin/{name}");
+    let whole = Made::by_container(
+        &place.image,
+        "whole",
+        &format!("rm -f /usr/bin/apt-get && {}", manager("apt-get")),
+    );
+    let hide = "mkdir /hidden && mv /usr/bin/python3* /hidden/ && rm -f /usr/bin/apt-get";
+    let other = Made::by_container(&place.image, "dnf", &format!("{hide} && {}", manager("dnf")));
+    let mut agent = place.daemon(&place.options());
+    let code = "import os\ncalled = '/called'\n\
+                print('out:', open(called).read().strip() if os.path.exists(called) else 'not called')\n";
+    for (image, called) in [
+        (&whole.0, "out: not called"),
+        (&other.0, "out: noninteractive install -y -- python3-pip"),
+    ] {
+        let container = json!({"image": image, "arguments": "--network none", "setup_shell_script": "true"});
+        let ended = place.ended(&place.submit("a package manager", code, container));
+        ended.assert_status("completed");
+        assert_eq!(ended.output(), [called]);
+    }
+    agent.stop().unwrap();
+}
+
+#[test]
 fn images_in_which_the_agent_can_not_run_are_refused_before_they_run() {
     let Some(place) = Place::or_skip("images_in_which_the_agent_can_not_run_are_refused_before_they_run")
     else {

@@ -43,7 +43,7 @@ fn an_image_that_is_not_there_is_pulled() {
     let Some(stand) = Stand::or_skip("an_image_that_is_not_there_is_pulled") else {
         return;
     };
-    let image = registry::serve(stand.place.scene.folder.path());
+    let image = registry::serve(stand.place.scene.folder.path(), None);
     let mut daemon = stand.place.daemon(&stand.place.options());
     let task = stand.place.submit("pulled", "print()", json!({"image": image}));
     let ended = stand.place.ended(&task);

@@ -10,8 +10,9 @@ use serde_json::json;
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
-/// Serves it until the end of the process. Returns the image's name; no other has been pulled before.
-pub(crate) fn serve(scratch: &Path) -> String {
+/// Serves it until the end of the process, to everybody, or to who logs in with these words (`user:password` in
+/// base64). Returns the image's name; no other has been pulled before.
+pub(crate) fn serve(scratch: &Path, login: Option<&'static str>) -> String {
     let folder = scratch.join("image");
     fs::create_dir_all(folder.join("bin")).unwrap();
     fs::write(folder.join("bin/nothing"), scratch.to_str().unwrap()).unwrap();
@@ -54,24 +55,36 @@ pub(crate) fn serve(scratch: &Path) -> String {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             // An engine that goes away is nothing to the next one.
-            let _gone = answer(stream, &known);
+            let _gone = answer(stream, &known, login);
         }
     });
     image
 }
 
-fn answer(stream: TcpStream, known: &[(String, &str, String, Vec<u8>)]) -> std::io::Result<()> {
+fn answer(
+    stream: TcpStream,
+    known: &[(String, &str, String, Vec<u8>)],
+    login: Option<&str>,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut first = String::new();
     reader.read_line(&mut first)?;
     let mut line = String::new();
+    let mut may = login.is_none();
     while reader.read_line(&mut line)? > 2 {
+        may |= login.is_some_and(|login| line.trim_end() == format!("Authorization: Basic {login}"));
         line.clear();
     }
     let mut words = first.split(' ');
     let (method, path) = (words.next(), words.next());
     let found = known.iter().find(|(known, ..)| Some(known.as_str()) == path);
     let stream = reader.get_mut();
+    if !may {
+        return stream.write_all(
+            b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"here\"\r\nContent-Length: 0\r\n\
+              Connection: close\r\n\r\n",
+        );
+    }
     let Some((_, kind, digest, bytes)) = found else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     };

@@ -10,7 +10,7 @@ use bollard::query_parameters as query;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use futures::TryStreamExt as _;
 
-use super::{Engine, EngineError, ImageReference};
+use super::{CALL, Engine, EngineError, ImageReference};
 
 /// How often progress is told at most.
 const TELL: Duration = Duration::from_secs(5);
@@ -101,26 +101,48 @@ impl Engine {
             platform: platform.unwrap_or_default().to_owned(),
             ..Default::default()
         };
-        let registry = image.registry().to_owned();
-        let credentials = tokio::task::spawn_blocking(move || credentials(&registry))
-            .await
-            .ok()
-            .flatten();
+        let (credentials, trouble) = match login(image.registry()).await {
+            Ok(credentials) => (credentials, None),
+            Err(trouble) => (None, Some(trouble)),
+        };
+        // It may be why the registry says no.
+        let refused = |error| match (error, &trouble) {
+            (
+                EngineError::Refused {
+                    doing,
+                    status,
+                    message,
+                },
+                Some(trouble),
+            ) => EngineError::Refused {
+                doing,
+                status,
+                message: format!(
+                    "{message}; what docker login has left for {} can't be used: {trouble}",
+                    image.registry()
+                ),
+            },
+            (error, _) => error,
+        };
         let patient = self.docker.clone().with_timeout(PULL_SILENCE);
         let mut events = Box::pin(patient.create_image(Some(options), None, credentials));
         let mut layers = Layers::default();
         let mut told = Instant::now();
-        while let Some(event) = events.try_next().await.map_err(|e| self.error(&doing, e))? {
+        while let Some(event) = events
+            .try_next()
+            .await
+            .map_err(|e| refused(self.error(&doing, e)))?
+        {
             if let Some(message) = event
                 .error_detail
                 .as_ref()
                 .and_then(|error| error.message.clone())
             {
-                return Err(EngineError::Refused {
+                return Err(refused(EngineError::Refused {
                     doing,
                     status: 500,
                     message,
-                });
+                }));
             }
             layers.note(&event);
             if told.elapsed() >= TELL {
@@ -162,8 +184,22 @@ impl Engine {
     }
 }
 
-/// What `docker login` has left; the caller must not mind waiting for a helper program.
-fn credentials(registry: &str) -> Option<DockerCredentials> {
+/// What `docker login` has left for a registry, if it has; the error is for people. Programs that keep logins may ask
+/// for a password that nobody types.
+async fn login(registry: &str) -> Result<Option<DockerCredentials>, String> {
+    let registry = registry.to_owned();
+    let read = tokio::task::spawn_blocking(move || credentials(&registry));
+    match tokio::time::timeout(CALL, read).await {
+        Ok(read) => read.unwrap_or_else(|e| Err(e.to_string())),
+        Err(_) => Err(format!(
+            "the program that keeps it has not answered for {} s",
+            CALL.as_secs()
+        )),
+    }
+}
+
+fn credentials(registry: &str) -> Result<Option<DockerCredentials>, String> {
+    use CredentialRetrievalError as Failure;
     // The name under which the docker program stores its own registry.
     let server = if registry == "docker.io" {
         "https://index.docker.io/v1/"
@@ -172,22 +208,26 @@ fn credentials(registry: &str) -> Option<DockerCredentials> {
     };
     let serveraddress = Some(server.to_owned());
     match docker_credential::get_credential(server) {
-        Ok(DockerCredential::UsernamePassword(username, password)) => Some(DockerCredentials {
+        Ok(DockerCredential::UsernamePassword(username, password)) => Ok(Some(DockerCredentials {
             username: Some(username),
             password: Some(password),
             serveraddress,
             ..Default::default()
-        }),
-        Ok(DockerCredential::IdentityToken(token)) => Some(DockerCredentials {
+        })),
+        Ok(DockerCredential::IdentityToken(token)) => Ok(Some(DockerCredentials {
             identitytoken: Some(token),
             serveraddress,
             ..Default::default()
-        }),
-        Err(CredentialRetrievalError::ConfigNotFound | CredentialRetrievalError::NoCredentialConfigured) => {
-            None
+        })),
+        // A file that is not there can't be read either.
+        Err(Failure::ConfigNotFound | Failure::ConfigReadError | Failure::NoCredentialConfigured) => Ok(None),
+        // So these programs say that they have none.
+        Err(Failure::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => Ok(None),
+        Err(Failure::HelperFailure { helper, .. }) => Err(format!("{helper} has failed")),
+        Err(Failure::HelperCommunicationError) => {
+            Err("the program that keeps it (docker-credential-…) can't be started".to_owned())
         }
-        // A public image needs none, and the registry says if this one does.
-        Err(_unusable) => None,
+        Err(e) => Err(e.to_string()),
     }
 }
 
