@@ -22,10 +22,15 @@ pub(crate) fn forces_task_init(context: &Context<'_>) -> bool {
     context.var("CLEARML_AGENT_FORCE_TASK_INIT").is_some_and(is_true)
 }
 
-/// Changes a script where that is needed. A script that can't be read or written stays as it is.
-pub(crate) fn prepare(context: &Context<'_>, script: &Path) {
+/// Changes a script of the code in `root` where that is needed. A script that can't be read or written stays as it
+/// is, and so does one that the task names elsewhere: that file is not this task's alone.
+pub(crate) fn prepare(context: &Context<'_>, root: &Path, script: &Path) {
     let regular = fs::symlink_metadata(script).is_ok_and(|status| status.is_file());
-    let Some(text) = regular
+    let inside = match (root.canonicalize(), script.canonicalize()) {
+        (Ok(root), Ok(script)) => script.starts_with(root),
+        _ => false,
+    };
+    let Some(text) = (regular && inside)
         .then(|| read_limited(script, MAX_SCRIPT).ok())
         .flatten()
         .and_then(|bytes| String::from_utf8(bytes).ok())

@@ -1,13 +1,13 @@
 //! Other ways to start: notebooks, custom build scripts, code that is there already.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use clearml_env_builder::{BuildError, Stage};
 use serde_json::json;
 
 use crate::common::{Bench, run};
-use crate::fixtures::make_module_wheel;
+use crate::fixtures::{commit, git, make_module_wheel};
 
 #[test]
 fn a_notebook_is_converted_by_what_its_environment_has() {
@@ -55,6 +55,36 @@ fn task_init_is_added_with_its_package() {
     bench.env("CLEARML_AGENT_FORCE_TASK_INIT", "1");
     let task = json!({"entry_point": "a.py", "diff": "'''doc'''\nfrom __future__ import annotations\nprint('script')"});
     assert_eq!(bench.build_and_run(task).2, "initialised\nscript\n");
+}
+
+#[test]
+fn a_script_outside_of_the_code_is_started_and_not_changed() {
+    let mut bench = Bench::new();
+    make_module_wheel(&bench.path("wheels"), "clearml", "1.0", "");
+    bench.env("PIP_NO_INDEX", "1");
+    bench.env("PIP_FIND_LINKS", bench.path("wheels").display().to_string());
+    bench.env("CLEARML_AGENT_FORCE_TASK_INIT", "1");
+    let shared = bench.path("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::write(shared.join("tool.py"), "print('of everybody')").unwrap();
+    let (repository, _) = bench.repository(&[("a.py", "")]);
+    symlink(&shared, repository.join("link")).unwrap();
+    git(&repository, &["add", "link"]);
+    let second = commit(&repository, &[("b.py", "")]);
+    for (entry, folder) in [
+        (shared.join("tool.py").display().to_string(), "."),
+        ("tool.py".to_owned(), "link"),
+    ] {
+        let task = json!({"repository": repository.display().to_string(), "version_num": second,
+            "entry_point": entry, "working_dir": folder});
+        assert_eq!(
+            bench.build_and_run(task).2,
+            "of everybody\n",
+            "{entry} in {folder}"
+        );
+        let text = fs::read_to_string(shared.join("tool.py")).unwrap();
+        assert_eq!(text, "print('of everybody')", "{entry} in {folder}");
+    }
 }
 
 #[test]
