@@ -464,6 +464,29 @@ mod tests {
         assert!(gone, "grandchild {pid} is still running");
     }
 
+    /// As pip keeps what it downloads: a folder that Python removes when the program ends by itself.
+    #[test]
+    fn a_program_that_is_stopped_cleans_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let code = "import tempfile,time\nwith tempfile.TemporaryDirectory():\n print('up', flush=True)\n time.sleep(600)";
+        let token = CancelToken::new();
+        let error = python(code)
+            .env("TMPDIR", folder.path())
+            .cancel(&token)
+            .run_streamed(&mut |_| {
+                assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+                token.cancel();
+            })
+            .unwrap_err();
+        assert!(error.is_cancelled(), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        // What hears neither wish is killed.
+        let deaf = "import signal,time\nfor s in (2, 15): signal.signal(s, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(600)";
+        let token = CancelToken::new();
+        let stopped = python(deaf).cancel(&token).run_streamed(&mut |_| token.cancel());
+        assert!(stopped.unwrap_err().is_cancelled());
+    }
+
     #[test]
     fn a_child_ends_with_its_parent_on_its_own_or_in_time() {
         let parent = CancelToken::new();

@@ -16,7 +16,13 @@ use crate::process::{ProcessIdentity, descendants};
 const TICK: Duration = Duration::from_millis(20);
 /// How long descendants may hold the output open after the program itself has ended.
 const DRAIN: Duration = Duration::from_secs(2);
-/// How long a stopped program may take to clean up before it is killed.
+/// How a program is asked to end, and how long it may take to clean up, before it is killed. Programs in Python, pip
+/// and its gigabytes among them, remove what they have begun after an interrupt only.
+const WISHES: [(Signal, Duration); 2] = [
+    (Signal::INT, Duration::from_secs(2)),
+    (Signal::TERM, Duration::from_secs(2)),
+];
+/// How long what was killed may take to be gone.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// A started program. Dropping it on an early return kills the tree.
@@ -113,13 +119,18 @@ impl Running {
     /// Asks the whole tree to end, kills what has not after a grace period, and waits until it is gone.
     fn stop(&mut self) {
         let mut tree = self.tree();
-        kill_group(&self.child, Signal::TERM);
-        kill_all(&tree, Signal::TERM);
-        let deadline = Instant::now() + GRACE;
-        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
-            thread::sleep(TICK);
+        for (wish, patience) in WISHES {
+            kill_group(&self.child, wish);
+            kill_all(&tree, wish);
+            let deadline = Instant::now() + patience;
+            while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+                thread::sleep(TICK);
+            }
+            tree.extend(self.tree());
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                break;
+            }
         }
-        tree.extend(self.tree());
         kill_group(&self.child, Signal::KILL);
         kill_all(&tree, Signal::KILL);
         // Reaping can't fail in a way that we could act on: the process was killed.
