@@ -20,11 +20,22 @@ const AHEAD_MS: i64 = 1000;
 /// How often memory is looked at: that takes time from those who are measured.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How a program prints its burst.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Manner {
+    /// Everything with one write: nothing but the agent takes time.
+    AtOnce,
+    /// Each line by itself, and unbuffered, as agents start Python. Most of the time is the program's own.
+    LineByLine,
+}
+
 /// What a burst has cost.
 pub(super) struct Burst {
     /// From the first print of the program to the last line on the server, in seconds. The speed of an agent: one
     /// that collects everything, and stores it in one go when the program is long gone, has no other.
     pub(super) seconds: f64,
+    /// The same from the last print.
+    pub(super) behind: f64,
     /// From the first line on the server to the last one, in seconds.
     pub(super) stored: f64,
     /// CPU microseconds of the agent for each line.
@@ -46,11 +57,27 @@ fn edge(api: &Api, task: &str, newest: bool) -> Result<Option<Value>> {
 }
 
 /// A program that prints so many lines as fast as it can.
-pub(super) fn burst(contestant: &Contestant, agent: &mut Agent, api: &Api, lines: usize) -> Result<Burst> {
+pub(super) fn burst(
+    contestant: &Contestant,
+    agent: &mut Agent,
+    api: &Api,
+    (lines, manner): (usize, Manner),
+) -> Result<Burst> {
+    let (before, print) = match manner {
+        Manner::AtOnce => (
+            "text = ''.join(f'line {number} {\"x\" * 60}\\n' for number in range(LINES))\n",
+            "print(text, end='')\n",
+        ),
+        Manner::LineByLine => (
+            "",
+            "for number in range(LINES):\n    print('line', number, 'x' * 60)\n",
+        ),
+    };
     let script = format!(
-        "import time\nprint('began', time.time())\nfor number in range({lines}):\n    \
-         print('line', number, 'x' * 60)\nprint('own cpu', time.process_time(), flush=True)\n"
+        "import time\n{before}print('began', time.time())\n{print}print('ended', time.time())\n\
+         print('own cpu', time.process_time(), flush=True)\n"
     );
+    let script = script.replace("LINES", &lines.to_string());
     settle(agent)?;
     let before = agents_cpu(agent) + own_children_cpu();
     let task = api.submit("burst", &TaskSpec::script(&script), &contestant.queue)?;
@@ -62,8 +89,11 @@ pub(super) fn burst(contestant: &Contestant, agent: &mut Agent, api: &Api, lines
     check(contestant.kind, &console, lines)?;
     let own = said(&console, "own cpu ")?;
     #[expect(clippy::cast_precision_loss, reason = "numbers far below 2^52")]
+    let last = watched.last as f64 / 1000.0;
+    #[expect(clippy::cast_precision_loss, reason = "numbers far below 2^52")]
     Ok(Burst {
-        seconds: watched.last as f64 / 1000.0 - said(&console, "began ")?,
+        seconds: last - said(&console, "began ")?,
+        behind: (last - said(&console, "ended ")?).max(0.001),
         stored: (watched.last - watched.first).max(1) as f64 / 1000.0,
         cpu: (used - own) * 1e6 / lines as f64,
         memory: watched.memory as f64 / 1024.0 / 1024.0,
