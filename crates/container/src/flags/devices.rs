@@ -148,7 +148,9 @@ fn gpu_request(value: &str) -> Result<DeviceRequest, String> {
         seen.push(key);
     }
     if request.count.is_some() && request.device_ids.is_some() {
-        return Err("count and device exclude each other".to_owned());
+        let text =
+            "count and device exclude each other; a list of devices stands in quotes: '\"device=0,1\"'";
+        return Err(text.to_owned());
     }
     if request.count.is_none() {
         request.count = Some(i64::from(request.device_ids.is_none()));

@@ -60,16 +60,13 @@ text! {
     hostname: body.hostname;
     ipc: host.ipc_mode;
     name: name;
-    pid: host.pid_mode;
     platform: platform;
     runtime: host.runtime;
     stop_signal: body.stop_signal;
     user: body.user;
     userns: host.userns_mode;
-    uts: host.uts_mode;
     volume_driver: host.volume_driver;
     workdir: body.working_dir;
-    mac_address: endpoint.mac_address;
 }
 
 list! {
@@ -83,6 +80,9 @@ list! {
 }
 
 read! {
+    mac_address: endpoint.mac_address = mac;
+    pid: host.pid_mode = of_machine_or_container;
+    uts: host.uts_mode = of_machine;
     blkio_weight: host.blkio_weight = integer;
     cpu_period: host.cpu_period = integer;
     cpu_quota: host.cpu_quota = integer;
@@ -197,7 +197,36 @@ pub(super) fn entrypoint(draft: &mut Draft<'_>, value: &str) -> Set {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "one of many setters")]
+/// A namespace of this machine, or the usual one of a container, which Podman has a name for.
+fn of_machine(value: &str) -> Result<String, String> {
+    match value {
+        "" | "host" | "private" => Ok(value.to_owned()),
+        _ => Err("host is expected".to_owned()),
+    }
+}
+
+fn of_machine_or_container(value: &str) -> Result<String, String> {
+    let named = value
+        .strip_prefix("container:")
+        .is_some_and(|name| !name.is_empty());
+    if named {
+        return Ok(value.to_owned());
+    }
+    of_machine(value).map_err(|_| "host or container:NAME is expected".to_owned())
+}
+
+fn mac(value: &str) -> Result<String, String> {
+    let octet = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let octets = value.split([':', '-']);
+    let wrong = || "an address such as 02:42:ac:11:00:02 is expected".to_owned();
+    let right = octets.clone().count() == 6 && octets.clone().all(octet);
+    right.then(|| value.to_owned()).ok_or_else(wrong)
+}
+
 pub(super) fn health_cmd(draft: &mut Draft<'_>, value: &str) -> Set {
+    if value.is_empty() {
+        return Ok(());
+    }
     draft.health.test = Some(vec!["CMD-SHELL".to_owned(), value.to_owned()]);
     Ok(())
 }
@@ -294,7 +323,7 @@ pub(super) fn network(draft: &mut Draft<'_>, value: &str) -> Set {
             "ip" => ipam.ipv4_address = Some(value),
             "ip6" => ipam.ipv6_address = Some(value),
             "link-local-ip" => ipam.link_local_ips.get_or_insert_default().push(value),
-            "mac-address" => settings.mac_address = Some(value),
+            "mac-address" => settings.mac_address = Some(mac(&value)?),
             "gw-priority" => settings.gw_priority = Some(integer(&value)?),
             "driver-opt" => {
                 let (key, value) = pair(&value)?;
