@@ -196,7 +196,6 @@ pub(super) fn entrypoint(draft: &mut Draft<'_>, value: &str) -> Set {
     Ok(())
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "one of many setters")]
 /// A namespace of this machine, or the usual one of a container, which Podman has a name for.
 fn of_machine(value: &str) -> Result<String, String> {
     match value {
@@ -223,6 +222,7 @@ fn mac(value: &str) -> Result<String, String> {
     right.then(|| value.to_owned()).ok_or_else(wrong)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "one of many setters")]
 pub(super) fn health_cmd(draft: &mut Draft<'_>, value: &str) -> Set {
     if value.is_empty() {
         return Ok(());
