@@ -159,11 +159,17 @@ impl Server {
                 say(&format!(
                     "Queue {queue} rests: working hours, one of its tags, or a property of the worker"
                 ));
-            } else if head.is_none() && !self.queues.is_missing(queue) {
+            } else if let Some(task) = head {
+                say(&format!("Task {task} of queue {queue} can't be taken now"));
+            } else if !self.queues.is_missing(queue) {
                 say(&format!("No tasks in queue {queue}"));
             }
         }
-        say(&format!("No tasks in Queues, sleeping for {pause:.1} seconds"));
+        let found = match heads.iter().any(Option::is_some) {
+            true => "No task can be taken",
+            false => "No tasks in Queues",
+        };
+        say(&format!("{found}, sleeping for {pause:.1} seconds"));
     }
 
     /// Finds out what has become of a pop, however long the server is away.

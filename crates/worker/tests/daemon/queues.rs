@@ -112,12 +112,13 @@ async fn a_task_that_was_taken_is_not_counted_as_waiting() {
 #[tokio::test]
 async fn what_is_said_while_idle_is_true() {
     let scene = Scene::start().await;
-    let set = |key: &'static str, value: serde_json::Value| {
-        let body =
-            json!({"worker": WORKER, "runtime_properties": [{"key": key, "value": value, "expiry": 600}]});
-        clearml_api_client::Call::new("workers.set_runtime_properties").body(body)
+    let tagged = |tag: &str| {
+        let body = json!({"queue": scene.queue, "tags": [tag]});
+        scene
+            .client
+            .call::<serde_json::Value>(clearml_api_client::Call::new("queues.update").body(body))
     };
-    let _: serde_json::Value = scene.client.call(set("force", json!("off"))).await.unwrap();
+    tagged("force_workers:off").await.unwrap();
     let task = scene.enqueued(&scene.queue, "rests").await;
     let daemon = scene.daemon_with(WORKER, &["work"], &[]);
     daemon.says(&format!("Queue {} rests", scene.queue)).await;
@@ -126,8 +127,24 @@ async fn what_is_said_while_idle_is_true() {
         "{}",
         daemon.output()
     );
-    let _: serde_json::Value = scene.client.call(set("force", json!("on"))).await.unwrap();
+    tagged("force_workers:on").await.unwrap();
     scene.completes_once(&task, "rests", &daemon).await;
+
+    scene
+        .fault(json!({"endpoint": "queues.get_next_task", "kind": "status", "status": 400, "count": -1}))
+        .await;
+    let refused = scene.enqueued(&scene.queue, "refused").await;
+    daemon
+        .says(&format!(
+            "Task {refused} of queue {} can't be taken now",
+            scene.queue
+        ))
+        .await;
+    daemon
+        .says("No task can be taken, sleeping for 0.2 seconds")
+        .await;
+    scene.clear_faults().await;
+    scene.completes_once(&refused, "refused", &daemon).await;
 
     scene
         .fault(json!({"endpoint": "queues.get_all", "kind": "status", "status": 400, "count": -1}))
