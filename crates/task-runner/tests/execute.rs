@@ -4,7 +4,7 @@ mod common;
 
 use std::process::Stdio;
 
-use clearml_api_client::StatusChange;
+use clearml_api_client::{Call, StatusChange};
 use clearml_support::process::ProcessIdentity;
 use clearml_task_runner::run_dir::KEEP_FINISHED;
 use clearml_task_runner::{NewRun, Phase, RunStore};
@@ -50,13 +50,21 @@ async fn directly_a_signal_is_seen_by_a_shell_as_usual_and_set_up_failures_are_r
     let (task, _) = world
         .task_of(serde_json::json!({"binary": "/bin/sh", "entry_point": "missing.sh"}))
         .await;
-    let (code, shown) = world.execute(task.as_str(), "direct").await;
-    assert_eq!(code, 1, "{shown}");
-    let (status, reason) = world.status(&task).await;
-    assert!(
-        status == "failed" && reason.starts_with("launch: "),
-        "{status} {reason}"
-    );
+    for (way, expected) in [("direct", 1), ("full", 0)] {
+        let (code, shown) = world.execute(task.as_str(), way).await;
+        assert_eq!(code, expected, "{shown}");
+        let (status, reason) = world.status(&task).await;
+        assert!(
+            status == "failed" && reason.starts_with("launch: "),
+            "{status} {reason}"
+        );
+        let events = world.events(&task).await;
+        let told = events
+            .iter()
+            .filter(|event| event.msg.contains("clearml_agent: ERROR: "));
+        assert!(told.count() > 0, "{events:?}");
+        world.client.tasks_reset(&task, true).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -78,6 +86,9 @@ async fn fully_monitored_it_ends_with_0_unless_asked_otherwise() {
     assert_eq!(code, 0, "{shown}");
     assert_eq!(world.status(&task).await.0, "failed");
     assert_eq!(store.list().unwrap().len(), KEEP_FINISHED, "of finished runs");
+    let asked = [("CLEARML_AGENT_PROPAGATE_EXITCODE", "1")];
+    let (code, shown) = world.execute_among(&asked, task.as_str(), "full").await;
+    assert_eq!(code, 7, "{shown}");
 }
 
 #[tokio::test]
@@ -113,6 +124,13 @@ async fn a_task_that_must_be_queued_and_is_not_is_refused() {
     assert_ne!(code, 0);
     assert!(shown.contains("Execution required enqueued task"), "{shown}");
     assert_eq!(world.status(&task).await.0, "created");
+    let queue = world.client.queues_create("a queue", &[]).await.unwrap();
+    let enqueue = serde_json::json!({"task": task, "queue": queue});
+    let call = Call::new("tasks.enqueue").body(enqueue);
+    let _: serde_json::Value = world.client.call(call).await.unwrap();
+    let (code, shown) = world.execute(task.as_str(), "queued").await;
+    assert_eq!(code, 0, "{shown}");
+    assert_eq!(world.status(&task).await.0, "completed");
     let (code, shown) = world.execute("no such task", "direct").await;
     assert!(
         code != 0 && shown.contains("Could not find task id=no such task"),

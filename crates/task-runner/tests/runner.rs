@@ -20,11 +20,14 @@ async fn a_task_runs_and_everything_about_it_is_told() {
     let (task, run) = world
         .task("echo $CLEARML_TASK_ID; echo $CLEARML_WORKER_ID; echo err >&2")
         .await;
+    let theirs = json!({"theirs": 1}).as_object().unwrap().clone();
+    world.client.tasks_edit_runtime(&task, theirs, &[]).await.unwrap();
     assert_eq!(world.run(&run).await, 0);
     assert_eq!(
         world.status(&task).await,
         ("completed".into(), "worker execution done".into())
     );
+    assert_eq!(world.get(&task).await.runtime["theirs"], 1);
     assert_eq!(
         world.get(&task).await.status_message.as_deref(),
         Some("Changed by clearml-agent test:0")

@@ -51,6 +51,22 @@ fn a_login_goes_from_the_configuration_to_its_server_alone() {
     assert_no_file_has(&secrets, &clones);
     assert!(web.logins().iter().all(|login| *login == basic("robot", PASS)));
     assert!(!web.logins().is_empty());
+
+    // What is said on the command line stands above that.
+    let wrong = self::options(&scene, "agent { git_user: robot, git_pass: outdated }");
+    fs::remove_dir_all(clones).unwrap();
+    let arguments = [
+        "execute",
+        "--id",
+        &task,
+        "--git-user",
+        "robot",
+        "--git-pass",
+        PASS,
+    ];
+    let (code, output, errors) = finish(wrong.command(&arguments));
+    assert_eq!(code, 0, "{output}{errors}");
+    assert!(!output.contains(PASS) && !errors.contains(PASS));
 }
 
 #[test]
@@ -92,6 +108,37 @@ fn standalone_mode_uses_what_is_there() {
         ended.output().last().unwrap(),
         &format!("out: left by {}", python.display())
     );
+
+    // A change that is not in the copy comes into it, once.
+    let change = "diff --git a/main.py b/main.py\n--- a/main.py\n+++ b/main.py\n@@ -1,2 +1,2 @@\n import os\n\
+                  -print('out: left by', os.environ['BUILD'])\n\\ No newline at end of file\n\
+                  +print('out: changed')\n";
+    scene
+        .api
+        .call(
+            "tasks.edit",
+            json!({"task": task, "script": {"diff": change}, "force": true}),
+        )
+        .unwrap();
+    for _ in 0..2 {
+        let (code, stdout, stderr) = run();
+        assert_eq!(code, 0, "{stdout}{stderr}");
+        let ended = scene.ended(&task);
+        assert_eq!(ended.output().last().unwrap(), &"out: changed");
+    }
+}
+
+#[test]
+fn the_commit_of_a_branch_is_written_into_the_task() {
+    let scene = Scene::new();
+    let (url, commit) = scene.repository("project", &[("main.py", "print('out: branch')")]);
+    let task = scene
+        .api
+        .create_task("branch", &TaskSpec::repository(&url, "", "main.py"))
+        .unwrap();
+    assert_eq!(execute(&scene.options(), &task), 0);
+    let script = &scene.api.task(&task).unwrap()["script"];
+    assert_eq!(script["version_num"], json!(commit), "{script}");
 }
 
 /// The folder of this name somewhere below another one.

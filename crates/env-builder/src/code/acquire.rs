@@ -73,22 +73,31 @@ impl Acquire<'_> {
         })
     }
 
-    fn existing(&self, builds: &Path) -> Result<Code, LaunchError> {
+    fn existing(&self, builds: &Path) -> Result<Code, BuildError> {
         let Some(root) = existing::copy(self.context, builds, self.request.task, &self.info.repository)
         else {
-            return Err(LaunchError::NoCopy {
-                repository: crate::code::repo_url::without_password(&self.info.repository),
-                builds: builds.to_owned(),
-            });
+            let repository = crate::code::repo_url::without_password(&self.info.repository);
+            let builds = builds.to_owned();
+            return Err(LaunchError::NoCopy { repository, builds }.into());
         };
         self.context
             .info(&format!("the code in {} is used as it is", root.display()));
-        Ok(Code {
+        let is_own = existing::is_own(self.context, builds, self.request.task, &root);
+        let code = Code {
             root,
             working_dir: self.info.working_dir.clone(),
             literal: None,
             is_repository: true,
-        })
+        };
+        let diff = without_colours(&self.info.diff);
+        let has_commit = !self.info.version.is_empty();
+        if !is_own && classify(&diff, has_commit) == DiffKind::Patch {
+            let patch = self.patch_of(&code);
+            if !patch.is_applied(&diff)? {
+                patch.apply(&diff)?;
+            }
+        }
+        Ok(code)
     }
 
     fn repository(&self) -> Result<(Code, String), BuildError> {
@@ -109,7 +118,7 @@ impl Acquire<'_> {
             is_repository: true,
         };
         match kind {
-            DiffKind::Patch => context.phase(Phase::Patch, || self.patch(&code, &diff))?,
+            DiffKind::Patch => context.phase(Phase::Patch, || self.patch_of(&code).apply(&diff))?,
             DiffKind::PointersOnly => context.warn(
                 "the uncommitted changes only move submodules to other commits, which can't be reproduced; \
                  the task runs without them",
@@ -120,14 +129,13 @@ impl Acquire<'_> {
         Ok((code, copy.commit))
     }
 
-    fn patch(&self, code: &Code, diff: &str) -> Result<(), PatchError> {
+    fn patch_of<'a>(&'a self, code: &'a Code) -> Patch<'a> {
         Patch {
             context: self.context,
             vcs: Vcs::of(self.context, &self.info.repository),
             root: &code.root,
             folders: folders(self.info),
         }
-        .apply(diff)
     }
 
     /// The changes that were too large for the task itself.

@@ -33,6 +33,11 @@ pub(crate) fn copy(context: &Context<'_>, builds: &Path, task: &Task, repository
         .map(|(_, copy)| copy)
 }
 
+/// Whether a copy was made for this very task, so that its uncommitted changes are in it.
+pub(crate) fn is_own(context: &Context<'_>, builds: &Path, task: &Task, copy: &Path) -> bool {
+    kept::of_task(context, builds, task).is_some_and(|build| copy.starts_with(build))
+}
+
 /// The folder in which a build has written the script of this task.
 pub(crate) fn script(context: &Context<'_>, builds: &Path, task: &Task) -> Option<PathBuf> {
     let folder = kept::of_task(context, builds, task)?.join("code");

@@ -96,6 +96,23 @@ impl Patch<'_> {
         Err(self.refused(text, &output))
     }
 
+    /// Whether all of `text` is in the working copy already, in any of the readings by which it may have come there.
+    pub(crate) fn is_applied(&self, text: &str) -> Result<bool, PatchError> {
+        if self.vcs != Vcs::Git {
+            return Ok(true);
+        }
+        let git = Git::new(self.context, None).map_err(PatchError::Git)?;
+        let directories = self.folders.iter().map(|folder| format!("--directory={folder}"));
+        let readings = ["-p1", "-p0", "--ignore-whitespace"].map(str::to_owned);
+        for reading in readings.into_iter().chain(directories) {
+            let options = ["--reverse", "--check", &reading];
+            if self.git_apply(&git, text, &options)?.status.success() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn git_apply(&self, git: &Git<'_>, text: &str, more: &[&str]) -> Result<Output, PatchError> {
         let command = git
             .command(self.root)
