@@ -167,7 +167,9 @@ impl Pace {
     }
 
     fn sent(&mut self, now: Instant) {
-        self.paid_until = self.paid_until.max(now) + self.interval;
+        // Full batches go without a pause; the one behind them does not pay for all of them.
+        let most = now + self.interval * Self::BURST;
+        self.paid_until = (self.paid_until.max(now) + self.interval).min(most);
     }
 }
 
@@ -455,6 +457,17 @@ mod tests {
         }
         assert_eq!(pauses, [0, 0, 0, 1000, 1000]);
         assert_eq!(pace.pause(now + interval * 3), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_comes_after_many_full_batches_waits_for_one_interval() {
+        let interval = Duration::from_secs(1);
+        let mut pace = Pace::new(interval);
+        let now = pace.paid_until;
+        for _ in 0..20 {
+            pace.sent(now);
+        }
+        assert_eq!(pace.pause(now), interval);
     }
 
     #[test]
