@@ -1,7 +1,7 @@
 //! Many services that do nothing: memory, and whether each is looked at in time.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -56,7 +56,7 @@ pub(super) fn measure(
         "--services-mode",
     ];
     let mut agent = Agent::start(&options, &arguments)?;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     wait_for("all services to run", LIMIT, Duration::from_secs(1), || {
         if let Some(status) = agent.ended()? {
             bail!("the daemon ended with {status}");
@@ -70,6 +70,7 @@ pub(super) fn measure(
     ));
     std::thread::sleep(Duration::from_secs(10));
     proxy.take();
+    let from = Instant::now();
     let processes = of_agent(&agent, &contestant.options);
     let before: f64 = processes
         .iter()
@@ -80,14 +81,11 @@ pub(super) fn measure(
         .iter()
         .filter_map(|pid| crate::workbench::cpu_seconds(*pid))
         .sum();
-    let (mut looks, mut late) = (0_u32, 0_u32);
-    let seen = proxy.take();
-    for times in seen.values() {
-        for pair in times.windows(2) {
-            looks += 1;
-            late += u32::from((pair[1] - pair[0]).as_secs_f64() > PERIOD + 1.0);
-        }
-    }
+    let (to, seen) = (Instant::now(), proxy.take());
+    let (looks, late) = seen
+        .values()
+        .map(|times| punctuality(times, (from, to)))
+        .fold((0, 0), |(looks, late), one| (looks + one.0, late + one.1));
     #[expect(clippy::cast_precision_loss, reason = "bytes and counts far below 2^52")]
     let memory = memory(&processes) as f64 / 1024.0 / 1024.0;
     note(&format!(
@@ -106,6 +104,15 @@ pub(super) fn measure(
     })
 }
 
+/// How often a task was looked at, and how often too late. A task that is not looked at any more is late as well.
+fn punctuality(times: &[Instant], (from, to): (Instant, Instant)) -> (u32, u32) {
+    let marks: Vec<Instant> = [from].iter().chain(times).chain([&to]).copied().collect();
+    let late = |pair: &&[Instant]| pair[1].saturating_duration_since(pair[0]).as_secs_f64() > PERIOD + 1.0;
+    let late = marks.windows(2).filter(late).count();
+    let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+    (number(times.len()), number(late))
+}
+
 fn sleeping(agent: &Agent) -> usize {
     let processes = agent.mark().processes();
     processes
@@ -115,7 +122,7 @@ fn sleeping(agent: &Agent) -> usize {
 }
 
 fn end(agent: &mut Agent, api: &Api, home: &Path) -> Result<()> {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     agent.signal(rustix::process::Signal::TERM);
     let status = agent.wait(Duration::from_secs(120))?;
     let left = sleeping(agent);
@@ -127,4 +134,19 @@ fn end(agent: &mut Agent, api: &Api, home: &Path) -> Result<()> {
         home.display()
     ));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_is_not_looked_at_any_more_is_late() {
+        let from = Instant::now();
+        let at = |seconds| from + Duration::from_secs_f64(seconds);
+        let times = [at(1.0), at(3.0), at(5.5)];
+        assert_eq!(punctuality(&times, (from, at(7.0))), (3, 0));
+        assert_eq!(punctuality(&times, (from, at(9.0))), (3, 1));
+        assert_eq!(punctuality(&[at(4.0), at(8.0)], (from, at(9.0))), (2, 2));
+    }
 }
