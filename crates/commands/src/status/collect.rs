@@ -73,6 +73,7 @@ impl Collector {
             now_ms: now_ms(),
             host: self.host.clone(),
             state_dir: self.state_dir.display().to_string(),
+            state_dir_full: is_full(&self.state_dir),
             ended: ended(&runs),
             workers,
             tasks,
@@ -194,6 +195,19 @@ impl Collector {
         }
         ConsoleGlance::of(run, self.masks.get(&record.run_id)).unwrap_or_default()
     }
+}
+
+/// Whether there is no room for even a few small files. What can't be asked is not known to be full.
+fn is_full(folder: &Path) -> bool {
+    const LEAST: u64 = 256 << 10;
+    rustix::fs::statvfs(folder).is_ok_and(|space| {
+        let blocks = if rustix::process::geteuid().is_root() {
+            space.f_bfree
+        } else {
+            space.f_bavail
+        };
+        blocks.saturating_mul(space.f_frsize) < LEAST || (space.f_files > 0 && space.f_ffree == 0)
+    })
 }
 
 fn ended(runs: &Runs) -> Vec<Ended> {

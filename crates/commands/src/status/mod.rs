@@ -44,6 +44,8 @@ pub struct Overview {
     pub host: String,
     /// Where the runs were looked for.
     pub state_dir: String,
+    /// Nothing can be written there, because the disk is full.
+    pub state_dir_full: bool,
     /// The agents that wait for tasks or run them.
     pub workers: Vec<Worker>,
     /// The tasks that are not done, oldest first.
@@ -184,6 +186,8 @@ pub enum TroubleKind {
     Orphan,
     /// The process that looks after a task has ended; its daemon lives.
     RunnerDead,
+    /// The disk of the state folder is full.
+    DiskFull,
     /// The server has trouble.
     ServerAway,
     /// Console of a task waits for the server.

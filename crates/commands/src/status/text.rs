@@ -136,7 +136,7 @@ impl Page {
 
     fn queue(&mut self, queue: &QueuePresence) {
         let (state, tone) = match (queue.resting, queue.waiting) {
-            (true, _) => ("rests at this hour".to_owned(), Some(Tone::Busy)),
+            (true, _) => ("rests: not served now".to_owned(), Some(Tone::Busy)),
             (false, None) => ("not looked at lately".to_owned(), Some(Tone::Dim)),
             (false, Some(0)) => ("empty".to_owned(), Some(Tone::Dim)),
             (false, Some(count)) => {

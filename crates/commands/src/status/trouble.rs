@@ -16,16 +16,34 @@ pub(super) fn find(overview: &Overview) -> Vec<Trouble> {
     for task in overview.tasks.iter().filter(|task| task.elsewhere.is_none()) {
         found.extend(unattended(task, overview));
     }
+    found.extend(disk_full(overview));
     for worker in &overview.workers {
         if let Some(details) = &worker.details {
             of_worker(worker, details, overview.now_ms, &mut found);
         }
     }
     for task in overview.tasks.iter().filter(|task| task.elsewhere.is_none()) {
-        found.extend(console_waits(task, overview.now_ms));
+        // With a full disk it is not the server that holds the console up.
+        if !overview.state_dir_full {
+            found.extend(console_waits(task, overview.now_ms));
+        }
         found.extend(slow_stop(task, overview.now_ms));
     }
     found
+}
+
+/// Nothing is forgotten, and so nothing goes on, while what happens can't be written down.
+fn disk_full(overview: &Overview) -> Option<Trouble> {
+    overview.state_dir_full.then(|| Trouble {
+        kind: TroubleKind::DiskFull,
+        about: overview.state_dir.clone(),
+        what: format!(
+            "The disk of {} is full: no task is taken, consoles are not sent, and ends are not reported; what is shown \
+             here may be old.",
+            overview.state_dir
+        ),
+        advice: "Make room; everything goes on by itself then. Or set agent.state_dir to another disk.".to_owned(),
+    })
 }
 
 /// Nobody has the task in hand.
@@ -138,11 +156,12 @@ fn of_worker(worker: &Worker, details: &Details, now_ms: i64, found: &mut Vec<Tr
                 kind: TroubleKind::QueueRests,
                 about: worker.worker.to_string(),
                 what: format!(
-                    "{waiting} task(s) wait in queue {}, which rests at this hour.",
+                    "{waiting} task(s) wait in queue {}, which is not served now.",
                     queue.name
                 ),
-                advice: "`clearml-agent daemon --status` with the options of this daemon shows its working hours; the \
-                         runtime property force=on overrides them."
+                advice: "`clearml-agent daemon --status` with the options of this daemon says why: its working hours, a tag \
+                         of the queue, or a property of the worker. The tag force_workers:on of the queue overrides \
+                         the others."
                     .to_owned(),
             });
         }
@@ -259,17 +278,26 @@ mod tests {
 
     #[track_caller]
     fn finds(workers: Vec<Worker>, task: Option<Task>, expected: &[(TroubleKind, &str)]) {
-        let overview = Overview {
+        compare(&overview(workers, task), expected);
+    }
+
+    fn overview(workers: Vec<Worker>, task: Option<Task>) -> Overview {
+        Overview {
             schema: 1,
             now_ms: NOW,
             host: "h".to_owned(),
             state_dir: "/s".to_owned(),
+            state_dir_full: false,
             workers,
             tasks: task.into_iter().collect(),
             ended: Vec::new(),
             trouble: Vec::new(),
-        };
-        let found = find(&overview);
+        }
+    }
+
+    #[track_caller]
+    fn compare(overview: &Overview, expected: &[(TroubleKind, &str)]) {
+        let found = find(overview);
         let kinds: Vec<_> = found.iter().map(|trouble| trouble.kind).collect();
         let wanted: Vec<_> = expected.iter().map(|(kind, _)| *kind).collect();
         assert_eq!(kinds, wanted, "{found:?}");
@@ -291,6 +319,23 @@ mod tests {
         finds(vec![idle()], Some(just), &[]);
         let elsewhere = task(|task| (task.runner_pid, task.elsewhere) = (None, Some("other".to_owned())));
         finds(vec![], Some(elsewhere), &[]);
+    }
+
+    #[test]
+    fn a_full_disk_is_blamed_and_not_the_server() {
+        let waits = || {
+            task(|task| {
+                (task.console_waiting_bytes, task.console_taken_ms) = (10, Some(NOW - 90_000));
+                task.station_ms = Some(NOW - 90_000);
+            })
+        };
+        let mut seen = overview(vec![], Some(waits()));
+        compare(
+            &seen,
+            &[(TroubleKind::ConsoleWaits, "the server does not take them")],
+        );
+        seen.state_dir_full = true;
+        compare(&seen, &[(TroubleKind::DiskFull, "The disk of /s is full")]);
     }
 
     #[test]
