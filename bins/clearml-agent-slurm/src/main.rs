@@ -30,11 +30,15 @@ use clearml_task_model::{TaskId, WorkerId};
 use clearml_task_runner::settings::client_options;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::prelude::*;
 
 use arguments::{Arguments, LogLevel, Preemption};
+
+/// How long a glue that is to end may bring its work to an end.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -289,19 +293,36 @@ async fn work(
             |name| format!("cluster {name}")
         )
     );
-    // Nothing in the middle of a submission may be interrupted: the loop itself hears the wish.
+    // A submission is best not interrupted, so the loop itself hears the wish. What waits for a server that is away
+    // may wait for hours; the journal has what is open, as after a crash.
     let run = glue.run(how, stopped);
     tokio::pin!(run);
+    let mut patience = None;
     let outcome = loop {
-        tokio::select! {
+        let wanted = tokio::select! {
             outcome = &mut run => break outcome,
-            _ = terminate.recv() => drop(stop.send_replace(true)),
-            _ = interrupt.recv() => drop(stop.send_replace(true)),
+            _ = terminate.recv() => true,
+            _ = interrupt.recv() => true,
+            () = until(patience) => false,
+        };
+        if !wanted || patience.is_some() {
+            tracing::warn!("ending in the middle of work; the next glue goes on with it");
+            break Ok(());
         }
+        stop.send_replace(true);
+        patience = Some(Instant::now() + PATIENCE);
     };
     reporter.stop(Duration::from_secs(5)).await;
     outcome?;
     Ok(0)
+}
+
+/// Waits until then, or for ever.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn render(glue: &Glue, task: &str, queue: Option<&str>) -> anyhow::Result<u8> {

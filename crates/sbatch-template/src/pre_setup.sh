@@ -1,6 +1,11 @@
 if [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ] && [ -n "$CLEARML_SLURM_SHARED" ]; then
   CLEARML_SLURM_JOB_DIR=$CLEARML_SLURM_SHARED/${USER:-$(id -un)}
   (umask 077 && mkdir -p "$CLEARML_SLURM_JOB_DIR")
+  # Everybody may write beside it: whoever owns this one could exchange what the other nodes run.
+  if [ -L "$CLEARML_SLURM_JOB_DIR" ] || [ ! -O "$CLEARML_SLURM_JOB_DIR" ]; then
+    printf 'clearml: %s is not a folder of your own; have it removed\n' "$CLEARML_SLURM_JOB_DIR" >&2
+    exit 73
+  fi
 else
   CLEARML_SLURM_JOB_DIR=${SLURM_TMPDIR:-${TMPDIR:-/tmp}}
 fi

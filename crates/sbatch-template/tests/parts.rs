@@ -45,6 +45,11 @@ impl Job {
 }
 
 fn run(shell: &str, body: &str, variables: &[(&str, &str)]) -> Option<Job> {
+    run_beside(shell, body, variables, None)
+}
+
+/// The same with a folder that all nodes see.
+fn run_beside(shell: &str, body: &str, variables: &[(&str, &str)], shared: Option<&Path>) -> Option<Job> {
     if !Path::new(shell).exists() {
         eprintln!("SKIPPED: there is no {shell}");
         return None;
@@ -70,6 +75,7 @@ fn run(shell: &str, body: &str, variables: &[(&str, &str)]) -> Option<Job> {
         configuration: Some(JobFile::Inline("secret of the server".to_owned())),
         token: Some(JobFile::File(token.to_string_lossy().into_owned())),
         require_queue: true,
+        shared_dir: shared.map(|folder| folder.to_string_lossy().into_owned()),
         ..Setup::default()
     };
     let script = folder.path().join("script");
@@ -195,6 +201,42 @@ fn what_can_not_work_is_said_in_one_line() {
         job.errors()
     );
     assert_eq!(job.left(), 0);
+}
+
+#[test]
+fn the_folder_of_a_job_on_several_nodes_is_in_one_of_the_user() {
+    for shell in ["/bin/bash", "/bin/dash"] {
+        let shared = tempfile::tempdir().unwrap();
+        let step = [
+            ("SLURM_JOB_NUM_NODES", "2"),
+            ("SLURM_STEP_ID", "0"),
+            ("SLURM_PROCID", "0"),
+            ("SLURM_JOB_NODELIST", "a,b"),
+        ];
+        let run = || run_beside(shell, BODY, &step, Some(shared.path()));
+        let Some(job) = run() else { continue };
+        assert!(job.output.status.success(), "{}", job.errors());
+        let own = shared.path().join("somebody");
+        assert_eq!(
+            std::fs::metadata(&own).unwrap().permissions().mode() & 0o7777,
+            0o700
+        );
+
+        // Somebody else was there first.
+        std::fs::remove_dir(&own).unwrap();
+        let elsewhere = shared.path().join("elsewhere");
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &own).unwrap();
+        let job = run().unwrap();
+        assert_eq!(job.output.status.code(), Some(73), "{}", job.text());
+        assert!(
+            job.errors().contains("not a folder of your own"),
+            "{}",
+            job.errors()
+        );
+        assert!(!job.text().contains("agent:"), "{}", job.text());
+        assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
 }
 
 #[test]

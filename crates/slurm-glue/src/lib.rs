@@ -35,9 +35,16 @@
 //!   cluster is the last. Everything around it goes on meanwhile.
 //! * A controller that is slow or silent is asked up to eight times less often, until three answers in a row were good.
 //! * sbatch's environment is constructed: its own would go into the job, and `SBATCH_…` would override the template.
+//! * Nothing is decided before the controller has said its name: jobs are noted in their tasks as `cluster/number`, and
+//!   a glue that does not know the first half would take its own tasks for those of others.
+//! * A task is that of its job by that note and by the queue that it names. Somebody may have reset it and started it
+//!   elsewhere between two looks; then it is left alone, and the job is cancelled.
+//! * The end of a job's output is read from a file of the job's user only: a link of that user could lead to any file
+//!   that the glue may read.
 //! * A job is ours by name and nonce, never by its number: numbers are given out again after a crash of the controller.
 //! * The owner's vaults are asked for the map of Linux users with each task, in a session of the owner where the server
-//!   lets us have one. If they can't be read, the task waits: it must not run as another user than they would say.
+//!   lets us have one. If they can't be had, the task waits, and if they can't be read, it fails: it must not run as
+//!   another user than they would say.
 //! * What jobs log in with ([`credentials`]) is in files that belong to the job's user, or encoded in the script, never
 //!   in arguments, comments or the environment of sbatch. Files go with the job; those that are left go at the start.
 //! * How often preemption has sent a task back, and how often Slurm has put its job back, is noted in the task: the

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clearml_agent_config::Settings;
 use clearml_sbatch_template::{Mode, Options as TemplateOptions, Separator};
 use clearml_support::secret::Secret;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::core::decide::Graces;
@@ -251,7 +252,7 @@ impl GlueOptions {
             shared_dir: settings.path("agent.slurm.shared_dir"),
             agent_binary: settings.path("agent.slurm.agent_binary"),
             credentials: Credentials::new(settings, false)?,
-            user_map: user_map(settings.get("agent.slurm.user_map")),
+            user_map: user_map(settings.get("agent.slurm.user_map"))?,
             vault_user_map: match settings.text("agent.slurm.vault_user_map").as_deref() {
                 Some("admin") => Trust::Admin,
                 Some("off") => Trust::Off,
@@ -327,46 +328,14 @@ pub fn pair(queues: &[String], templates: &[String], mode: Mode) -> Result<Vec<Q
     Ok(queues.iter().enumerate().map(setup).collect())
 }
 
+/// The queues of the configuration. What is misspelt or of another kind is no queue without limits.
 fn configured(value: Option<&Value>, mode: Mode) -> Result<Vec<QueueSetup>, OptionsError> {
-    let wrong = |problem: &str| OptionsError::Value {
-        key: "queues".to_owned(),
-        problem: problem.to_owned(),
-    };
     let mut found: Vec<QueueSetup> = Vec::new();
     for entry in value.and_then(Value::as_array).into_iter().flatten() {
-        let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
-        let count = |key: &str| {
-            entry
-                .get(key)
-                .and_then(Value::as_u64)
-                .map_or(0, |n| usize::try_from(n).unwrap_or(0))
-        };
-        let setup = QueueSetup {
-            queue: text("queue").ok_or_else(|| wrong("has an entry without a queue"))?,
-            template: text("template")
-                .ok_or_else(|| wrong("has an entry without a template"))?
-                .into(),
-            mode: match text("mode").as_deref() {
-                None => mode,
-                Some("native") => Mode::Native,
-                Some("singularity") => Mode::Singularity,
-                Some("srun-delegation") => Mode::SrunDelegation,
-                Some(_) => return Err(wrong("knows the modes native, singularity and srun-delegation")),
-            },
-            limits: Limits {
-                max_jobs: count("max_jobs"),
-                max_pending: count("max_pending"),
-            },
-            work_dir: text("work_dir").map(PathBuf::from),
-            extra_args: entry
-                .get("extra_sbatch_args")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .map(str::to_owned)
-                .collect(),
-        };
+        let setup = entry_of(entry, mode).map_err(|problem| OptionsError::Value {
+            key: "queues".to_owned(),
+            problem,
+        })?;
         if found.iter().any(|other| other.queue == setup.queue) {
             return Err(OptionsError::Twice(setup.queue));
         }
@@ -378,12 +347,52 @@ fn configured(value: Option<&Value>, mode: Mode) -> Result<Vec<QueueSetup>, Opti
     Ok(found)
 }
 
-/// The map that this value is.
-pub(crate) fn user_map(value: Option<&Value>) -> UserMap {
-    let entries = value.and_then(Value::as_object).into_iter().flatten();
-    entries
-        .filter_map(|(name, user)| Some((name.clone(), user.as_str()?.to_owned())))
-        .collect::<BTreeMap<_, _>>()
+/// One entry of `agent.slurm.queues`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    queue: String,
+    template: PathBuf,
+    mode: Option<String>,
+    #[serde(default)]
+    max_jobs: usize,
+    #[serde(default)]
+    max_pending: usize,
+    work_dir: Option<PathBuf>,
+    #[serde(default)]
+    extra_sbatch_args: Vec<String>,
+}
+
+fn entry_of(value: &Value, mode: Mode) -> Result<QueueSetup, String> {
+    let entry = Entry::deserialize(value).map_err(|error| format!("has the entry {value}: {error}"))?;
+    Ok(QueueSetup {
+        queue: entry.queue,
+        template: entry.template,
+        mode: match entry.mode.as_deref() {
+            None => mode,
+            Some("native") => Mode::Native,
+            Some("singularity") => Mode::Singularity,
+            Some("srun-delegation") => Mode::SrunDelegation,
+            Some(_) => return Err("knows the modes native, singularity and srun-delegation".to_owned()),
+        },
+        limits: Limits {
+            max_jobs: entry.max_jobs,
+            max_pending: entry.max_pending,
+        },
+        work_dir: entry.work_dir,
+        extra_args: entry.extra_sbatch_args,
+    })
+}
+
+/// The map that this value is. An entry that is no name can't be left out: jobs would run as somebody else.
+pub(crate) fn user_map(value: Option<&Value>) -> Result<UserMap, OptionsError> {
+    let Some(value) = value.filter(|value| !value.is_null()) else {
+        return Ok(UserMap::new());
+    };
+    BTreeMap::deserialize(value).map_err(|error| OptionsError::Value {
+        key: "user_map".to_owned(),
+        problem: format!("can't be {value}: {error}; write names of Linux users"),
+    })
 }
 
 /// The server and the keys, as a job needs them. JSON is a part of the configuration's language.
@@ -425,6 +434,52 @@ fn job_configuration(settings: &Settings, with_keys: bool) -> Result<Secret, Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_wrong_is_no_queue_without_limits_and_no_map_without_users() {
+        let read = |entry: Value| configured(Some(&serde_json::json!([entry])), Mode::Native);
+        let good = read(serde_json::json!({
+            "queue": "a", "template": "t", "mode": "singularity", "max_jobs": 2, "extra_sbatch_args": ["--qos=x"]
+        }));
+        let good = &good.unwrap()[0];
+        assert_eq!((good.mode, good.limits.max_jobs), (Mode::Singularity, 2));
+        assert_eq!(good.extra_args, ["--qos=x"]);
+        for (entry, part) in [
+            (serde_json::json!({"queue": "a"}), "template"),
+            (
+                serde_json::json!({"queue": "a", "template": "t", "max_job": 2}),
+                "`max_job`",
+            ),
+            (
+                serde_json::json!({"queue": "a", "template": "t", "max_jobs": -2}),
+                "-2",
+            ),
+            (
+                serde_json::json!({"queue": "a", "template": "t", "extra_sbatch_args": "--qos=x"}),
+                "--qos=x",
+            ),
+            (
+                serde_json::json!({"queue": "a", "template": "t", "mode": "docker"}),
+                "modes",
+            ),
+        ] {
+            let error = read(entry).unwrap_err().to_string();
+            assert!(
+                error.starts_with("agent.slurm.queues") && error.contains(part),
+                "{error}"
+            );
+        }
+        let map = |value: Value| user_map(Some(&value));
+        assert!(user_map(None).unwrap().is_empty() && map(Value::Null).unwrap().is_empty());
+        assert_eq!(
+            map(serde_json::json!({"default": "alice"})).unwrap()["default"],
+            "alice"
+        );
+        for wrong in [serde_json::json!({"default": 1001}), serde_json::json!("alice")] {
+            let error = map(wrong).unwrap_err().to_string();
+            assert!(error.contains("names of Linux users"), "{error}");
+        }
+    }
 
     #[test]
     fn queues_and_templates_are_paired_or_refused() {

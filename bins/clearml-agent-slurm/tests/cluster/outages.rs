@@ -186,7 +186,14 @@ fn parts_of_slurm_and_the_server_may_be_away() {
         (scene.state(&job) == "FAILED").then_some(())
     });
     std::thread::sleep(Duration::from_secs(3));
+    // A glue that waits for the server can be stopped all the same, the second time at once.
+    assert!(
+        scene.stop_glue_twice() < Duration::from_secs(15),
+        "{}",
+        scene.glue_log()
+    );
     scene.server.start_again().unwrap();
+    scene.start();
     let reason = scene.until(&second, "failed", 60);
     assert!(reason.contains("exit 5"), "{reason}");
 

@@ -309,6 +309,20 @@ impl Scene {
         assert!(status.success(), "{status}: {}", self.glue_log());
     }
 
+    /// Asks twice, as somebody does who can't wait. Says how long it took.
+    pub(crate) fn stop_glue_twice(&mut self) -> Duration {
+        let mut glue = self.glue.take().unwrap();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(glue.id()).unwrap()).unwrap();
+        let begun = Instant::now();
+        for _ in 0..2 {
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let status = glue.wait().unwrap();
+        assert!(status.success(), "{status}: {}", self.glue_log());
+        begun.elapsed()
+    }
+
     /// A task in a queue, with user properties.
     pub(crate) fn submit(&self, queue: &str, code: &str, properties: &[(&str, &str)]) -> String {
         self.submit_with(queue, code, properties, json!({}))

@@ -217,6 +217,8 @@ print('user', os.getuid(), 'token', len(os.environ['CLEARML_AUTH_TOKEN']) > 20, 
         ("{ default: root }", "jobs may not run as root"),
         ("{ default: no-such-user }", "there is no Linux user"),
         ("{ somebody: nobody }", "No Linux user mapped for ClearML user"),
+        ("{ default: 65534 }", "write names of Linux users"),
+        ("{ default: ", "a vault of the task's owner"),
     ] {
         let update = json!({"vault": vault, "data": data(map)});
         scene.api.call("users.update_vault", update).unwrap();

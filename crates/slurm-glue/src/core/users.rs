@@ -46,17 +46,24 @@ pub enum Trust {
     Off,
 }
 
+impl Trust {
+    /// Whether a map in such a vault counts.
+    #[must_use]
+    pub fn counts(self, scope: VaultScope) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Admin => scope == VaultScope::Admin,
+            Self::Off => false,
+        }
+    }
+}
+
 /// Which map holds: the last vault that counts and has one replaces what the file says, also if it is empty.
 #[must_use]
 pub fn effective<'a>(file: &'a UserMap, vaults: &'a [(VaultScope, UserMap)], trust: Trust) -> &'a UserMap {
-    let counts = |scope: VaultScope| match trust {
-        Trust::Any => true,
-        Trust::Admin => scope == VaultScope::Admin,
-        Trust::Off => false,
-    };
     let mut from_last = vaults.iter().rev();
     from_last
-        .find(|(scope, _)| counts(*scope))
+        .find(|(scope, _)| trust.counts(*scope))
         .map_or(file, |(_, map)| map)
 }
 

@@ -142,26 +142,21 @@ impl Glue {
     }
 
     /// The vaults of a task's owner; those of our own user where we may not look at others'.
-    async fn vaults_of(&self, task: &Task) -> Result<Vec<(VaultScope, Value)>, Trouble> {
+    async fn vaults_of(&self, task: &Task) -> Result<Vec<(VaultScope, Result<Value, String>)>, Trouble> {
         let client = match self.as_owner(task).await? {
             Some(client) => client,
             None => self.client.clone(),
         };
         let found = vaults::of_user(&client, &self.settings).await;
         let found = found.map_err(|error| Trouble::Later(format!("vaults of the task's owner: {error}")))?;
-        let read = found.iter().filter_map(|vault| {
+        let read = found.iter().map(|vault| {
             let scope = if vault.scope == "user" {
                 VaultScope::Personal
             } else {
                 VaultScope::Admin
             };
-            match vault.contents(&self.settings) {
-                Ok(contents) => Some((scope, contents)),
-                Err(reason) => {
-                    tracing::warn!("a vault can't be read, and is left out: {reason}");
-                    None
-                }
-            }
+            let contents = vault.contents(&self.settings);
+            (scope, contents.map_err(|reason| reason.to_string()))
         });
         Ok(read.collect())
     }
@@ -172,11 +167,22 @@ impl Glue {
             return Ok(Vec::new());
         }
         let vaults = self.vaults_of(task).await?;
-        let maps = vaults.iter().filter_map(|(scope, contents)| {
-            let map = contents.pointer("/agent/slurm/user_map")?;
-            Some((*scope, user_map(Some(map))))
-        });
-        Ok(maps.collect())
+        let mut maps = Vec::new();
+        for (scope, contents) in vaults {
+            if !self.options.vault_user_map.counts(scope) {
+                continue;
+            }
+            // Without it the job would run as somebody whom it may not be.
+            let wrong = |error: String| Trouble::Task(format!("a vault of the task's owner: {error}"));
+            let contents = contents.map_err(wrong)?;
+            if let Some(map) = contents.pointer("/agent/slurm/user_map") {
+                maps.push((
+                    scope,
+                    user_map(Some(map)).map_err(|error| wrong(error.to_string()))?,
+                ));
+            }
+        }
+        Ok(maps)
     }
 
     /// All of the owner's vaults as one, for placeholders.
@@ -184,7 +190,10 @@ impl Glue {
         let vaults = self.vaults_of(task).await?;
         let mut merged = Value::Null;
         for (_, contents) in vaults {
-            merge(&mut merged, contents);
+            match contents {
+                Ok(contents) => merge(&mut merged, contents),
+                Err(reason) => tracing::warn!("a vault can't be read, and is left out: {reason}"),
+            }
         }
         Ok(merged)
     }
