@@ -16,7 +16,7 @@ use clearml_support::time::now_ms;
 use clearml_task_model::{QueueId, TaskId, TaskStatus, WorkerId};
 
 use crate::owner::OwnerMark;
-use crate::pop::{Before, Intent, Phase, TaskSighting, Why, may_start};
+use crate::pop::{Before, Intent, Phase, Place, TaskSighting, Why, may_start};
 use crate::server::{PopAnswer, PutBack, QueueServer};
 
 /// `status_message` of a task that an agent has pulled, as the Python agent writes it.
@@ -237,12 +237,14 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
     ///
     /// See [`PopError`].
     pub async fn pop(&self, queue: &QueueId, task: &TaskId) -> Result<Pop, PopError<S::Error, J::Error>> {
-        let before = self.server.look(task).await.map_err(|source| PopError::Refused {
+        let before = self.before(queue, task).await.map_err(|source| PopError::Refused {
             queue: queue.clone(),
             task: task.clone(),
             source,
         })?;
-        let before = before.map(|seen| seen.as_before()).unwrap_or_default();
+        let Some(before) = before else {
+            return Ok(Pop::Over(Outcome::Missed));
+        };
         let intent = self
             .journal
             .begin(task, queue, &before)
@@ -277,6 +279,17 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
                 self.settle(intent, Phase::Popping).await.map(Pop::Over)
             }
         }
+    }
+
+    /// What the task looks like before its pop; `None` when it is not to be popped.
+    async fn before(&self, queue: &QueueId, task: &TaskId) -> Result<Option<Before>, S::Error> {
+        let seen = self.server.look(task).await?;
+        let before = seen.map(|seen| seen.as_before()).unwrap_or_default();
+        // Either a draft that somebody has put into the queue as it is, or a task that was reset, and so taken out of
+        // the queue, since it was seen there. Were the answer to the pop lost, nothing would tell them apart.
+        let draft = before.status == Some(TaskStatus::Created);
+        let waits = !draft || self.server.place(queue, task).await? == Place::Head;
+        Ok(waits.then_some(before))
     }
 
     /// Claims a task that was given to us.

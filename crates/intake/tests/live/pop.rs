@@ -106,6 +106,52 @@ async fn every_lost_answer_of_a_claim_is_found_out() {
 }
 
 #[tokio::test]
+async fn a_task_that_was_reset_after_it_was_seen_in_its_queue_stays_a_draft() {
+    for kind in ["reset_after", "reset_before"] {
+        for competitor in [false, true] {
+            let world = world().await;
+            if competitor {
+                let queues = [world.queue.clone()];
+                let other = "other:0".into();
+                world
+                    .client
+                    .workers_register(&other, &queues, None)
+                    .await
+                    .unwrap();
+            }
+            let task = world.enqueued("only").await;
+            world.client.tasks_reset(&task, true).await.unwrap();
+            world
+                .fault(json!({"endpoint": "queues.get_next_task", "kind": kind}))
+                .await;
+            let popper = world.popper("w:0");
+            let outcome = popper.acquire(&world.queue, &task).await.unwrap();
+            assert_eq!(outcome, Outcome::Missed, "{kind}, {competitor}");
+            let status = world.task(&task).await.status;
+            assert_eq!(status, Some(TaskStatus::Created), "{kind}, {competitor}");
+            assert!(world.waiting().await.is_empty(), "{kind}, {competitor}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_draft_that_was_put_into_the_queue_is_pulled() {
+    let world = world().await;
+    let task = world.enqueued("only").await;
+    world.client.tasks_reset(&task, true).await.unwrap();
+    let entry = json!({"queue": world.queue, "task": task});
+    let call = clearml_api_client::Call::new("queues.add_task").body(entry);
+    world.client.call::<serde_json::Value>(call).await.unwrap();
+    assert_eq!(world.task(&task).await.status, Some(TaskStatus::Created));
+    let outcome = world
+        .popper("w:0")
+        .acquire(&world.queue, &task)
+        .await
+        .unwrap();
+    assert_claimed(&world, outcome).await;
+}
+
+#[tokio::test]
 async fn a_refused_pop_leaves_nothing_behind() {
     let world = world().await;
     let task = world.enqueued("only").await;
