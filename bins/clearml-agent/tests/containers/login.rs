@@ -1,4 +1,4 @@
-//! Images of registries that want a login: that of `docker login`.
+//! Images of registries, with the login that `docker login` has left.
 
 use serde_json::json;
 
@@ -22,19 +22,22 @@ fn an_image_is_pulled_with_the_login_of_this_user() {
         .options()
         .variable("DOCKER_CONFIG", logins.to_str().unwrap());
     let mut agent = place.daemon(&options);
-    let pulled = |login: serde_json::Value| {
+    let pulled = |image: &str, login: serde_json::Value| {
         std::fs::write(logins.join("config.json"), login.to_string()).unwrap();
         let task = place.submit("from a registry", "print('out: it ran')", json!({"image": image}));
         let ended = place.ended(&task);
         ended.assert_status("failed");
         ended.reason().to_owned()
     };
-    let none = pulled(json!({}));
+    let none = pulled(&image, json!({}));
     assert!(
         none.contains("pulling image") && none.contains("no basic auth credentials"),
         "{none}"
     );
-    let helper = pulled(json!({"credHelpers": {registry: "clearml-no-such-helper"}}));
+    let helper = pulled(
+        &image,
+        json!({"credHelpers": {registry: "clearml-no-such-helper"}}),
+    );
     for part in [
         "no basic auth credentials",
         registry,
@@ -43,8 +46,14 @@ fn an_image_is_pulled_with_the_login_of_this_user() {
         assert!(helper.contains(part), "no {part:?} in {helper}");
     }
     // It is there, and has nothing in it.
-    let right = pulled(json!({"auths": {registry: {"auth": LOGIN}}}));
+    let login = json!({"auths": {registry: {"auth": LOGIN}}});
+    let right = pulled(&image, login.clone());
     assert!(right.contains("has no GNU C library"), "{right}");
     docker(&["rmi", "-f", &image]);
+    // What goes wrong when the pull has begun is the registry's word as well, and no engine that is away.
+    let begin = std::time::Instant::now();
+    let broken = pulled(&format!("{}broken", image.strip_suffix('1').unwrap()), login);
+    assert!(broken.starts_with("environment: pulling image"), "{broken}");
+    assert!(begin.elapsed().as_secs() < 100, "{:?}", begin.elapsed());
     agent.stop().unwrap();
 }

@@ -36,10 +36,10 @@ fn what_is_done_to_containers_from_outside_has_its_reason() {
     }
     let ended = stage.ended(&removed.task);
     ended.assert_failed_in("infrastructure: the container", "the container");
-    removed.assert_complete(&ended);
+    removed.assert_complete_to_the_kill(&ended);
     let ended = stage.ended(&orphaned.task);
     ended.assert_failed_in("infrastructure: the container ended", "the container");
-    orphaned.assert_complete(&ended);
+    orphaned.assert_complete_to_the_kill(&ended);
 
     // Who sleeps can be stopped.
     let before = paused.count();

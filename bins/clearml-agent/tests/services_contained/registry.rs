@@ -11,7 +11,7 @@ use serde_json::json;
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// Serves it until the end of the process, to everybody, or to who logs in with these words (`user:password` in
-/// base64). Returns the image's name; no other has been pulled before.
+/// base64). Returns the image's name; no other has been pulled before. Under the tag `broken` a layer is missing.
 pub(crate) fn serve(scratch: &Path, login: Option<&'static str>) -> String {
     let folder = scratch.join("image");
     fs::create_dir_all(folder.join("bin")).unwrap();
@@ -35,8 +35,15 @@ pub(crate) fn serve(scratch: &Path, login: Option<&'static str>) -> String {
     let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
         "config": entry("container.image.v1+json", &config), "layers": [entry("image.rootfs.diff.tar.gzip", &layer)]});
     let manifest = manifest.to_string().into_bytes();
+    let broken =
+        String::from_utf8_lossy(&manifest).replace(&digest(scratch, &layer), &digest(scratch, b"gone"));
     let known = vec![
         ("/v2/".to_owned(), "application/json", b"{}".to_vec()),
+        (
+            "/v2/small/manifests/broken".to_owned(),
+            MANIFEST,
+            broken.into_bytes(),
+        ),
         ("/v2/small/manifests/1".to_owned(), MANIFEST, manifest.clone()),
         (
             format!("/v2/small/manifests/{}", digest(scratch, &manifest)),

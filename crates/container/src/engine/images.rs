@@ -133,17 +133,6 @@ impl Engine {
             .await
             .map_err(|e| refused(self.error(&doing, e)))?
         {
-            if let Some(message) = event
-                .error_detail
-                .as_ref()
-                .and_then(|error| error.message.clone())
-            {
-                return Err(refused(EngineError::Refused {
-                    doing,
-                    status: 500,
-                    message,
-                }));
-            }
             layers.note(&event);
             if told.elapsed() >= TELL {
                 told = Instant::now();

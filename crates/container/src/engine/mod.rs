@@ -370,6 +370,12 @@ impl Engine {
                 status: status_code,
                 message: message.trim().to_owned(),
             },
+            // It has come after the engine had begun to answer.
+            ApiError::DockerStreamError { error } => EngineError::Refused {
+                doing,
+                status: 500,
+                message: error.trim().to_owned(),
+            },
             ApiError::RequestTimeoutError => EngineError::TimeOut { doing },
             source @ (ApiError::HyperLegacyError { .. } | ApiError::SocketNotFoundError(_)) => {
                 EngineError::Unreachable {
