@@ -1,4 +1,5 @@
-//! The file mode mask: the agent works with 077, the user's code gets back what it would have had.
+//! What the agent keeps to itself: it works with the file mode mask 077, and its memory, which holds secrets, is not
+//! in core dumps. The user's code gets back what it would have had.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,11 +11,38 @@ const PRIVATE: Mode = Mode::RWXG.union(Mode::RWXO);
 
 static ORIGINAL: OnceLock<u32> = OnceLock::new();
 
-/// Sets the mask to 077 and remembers the one that was in force. To be called once, at the start of a
-/// program.
+/// Which parts of the memory are in a core dump, as a mask; see core(5).
+const DUMPED: &str = "/proc/self/coredump_filter";
+/// The kernel's own choice.
+const USUALLY_DUMPED: &str = "0x33";
+
+/// Sets the mask to 077 and remembers the one that was in force; from now on, a core dump of this process is empty. To
+/// be called once, at the start of a program.
 pub fn make_private() {
     let before = rustix::process::umask(PRIVATE);
     ORIGINAL.get_or_init(|| before.bits());
+    dump("0");
+}
+
+/// Sets what is in core dumps of this process and its children. A kernel that makes none has no such file.
+fn dump(what: &str) {
+    let _no_dumps = std::fs::write(DUMPED, what);
+}
+
+/// For a process that becomes the user's code: with this mask.
+pub(crate) fn make_public(umask: u32) {
+    rustix::process::umask(Mode::from_bits_truncate(umask));
+    dump(USUALLY_DUMPED);
+}
+
+/// Does something that starts the user's code, with this mask.
+pub(crate) fn in_public<T>(umask: u32, start: impl FnOnce() -> T) -> T {
+    let private = rustix::process::umask(Mode::from_bits_truncate(umask));
+    dump(USUALLY_DUMPED);
+    let result = start();
+    dump("0");
+    rustix::process::umask(private);
+    result
 }
 
 /// The mask that was in force before [`make_private`], or the present one if that was never called.

@@ -71,3 +71,24 @@ fn a_signal_stops_the_task_and_the_exit_code_is_254() {
         nothing_is_left(&scene, &agent);
     }
 }
+
+/// The memory of the agent holds secrets.
+#[test]
+fn core_dumps_of_the_agent_are_empty_and_those_of_the_task_as_usual() {
+    let scene = Scene::new();
+    let (_task, agent) = begun(&scene);
+    let filter = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/coredump_filter")).unwrap();
+    let mut programs = 0;
+    for (pid, command) in agent.mark().processes() {
+        let is_agent = Some(pid) == agent.pid();
+        assert_eq!(filter(pid).trim() == "00000000", is_agent, "{command}");
+        programs += usize::from(!is_agent);
+        if command.contains("script.py") {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let supervisor = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+            let supervisor = supervisor.unwrap().trim().parse().unwrap();
+            assert_eq!(filter(supervisor).trim(), "00000000", "the supervisor");
+        }
+    }
+    assert_eq!(programs, 2, "the program and its child");
+}

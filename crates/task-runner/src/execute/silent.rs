@@ -16,7 +16,6 @@ use clearml_support::command::CancelToken;
 use clearml_support::fs::safe_file_name;
 use clearml_support::redact::Redactor;
 use clearml_task_model::{Task, TaskId};
-use rustix::fs::Mode;
 
 use super::{ExecuteError, ExecuteOptions, attended};
 use crate::console::Level;
@@ -198,7 +197,7 @@ impl Program {
             return Err(self.launch_error("the command is empty"));
         };
         close_fds::set_fds_cloexec_threadsafe(3, &[]);
-        rustix::process::umask(Mode::from_bits_truncate(self.umask));
+        crate::umask::make_public(self.umask);
         let mut command = Command::new(program);
         command
             .args(arguments)

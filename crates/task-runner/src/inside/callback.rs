@@ -10,7 +10,6 @@ use std::time::Duration;
 use clearml_support::command::CommandError;
 use clearml_support::fs::{read_json, write_json_atomic};
 use clearml_support::redact::Redactor;
-use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 use super::{Failed, Inside};
@@ -74,7 +73,7 @@ pub(super) fn run(run: &Path, given: &Path, limit: Duration) -> i32 {
     let redactor = Inside::load(run, given)
         .ok()
         .map(|inside| inside.run_settings.redactor);
-    rustix::process::umask(Mode::from_bits_truncate(callback.umask));
+    crate::umask::make_public(callback.umask);
     let command = program(&callback.command, &callback.folder, &callback.environment).timeout(limit);
     let shown = redactor.clone().unwrap_or_default();
     let ended = command.redactor(&shown).run_streamed(&mut |line| {

@@ -27,7 +27,6 @@ use clearml_support::fs;
 use clearml_support::process::{ProcessIdentity, detach_session};
 use clearml_support::time::now_ms;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::Mode;
 use rustix::process::{Pid, Signal};
 
 use crate::record::{Launch, SCHEMA, ShimClaim, Verdict};
@@ -228,9 +227,7 @@ fn start(launch: &Launch) -> io::Result<(Pid, PipeReader)> {
     if let Some(before) = launch.open_files {
         restore_open_files(before)?;
     }
-    let private = rustix::process::umask(Mode::from_bits_truncate(launch.umask));
-    let child = command.spawn();
-    rustix::process::umask(private);
+    let child = crate::umask::in_public(launch.umask, || command.spawn());
     let pid = child?.id().cast_signed();
     let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("the new process has no pid"))?;
     Ok((pid, reader))
