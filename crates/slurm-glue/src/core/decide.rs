@@ -247,6 +247,7 @@ mod tests {
     fn ended() -> EndedJob {
         EndedJob {
             id: 7,
+            name: "clearml_task_t".into(),
             state: JobState::read("FAILED"),
             exit: Exit::default(),
             derived: Exit::default(),

@@ -75,6 +75,8 @@ fn read_squeue_line(line: &str) -> Option<QueuedJob> {
 pub struct EndedJob {
     /// Its number.
     pub id: u64,
+    /// Its name.
+    pub name: String,
     /// Its state.
     pub state: JobState,
     /// Exit code and signal of its script.
@@ -131,6 +133,8 @@ fn read_sacct_line(line: &str) -> Option<EndedJob> {
     let state = field(1);
     Some(EndedJob {
         id: field(0).parse().ok()?,
+        // A comment before it may contain anything.
+        name: fields.last().copied().unwrap_or_default().to_owned(),
         state: JobState::read(state),
         exit: Exit::read(field(2)),
         derived: Exit::read(field(3)),
@@ -154,6 +158,7 @@ pub fn read_scontrol(text: &str) -> Option<EndedJob> {
     let state = JobState::read(field("JobState"));
     Some(EndedJob {
         id: field("JobId").parse().ok()?,
+        name: field("JobName").to_owned(),
         complete: state.stage() == Stage::Ended,
         state,
         exit: Exit::read(field("ExitCode")),
@@ -190,16 +195,14 @@ impl Marker {
     /// Reads a comment.
     #[must_use]
     pub fn read(comment: &str) -> Option<Self> {
-        let rest = comment.strip_prefix("clearml:v1 ")?;
-        let field = |name: &str| {
-            rest.split(' ')
-                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-                .map(str::to_owned)
-        };
+        let rest = comment.strip_prefix("clearml:v1 task=")?;
+        let (task, rest) = rest.split_once(" glue=")?;
+        // People give workers names with blanks.
+        let (glue, nonce) = rest.rsplit_once(" nonce=")?;
         Some(Self {
-            task: field("task")?,
-            glue: field("glue")?,
-            nonce: field("nonce")?,
+            task: task.to_owned(),
+            glue: glue.to_owned(),
+            nonce: nonce.to_owned(),
         })
     }
 }
@@ -239,6 +242,16 @@ mod tests {
         };
         assert!(is_ours(&jobs[0], &marker, 0, true));
         assert_eq!(Marker::read(&marker.comment()), Some(marker.clone()));
+        let named = Marker {
+            glue: "the login | node=1:slurm".into(),
+            ..marker.clone()
+        };
+        assert_eq!(Marker::read(&named.comment()), Some(named.clone()));
+        let line = format!(
+            "15|alice|PENDING|1|N/A|debug|None|{}|clearml_task_t\n",
+            named.comment()
+        );
+        assert!(is_ours(&read_squeue(&line)[0], &named, 0, true));
         let other = Marker {
             nonce: "m".into(),
             ..marker.clone()
@@ -269,6 +282,10 @@ mod tests {
         assert_eq!(
             (job.id, job.exit, job.reason.as_str()),
             (9, Exit { code: 0, signal: 53 }, "JobLaunchFailure")
+        );
+        assert_eq!(
+            (&*jobs[&7].name, &*job.name),
+            ("clearml_task_t", "clearml_task_x")
         );
     }
 }

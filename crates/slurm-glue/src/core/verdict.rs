@@ -102,6 +102,7 @@ mod tests {
     fn job(state: &str, exit: &str, derived: &str, reason: &str) -> EndedJob {
         EndedJob {
             id: 7,
+            name: "clearml_task_t".into(),
             state: JobState::read(state),
             exit: Exit::read(exit),
             derived: Exit::read(derived),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::tasks::Shown;
 use super::{Glue, GlueError};
-use crate::core::jobs::EndedJob;
+use crate::core::jobs::{EndedJob, NAME_PREFIX};
 use crate::core::states::Stage;
 use crate::core::verdict::{self, Verdict};
 use crate::journal::Record;
@@ -40,13 +40,20 @@ impl Glue {
             }
         }
         for (id, run) in asked {
-            let mut how = known.remove(id);
+            // Numbers are given out again after a crash of the controller, to whoever comes next.
+            let name = self
+                .journal
+                .get(run)
+                .map(|record| format!("{NAME_PREFIX}{}", record.task()));
+            let is_ours = |how: &EndedJob| Some(&how.name) == name.as_ref();
+            let mut how = known.remove(id).filter(is_ours);
             // Older accounting shows exit codes above 128 without that bit; the controller knows them in full.
             let is_unsure =
                 |how: &EndedJob| !how.complete || (how.exit.signal == 0 && (1..128).contains(&how.exit.code));
             if how.as_ref().is_none_or(is_unsure)
                 && let Ok((Some(shown), _)) = self.slurm.show(*id, &users).await
                 && shown.complete
+                && is_ours(&shown)
             {
                 // Who cancelled it is known to accounting only.
                 let cancelled_by = how.and_then(|how| how.cancelled_by);
