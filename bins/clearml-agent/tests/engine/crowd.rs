@@ -66,7 +66,11 @@ fn an_engine_that_is_restarted_ends_its_containers_and_their_tasks_say_so() {
         for task in &tasks {
             let ended = stage.ended(&task.task);
             ended.assert_failed_in("infrastructure: the container", "container engine");
-            task.assert_complete(&ended);
+            if signal == Signal::TERM {
+                task.assert_complete(&ended);
+            } else {
+                task.assert_complete_to_the_kill(&ended);
+            }
         }
         stage.are_removed(ids(&tasks));
     }
