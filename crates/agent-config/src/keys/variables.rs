@@ -234,18 +234,18 @@ variables_table! { METERING:
 }
 
 variables_table! { IMAGES:
-    ["CLEARML_AGENT_DEFAULT_BASE_DOCKER", "TRAINS_AGENT_DEFAULT_BASE_DOCKER"], Text, "Value of --docker.", .later("container images");
-    ["CLEARML_AGENT_EXTRA_ARGS", "TRAINS_AGENT_EXTRA_ARGS"], Text, "More arguments of the daemon.", .later("container images");
-    ["CLEARML_AGENT_UPDATE_VERSION", "TRAINS_AGENT_UPDATE_VERSION"], Text, "Version to install first.", .later("container images");
-    ["CLEARML_HOST_IP", "TRAINS_HOST_IP"], Text, "Address from which the servers' addresses are made.", .later("container images");
-    ["CLEARML_AGENT_UPDATE_REPO"], Text, "Source to install from first.", .later("container images");
-    ["CLEARML_AGENT_DAEMON_OPTIONS"], Text, "Arguments of the daemon.", .later("container images");
-    ["CLEARML_AGENT_QUEUES"], Text, "Queues of the daemon.", .later("container images");
-    ["CLEARML_AGENT_NO_DOCKER"], Flag, "Run tasks without containers.", .presence().later("container images");
-    ["PIP_UPDATE_VERSION"], Text, "Version of pip to install first.", .later("container images");
-    ["SHUTDOWN_IF_NO_ACCESS_KEY"], Flag, "End where no access key is given.", .presence().later("container images");
-    ["K8S_GLUE_QUEUE"], Text, "Queue of the Kubernetes glue.", .later("container images");
-    ["K8S_GLUE_MAX_PODS"], Integer(1), "Most pods at a time.", .later("container images");
-    ["K8S_GLUE_EXTRA_ARGS"], Text, "More arguments of the Kubernetes glue.", .later("container images");
+    ["CLEARML_AGENT_DEFAULT_BASE_DOCKER", "TRAINS_AGENT_DEFAULT_BASE_DOCKER"], Text, "Value of --docker.", .later("images of the agent itself");
+    ["CLEARML_AGENT_EXTRA_ARGS", "TRAINS_AGENT_EXTRA_ARGS"], Text, "More arguments of the daemon.", .later("images of the agent itself");
+    ["CLEARML_AGENT_UPDATE_VERSION", "TRAINS_AGENT_UPDATE_VERSION"], Text, "Version to install first.", .later("images of the agent itself");
+    ["CLEARML_HOST_IP", "TRAINS_HOST_IP"], Text, "Address from which the servers' addresses are made.", .later("images of the agent itself");
+    ["CLEARML_AGENT_UPDATE_REPO"], Text, "Source to install from first.", .later("images of the agent itself");
+    ["CLEARML_AGENT_DAEMON_OPTIONS"], Text, "Arguments of the daemon.", .later("images of the agent itself");
+    ["CLEARML_AGENT_QUEUES"], Text, "Queues of the daemon.", .later("images of the agent itself");
+    ["CLEARML_AGENT_NO_DOCKER"], Flag, "Run tasks without containers.", .presence().later("images of the agent itself");
+    ["PIP_UPDATE_VERSION"], Text, "Version of pip to install first.", .later("images of the agent itself");
+    ["SHUTDOWN_IF_NO_ACCESS_KEY"], Flag, "End where no access key is given.", .presence().later("images of the agent itself");
+    ["K8S_GLUE_QUEUE"], Text, "Queue of the Kubernetes glue.", .later("images of the agent itself");
+    ["K8S_GLUE_MAX_PODS"], Integer(1), "Most pods at a time.", .later("images of the agent itself");
+    ["K8S_GLUE_EXTRA_ARGS"], Text, "More arguments of the Kubernetes glue.", .later("images of the agent itself");
     ["K8S_DEFAULT_NAMESPACE"], Text, "Namespace for pods; nobody reads it.", .ignored("nobody ever read it");
 }
