@@ -5,9 +5,26 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use serde_json::Value;
 
+const EXAMPLES: &str = "\
+Examples:
+  Look whether everything is as it should be; nothing is submitted:
+    clearml-agent-slurm --queue gpu --template-files native.sh --check
+  Serve two queues, each with its template, and create them if they are missing:
+    clearml-agent-slurm --queue gpu cpu --template-files gpu.sh cpu.sh --create-queue
+  What would be submitted for a task:
+    clearml-agent-slurm --queue gpu --template-files native.sh --render 0123456789abcdef0123456789abcdef
+  What is tracked, and the end of a glue; its jobs go on:
+    clearml-agent-slurm --status
+    clearml-agent-slurm --stop
+
+Templates and the keys agent.slurm.* of clearml.conf are explained in docs/guides/slurm.md.
+
+Exit codes: 0 in order; 1 a finding, or a wrong configuration; 2 a wrong command line; 3 another glue works;
+4 the server does not let the glue in; 5 Slurm's commands are missing.";
+
 /// Runs tasks of ClearML queues as jobs of a Slurm cluster.
 #[derive(Parser)]
-#[command(name = "clearml-agent-slurm", version, args_override_self = true)]
+#[command(name = "clearml-agent-slurm", version, args_override_self = true, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Templates of batch scripts: one, or one for each queue.
     #[arg(long, num_args = 1.., value_name = "FILE")]
@@ -48,7 +65,7 @@ pub(crate) struct Arguments {
     /// Run each task with a token of its owner, which takes a server and credentials that allow it.
     #[arg(long)]
     pub(crate) use_owner_token: bool,
-    /// The queue in which tasks wait for their jobs; none: no queue.
+    /// The queue in which tasks wait for their jobs, slurm_scheduler otherwise; none: no queue.
     #[arg(long, value_name = "NAME")]
     pub(crate) parking_queue: Option<String>,
     /// Most jobs, waiting and running, over all queues; 0: no limit.
@@ -57,19 +74,19 @@ pub(crate) struct Arguments {
     /// Most waiting jobs over all queues; 0: no limit.
     #[arg(long, value_name = "N")]
     pub(crate) max_pending: Option<usize>,
-    /// Seconds between looks at the jobs, at least 5.
+    /// Seconds between looks at the jobs, at least 5; 15 otherwise.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..))]
     poll_interval: Option<u64>,
-    /// Seconds between looks at the queues.
+    /// Seconds between looks at the queues; 5 otherwise.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     queue_poll_interval: Option<u64>,
     /// What becomes of a task whose job is cancelled by preemption.
     #[arg(long, value_enum)]
     pub(crate) on_preemption: Option<Preemption>,
-    /// The folder of the journal.
+    /// The folder of the journal; ~/.clearml/slurm/<name of the glue> otherwise.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// What separates a path from its default in templates.
+    /// What separates a path from its default in templates, one to three characters; a colon otherwise.
     #[arg(long, value_name = "TEXT")]
     default_separator: Option<String>,
     /// Override a value of the configuration.
@@ -84,10 +101,10 @@ pub(crate) struct Arguments {
     /// One look at everything, and at most one task of each queue.
     #[arg(long)]
     pub(crate) once: bool,
-    /// Show the tasks that are tracked.
+    /// Show whether a glue works, and the tasks that are tracked. Queues need not be named.
     #[arg(long)]
     pub(crate) status: bool,
-    /// End the glue that works with this folder of the journal. Its jobs go on.
+    /// End the glue that works with this folder of the journal. Its jobs go on. Queues need not be named.
     #[arg(long)]
     pub(crate) stop: bool,
     /// Take nothing, follow the jobs that there are, and end with the last of them.
