@@ -105,6 +105,7 @@ async fn person(world: Shared, env: Env, id: TaskId, war: Ms) {
     env.sleep(kernel.below(10_000)).await;
     let enqueues = |server: &mut Server| server.person_enqueues(&id, kernel.now());
     act("enqueues", &enqueues);
+    let resets = |server: &mut Server| server.person_resets(&id, kernel.now());
     while kernel.percent(35) {
         env.sleep(kernel.below(if kernel.percent(50) { 5_000 } else { 40_000 }))
             .await;
@@ -116,9 +117,9 @@ async fn person(world: Shared, env: Env, id: TaskId, war: Ms) {
                 let (listens, now) = (kernel.percent(70), kernel.now());
                 act("stops", &|server| server.person_stops(&id, listens, now));
             }
-            4 => act("resets", &|server| server.person_resets(&id)),
+            4 => act("resets", &resets),
             5..=7 => {
-                act("resets", &|server| server.person_resets(&id));
+                act("resets", &resets);
                 env.sleep(kernel.below(4_000)).await;
                 act("enqueues again", &enqueues);
             }
@@ -240,6 +241,8 @@ fn audit(world: &Shared) -> Vec<String> {
             }
         } else if task.status == TaskStatus::Created {
             // Reset and left alone: whatever is in its log is from before.
+        } else if let Some(at) = task.draft {
+            broken.push(format!("task {id} is {}, but was reset at {at}", task.status));
         } else if !task.status.is_final() {
             broken.push(format!("task {id} is left {}", task.status));
         }

@@ -39,8 +39,9 @@
 //! * It is modelled, but counted and not held against the agent: a person resets a task in the instant between the
 //!   mark and the start of a worker, which dies in the next instant. Nothing in the task tells then whose it is, and
 //!   it stays in progress.
-//! * So is a stop, or a place in the queue for one more run, that is accepted between the moment in which a worker takes a task and the one call by which it
-//!   says that the task has started, or between the last look and the call that tells how it has ended.
+//! * So is a stop, a reset, or a place in the queue for one more run, that is accepted between the moment in which a
+//!   worker takes a task and the one call by which it says that the task has started, or between the last look and the
+//!   call that tells how it has ended or puts it back.
 //! * What a person does between the look at a task and the call that follows it: the server has no conditions, so
 //!   nobody can close that window. A call that comes at most seven seconds after its look is not counted.
 

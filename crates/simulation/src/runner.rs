@@ -265,7 +265,8 @@ impl Runner {
                 let id = identity.task.clone();
                 self.patiently(async || {
                     let id = id.clone();
-                    let reset = move |server: &mut Server| server.reset(&id);
+                    let now = self.env.kernel.now();
+                    let reset = move |server: &mut Server| server.reset(&id, now);
                     self.world.tell_often(&self.env, self.host, reset).await
                 })
                 .await;

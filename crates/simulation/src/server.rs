@@ -37,6 +37,10 @@ pub(crate) struct Entry {
     enqueued: Ms,
     /// When a wish to stop it was accepted that still has to be fulfilled.
     pub(crate) stop: Option<Ms>,
+    /// When a person has reset it, and left it at that.
+    pub(crate) draft: Option<Ms>,
+    /// Whether it names the queue: not before it was put there, and not after a reset.
+    names_queue: bool,
 }
 
 /// What a call to the server has led to.
@@ -78,6 +82,8 @@ impl Server {
             started: false,
             enqueued: 0,
             stop: None,
+            draft: None,
+            names_queue: false,
         };
         self.tasks.insert(id, entry);
     }
@@ -102,8 +108,9 @@ impl Server {
         if let Some(task) = self.tasks.get_mut(id) {
             task.life += 1;
             task.disturbed = false;
-            task.stop = None;
+            (task.stop, task.draft) = (None, None);
             task.enqueued = now;
+            task.names_queue = true;
             self.set(id, TaskStatus::Queued, "", "enqueued");
             if !self.queue.contains(id) {
                 self.queue.push_back(id.clone());
@@ -129,12 +136,13 @@ impl Server {
         }
     }
 
-    pub(crate) fn person_resets(&mut self, id: &TaskId) {
+    pub(crate) fn person_resets(&mut self, id: &TaskId, now: Ms) {
         self.disturb(id);
         self.queue.retain(|entry| entry != id);
         if let Some(task) = self.tasks.get_mut(id) {
             (task.owner, task.requeues, task.stop) = (None, None, None);
-            task.started = false;
+            (task.started, task.names_queue) = (false, false);
+            task.draft = Some(now);
             task.events.clear();
             self.set(id, TaskStatus::Created, "", "");
         }
@@ -179,7 +187,7 @@ impl Server {
         Some(TaskSighting {
             status: entry.status.clone(),
             owner: entry.owner.clone(),
-            execution_queue: Some(QueueId::from(QUEUE)),
+            execution_queue: entry.names_queue.then(|| QueueId::from(QUEUE)),
             stopping: entry.status == TaskStatus::InProgress && entry.message.contains("stopping"),
             taken_by: (entry.status == TaskStatus::Created)
                 .then(|| entry.message.strip_prefix(TAKEN_MESSAGE))
@@ -270,14 +278,14 @@ impl Server {
         }
     }
 
-    /// A call changes the status of the task: a wish to stop it, or to run it once more, is lost. Nobody can prevent
+    /// A call changes the status of the task: a wish to stop it, to reset it, or to run it once more, is lost. Nobody can prevent
     /// that for one that was accepted after the look that the call rests on.
     fn wipe_out(&mut self, id: &TaskId, looked: Ms, run: &str, what: &str) {
         let Some(task) = self.tasks.get_mut(id) else {
             return;
         };
         let enqueued = (task.status == TaskStatus::Queued).then_some(task.enqueued);
-        let Some(at) = task.stop.take().or(enqueued) else {
+        let Some(at) = task.stop.take().or(task.draft.take()).or(enqueued) else {
             return;
         };
         task.disturbed = true;
@@ -291,11 +299,11 @@ impl Server {
     }
 
     /// `tasks.reset`.
-    pub(crate) fn reset(&mut self, id: &TaskId) -> Reply {
+    pub(crate) fn reset(&mut self, id: &TaskId, now: Ms) -> Reply {
         if !self.tasks.contains_key(id) {
             return Reply::NoTask;
         }
-        self.person_resets(id);
+        self.person_resets(id, now);
         Reply::Done
     }
 
@@ -314,20 +322,27 @@ impl Server {
         match self.status(id) {
             None => Reply::NoTask,
             Some(TaskStatus::Queued) if self.queue.contains(id) => Reply::Done,
-            Some(TaskStatus::Queued | TaskStatus::Created) => {
-                self.queue.push_back(id.clone());
-                self.set(id, TaskStatus::Queued, "", reason);
-                Reply::Done
+            Some(TaskStatus::Queued) => self.append(id, reason),
+            Some(TaskStatus::Created) => {
+                self.wipe_out(id, looked, run, "puts back");
+                self.append(id, reason)
             }
             Some(TaskStatus::InProgress) if force => {
                 self.wipe_out(id, looked, run, "puts back");
                 self.queue.retain(|entry| entry != id);
-                self.queue.push_back(id.clone());
-                self.set(id, TaskStatus::Queued, "", reason);
-                Reply::Done
+                self.append(id, reason)
             }
             Some(_) => Reply::Declined,
         }
+    }
+
+    fn append(&mut self, id: &TaskId, reason: &str) -> Reply {
+        self.queue.push_back(id.clone());
+        self.set(id, TaskStatus::Queued, "", reason);
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.names_queue = true;
+        }
+        Reply::Done
     }
 
     pub(crate) fn put_in_front(&mut self, id: &TaskId) -> Reply {
