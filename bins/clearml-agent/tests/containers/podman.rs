@@ -50,6 +50,7 @@ impl Podman {
         let service = podman
             .command(&["system", "service", "--time=0", &podman.address()])
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn();
         podman.service = Some(service.map_err(text)?);
         for _ in 0..100 {
@@ -180,8 +181,12 @@ impl Stage {
     }
 
     fn submit(&self, name: &str, code: &str) -> String {
+        self.submit_in(IMAGE, name, code)
+    }
+
+    fn submit_in(&self, image: &str, name: &str, code: &str) -> String {
         let task = self.scene.api.create_task(name, &TaskSpec::script(code)).unwrap();
-        let container = json!({"image": IMAGE, "arguments": "--network none -e A='1 2'"});
+        let container = json!({"image": image, "arguments": "--network none -e A='1 2'"});
         let body = json!({"task": task, "force": true, "container": container});
         self.scene.api.call("tasks.edit", body).unwrap();
         self.scene.api.enqueue(&task, &self.scene.queue).unwrap();
@@ -254,6 +259,14 @@ fn tasks_run_in_containers_of_podman() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(podman.container("clearml-id-"), "");
+
+    // What it says about a pull comes after it has begun to answer.
+    let task = stage.submit_in("localhost:1/clearml-test-none:1", "no such image", STOPS);
+    let ended = stage.scene.ended_within(&task, LIMIT);
+    ended.assert_failed_in(
+        "environment: pulling image localhost:1/clearml-test-none:1",
+        "connection refused",
+    );
     stage.agent.stop().unwrap();
 
     // An image of a task.
