@@ -30,13 +30,13 @@ impl ToldToEnd {
         })
     }
 
-    /// Returns when one has come.
-    pub(crate) async fn heard(&mut self) {
+    /// Waits for one, and says which it is.
+    pub(crate) async fn heard(&mut self) -> Signal {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            () = of(&mut self.hang_up) => {}
-            () = of(&mut self.quit) => {}
+            _ = self.terminate.recv() => Signal::TERM,
+            _ = self.interrupt.recv() => Signal::INT,
+            () = of(&mut self.hang_up) => Signal::HUP,
+            () = of(&mut self.quit) => Signal::QUIT,
         }
     }
 }

@@ -175,6 +175,20 @@ async fn silently_a_command_for_aborts_runs_beside_the_program() {
     }
     let runtime = world.get(&task).await.runtime;
     assert_eq!(runtime["_abort_callback_completed"], serde_json::json!(1));
+
+    // What this process is told goes on to the program beside it.
+    let task = world.draft("echo $$ >other; exec sleep 600").await;
+    let mut command = world.command(task.as_str(), "silent");
+    let mut process = command.envs(variables).stdout(Stdio::null()).spawn().unwrap();
+    let pid = folder.join("other");
+    world
+        .wait_until("the program runs", || {
+            std::fs::read(&pid).is_ok_and(|text| !text.is_empty())
+        })
+        .await;
+    let identity = ProcessIdentity::of(process.id().unwrap().cast_signed()).unwrap();
+    identity.unwrap().signal(Signal::HUP).unwrap();
+    assert_eq!(process.wait().await.unwrap().code(), Some(255));
 }
 
 #[tokio::test]

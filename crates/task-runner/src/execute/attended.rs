@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use clearml_api_client::TasksQuery;
 use clearml_support::process::ProcessIdentity;
-use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::ExecuteError;
 use super::silent::Program;
 use crate::record::AbortCommand;
 use crate::runner::abort::{Interpreter, Meaning};
 use crate::runner::callback::Calling;
+use crate::told::ToldToEnd;
 
 /// How often to look for the end of the program.
 const POLL: Duration = Duration::from_millis(50);
@@ -53,8 +52,7 @@ pub(super) async fn run(
 /// The exit code of the program, as a shell shows it. What this process is told goes on to the program.
 async fn end_of(mut child: Child) -> Result<i32, ExecuteError> {
     let failed = |doing| move |source| ExecuteError::System { doing, source };
-    let listen = |kind| signal(kind).map_err(failed("listening for signals"));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut told = ToldToEnd::listen(true).map_err(failed("listening for signals"))?;
     loop {
         if let Some(status) = child.try_wait().map_err(failed("waiting for the program"))? {
             let by_signal = || status.signal().map(|signal| 256 - signal);
@@ -62,8 +60,7 @@ async fn end_of(mut child: Child) -> Result<i32, ExecuteError> {
         }
         let signal = tokio::select! {
             () = tokio::time::sleep(POLL) => continue,
-            _ = terminate.recv() => Signal::TERM,
-            _ = interrupt.recv() => Signal::INT,
+            signal = told.heard() => signal,
         };
         if let Ok(Some(process)) = ProcessIdentity::of(child.id().cast_signed())
             && let Err(e) = process.signal(signal)

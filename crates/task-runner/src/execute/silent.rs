@@ -164,7 +164,7 @@ pub(crate) async fn build(
     });
     let result = tokio::select! {
         result = &mut work => result,
-        () = told.heard() => { cancel.cancel(); work.await }
+        _ = told.heard() => { cancel.cancel(); work.await }
     };
     let (result, host) = result.map_err(|e| ExecuteError::Prepare {
         stage: "environment",

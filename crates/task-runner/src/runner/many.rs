@@ -176,7 +176,7 @@ async fn look_after(folder: &Path, options: RunnerOptions) -> Result<RunnerExit,
         tokio::select! {
             _ = look.tick() => if !told { many.begin_new().map_err(system("listing the runs"))? },
             Some(ended) = many.runs.join_next_with_id() => many.ended(ended),
-            () = told_to_end.heard() => told = true,
+            _ = told_to_end.heard() => told = true,
         }
         if !many.runs.is_empty() {
             busy = Instant::now();
