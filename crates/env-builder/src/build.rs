@@ -122,7 +122,7 @@ impl Build<'_> {
         self.report_commit(&info, commit.as_deref());
         let made = environment.as_ref().map(|(_, made)| *made);
         let environment = environment.map(|(environment, _)| environment);
-        let prepared = self.prepare(info, &code, commit, environment.as_ref())?;
+        let prepared = self.prepare(info, code, commit, environment.as_ref())?;
         if let Some(made) = made {
             context.info(&caches::summary(made, self.started.elapsed()));
         }
@@ -313,7 +313,7 @@ impl Build<'_> {
     fn prepare(
         &self,
         mut info: ExecutionInfo,
-        code: &Code,
+        mut code: Code,
         commit: Option<String>,
         environment: Option<&Environment>,
     ) -> Result<PreparedEnvironment, BuildError> {
@@ -324,7 +324,7 @@ impl Build<'_> {
         let runtime = match environment {
             Some(environment) => Runtime::Environment(environment),
             None if info.interpreter == Interpreter::Python => {
-                Runtime::System(match self.standing_interpreter(code) {
+                Runtime::System(match self.standing_interpreter(&code) {
                     Some(python) => python,
                     None => find::find(context, &info)?.found_at,
                 })
@@ -332,9 +332,10 @@ impl Build<'_> {
             None => Runtime::None,
         };
         if let Some(python) = runtime.python()
-            && let Some(script) = notebook::convert(context, &info, code, python)?
+            && let Some(script) = notebook::convert(context, &info, &code, python, &self.request.run_dir_env)?
         {
-            info.entry_point = script;
+            info.entry_point = script.entry;
+            code.beside = script.beside;
         }
         let what = commit.as_ref().map_or_else(
             || "a literal script".to_owned(),
@@ -349,7 +350,7 @@ impl Build<'_> {
             commit,
             repository_root: root,
             summary: format!("{what} with {with}"),
-            ..self.launch(&info, code, &runtime)?
+            ..self.launch(&info, &code, &runtime)?
         })
     }
 
@@ -381,6 +382,8 @@ impl Build<'_> {
             working_dir: ".".to_owned(),
             literal: None,
             is_repository: false,
+            own: code.own.clone(),
+            beside: None,
         };
         let runtime = match info.interpreter {
             Interpreter::Python => Runtime::System(custom.binary),

@@ -99,7 +99,7 @@ impl Runtime<'_> {
 }
 
 /// The code of a task, where it lies.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Code {
     /// Root of the working copy, or the folder of the literal script.
     pub(crate) root: PathBuf,
@@ -109,6 +109,10 @@ pub(crate) struct Code {
     pub(crate) literal: Option<(PathBuf, LiteralEntry)>,
     /// Whether `root` is a repository.
     pub(crate) is_repository: bool,
+    /// Below it, files are the agent's to change. A folder that somebody has prepared is not.
+    pub(crate) own: Option<PathBuf>,
+    /// Where a script that lies elsewhere would have been started, so that it finds its modules first there.
+    pub(crate) beside: Option<PathBuf>,
 }
 
 impl Code {
@@ -117,6 +121,18 @@ impl Code {
         match self.working_dir.split(':').next().unwrap_or_default() {
             "" | "." => self.root.clone(),
             folder => self.root.join(folder),
+        }
+    }
+
+    /// Whether a file may be written under this name: in the agent's own folder, and not through a link.
+    pub(crate) fn owns(&self, file: &Path) -> bool {
+        let (Some(own), Some(folder)) = (&self.own, file.parent()) else {
+            return false;
+        };
+        let is_link = file.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+        match (own.canonicalize(), folder.canonicalize()) {
+            (Ok(own), Ok(folder)) => !is_link && folder.starts_with(own),
+            _ => false,
         }
     }
 }
@@ -288,7 +304,8 @@ fn python_path(context: &Context<'_>, launch: &Launch, code: &Code, runtime: &Ru
             .flatten()
             .collect()
     };
-    let mut path = listed("PYTHONPATH");
+    let mut path: Vec<PathBuf> = code.beside.iter().cloned().collect();
+    path.extend(listed("PYTHONPATH"));
     if context.settings.force_git_root_python_path && code.is_repository {
         path.push(code.root.clone());
     } else {

@@ -70,6 +70,8 @@ impl Acquire<'_> {
             working_dir: self.info.working_dir.clone(),
             literal: None,
             is_repository: false,
+            own: None,
+            beside: None,
         })
     }
 
@@ -84,6 +86,8 @@ impl Acquire<'_> {
             .info(&format!("the code in {} is used as it is", root.display()));
         let is_own = existing::is_own(self.context, builds, self.request.task, &root);
         let code = Code {
+            own: Some(root.clone()),
+            beside: None,
             root,
             working_dir: self.info.working_dir.clone(),
             literal: None,
@@ -112,6 +116,8 @@ impl Acquire<'_> {
         let parent = self.request.run_dir_env.join("task_repository");
         let copy = cache::retrieve(context, info, &parent)?;
         let mut code = Code {
+            own: Some(copy.root.clone()),
+            beside: None,
             root: copy.root,
             working_dir: info.working_dir.clone(),
             literal: None,
@@ -176,6 +182,8 @@ impl Acquire<'_> {
             ));
         }
         let mut code = Code {
+            own: Some(root.clone()),
+            beside: None,
             root,
             working_dir: ".".to_owned(),
             literal: None,

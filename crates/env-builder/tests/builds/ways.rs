@@ -9,17 +9,21 @@ use serde_json::json;
 use crate::common::{Bench, run};
 use crate::fixtures::{commit, git, make_module_wheel};
 
-#[test]
-fn a_notebook_is_converted_by_what_its_environment_has() {
-    let mut bench = Bench::new();
+fn with_nbconvert(bench: &mut Bench) {
     bench.wheel("ipython", "1.0");
     // As much of nbconvert as is needed here: its command line, and cells of code.
     make_module_wheel(
         &bench.path("wheels"),
         "nbconvert",
         "1.0",
-        "import json, pathlib, sys\nassert sys.argv[1:3] == ['--to', 'python']\nbook = pathlib.Path(sys.argv[3])\ncells = json.loads(book.read_text())['cells']\nbook.with_suffix('.py').write_text(''.join(''.join(c['source']) + '\\n' for c in cells))\n",
+        "import json, pathlib, sys\nassert sys.argv[1:3] == ['--to', 'python']\nbook = pathlib.Path(sys.argv[3])\nfolder = pathlib.Path(sys.argv[5]) if sys.argv[4:5] == ['--output-dir'] else book.parent\ncells = json.loads(book.read_text())['cells']\n(folder / book.with_suffix('.py').name).write_text(''.join(''.join(c['source']) + '\\n' for c in cells))\n",
     );
+}
+
+#[test]
+fn a_notebook_is_converted_by_what_its_environment_has() {
+    let mut bench = Bench::new();
+    with_nbconvert(&mut bench);
     let book =
         r#"{"cells": [{"source": ["x = 6\n", "y = 7"]}, {"source": ["import ipython; print(x * y)"]}]}"#;
     let (repository, first) = bench.repository(&[("books/nb.ipynb", book), ("broken.ipynb", "{")]);
@@ -38,6 +42,56 @@ fn a_notebook_is_converted_by_what_its_environment_has() {
             .to_string()
             .starts_with("converting notebook \"broken.ipynb\""),
         "{error}"
+    );
+}
+
+#[test]
+fn the_script_of_a_notebook_outside_of_the_code_replaces_nothing() {
+    let mut bench = Bench::new();
+    with_nbconvert(&mut bench);
+    let shared = bench.path("shared");
+    fs::create_dir(&shared).unwrap();
+    let book = r#"{"cells": [{"source": ["import beside; print(beside.what)"]}]}"#;
+    for (name, text) in [
+        ("nb.ipynb", book),
+        ("nb.py", "own"),
+        ("beside.py", "what = 'found'"),
+    ] {
+        fs::write(shared.join(name), text).unwrap();
+    }
+    let (repository, _) = bench.repository(&[
+        ("a.ipynb.ipynb", book),
+        ("nb.py", "print('committed')"),
+        ("beside.py", "what = 'here'"),
+    ]);
+    fs::create_dir(repository.join("to")).unwrap();
+    symlink(&shared, repository.join("link")).unwrap();
+    // Writing the script would follow this one.
+    symlink(shared.join("nb.py"), repository.join("to/linked.py")).unwrap();
+    git(&repository, &["add", "link", "to"]);
+    let linked = r#"{"cells": [{"source": ["print('of a link')"]}]}"#;
+    let second = commit(&repository, &[("to/linked.ipynb", linked)]);
+    let outside = shared.join("nb.ipynb").display().to_string();
+    for (entry, folder, expected) in [
+        (outside.as_str(), ".", "found\n"),
+        ("../../../shared/nb.ipynb", ".", "found\n"),
+        ("link/nb.ipynb", ".", "found\n"),
+        ("nb.ipynb", "link", "found\n"),
+        ("linked.ipynb", "to", "of a link\n"),
+        ("a.ipynb.ipynb", ".", "here\n"),
+    ] {
+        let task = json!({"repository": repository.display().to_string(), "version_num": second,
+            "entry_point": entry, "working_dir": folder, "requirements": {"pip": ""}});
+        assert_eq!(bench.build_and_run(task).2, expected, "{entry} in {folder}");
+        let text = fs::read_to_string(shared.join("nb.py")).unwrap();
+        assert_eq!(text, "own", "{entry} in {folder}");
+    }
+    assert_eq!(
+        fs::read_dir(&shared)
+            .unwrap()
+            .filter(|entry| { entry.as_ref().is_ok_and(|entry| entry.path().is_file()) })
+            .count(),
+        3
     );
 }
 
