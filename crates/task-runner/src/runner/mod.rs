@@ -358,6 +358,11 @@ impl Runner {
         loop {
             let begin = Instant::now();
             let Err(e) = self.ship_once().await else { break };
+            // However long one tries, it does not come back.
+            if !self.run.console_dir().is_dir() {
+                tracing::error!("{e}; the console was removed");
+                break;
+            }
             let lack_of_space = matches!(&e, RunnerError::Ship(e) if e.is_lack_of_space());
             let Some(pause) = patience.failed(begin.elapsed(), lack_of_space) else {
                 tracing::error!("{e}; the rest of the console is not sent");
