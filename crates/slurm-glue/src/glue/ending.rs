@@ -17,6 +17,9 @@ use crate::journal::Record;
 use crate::slurm::SlurmError;
 use crate::tell::{REQUEUES_KEY, tail};
 
+/// The name of a job in accounting for its first seconds there.
+const UNNAMED: &str = "allocation";
+
 impl Glue {
     /// How jobs ended, by one command; without accounting, from the controller.
     pub(super) async fn ask_accounting(&mut self, asked: &[(u64, String)]) {
@@ -46,7 +49,13 @@ impl Glue {
                 .get(run)
                 .map(|record| format!("{NAME_PREFIX}{}", record.task()));
             let is_ours = |how: &EndedJob| Some(&how.name) == name.as_ref();
-            let mut how = known.remove(id).filter(is_ours);
+            let found = known.remove(id);
+            // Who cancelled it is known to accounting only, and there before the name is.
+            let cancelled_by = found
+                .as_ref()
+                .filter(|how| is_ours(how) || how.name == UNNAMED)
+                .and_then(|how| how.cancelled_by.clone());
+            let mut how = found.filter(is_ours);
             // Older accounting shows exit codes above 128 without that bit; the controller knows them in full.
             let is_unsure =
                 |how: &EndedJob| !how.complete || (how.exit.signal == 0 && (1..128).contains(&how.exit.code));
@@ -55,8 +64,6 @@ impl Glue {
                 && shown.complete
                 && is_ours(&shown)
             {
-                // Who cancelled it is known to accounting only.
-                let cancelled_by = how.and_then(|how| how.cancelled_by);
                 how = Some(EndedJob {
                     cancelled_by,
                     ..shown
