@@ -188,11 +188,10 @@ impl Inner {
             if self.options.retry.waits_for_ever_at_first() {
                 self.outage.failed("auth.login", self.server(), &error);
             } else if failures == 1 {
+                // Whoever gives up says why.
                 let server = self.server();
-                tracing::warn!(
-                    server,
-                    "the API server has trouble, the login is tried again: {error}"
-                );
+                tracing::warn!(server, "the API server has trouble, the login is tried again");
+                tracing::debug!(server, "why the login is tried again: {error}");
             }
             tokio::time::sleep(self.options.retry.delay(failures, error.retry_after(), dice())).await;
         }

@@ -45,3 +45,25 @@ fn a_list_takes_vaults_and_files_into_account() {
     drop(stop);
     serving.join().unwrap();
 }
+
+#[test]
+fn an_absent_server_is_explained_once() {
+    let home = Home::new();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let configuration = format!(
+        "api {{ api_server: \"{server}\", credentials {{ access_key: k, secret_key: long-enough-secret }}, \
+         http.retries.backoff_factor: 0.1 }}"
+    );
+    fs::write(home.path("clearml.conf"), configuration).unwrap();
+    let ended = home.run(&["list"]);
+    assert_eq!(ended.code, 1, "{}", ended.text());
+    let text = ended.text();
+    assert_eq!(
+        text.matches("cannot connect to the API server").count(),
+        1,
+        "{text}"
+    );
+    assert!(ended.stderr.contains("the login is tried again"), "{text}");
+}
