@@ -120,19 +120,20 @@ impl Inside {
     fn search(&self, wanted: &Bake) -> Result<(), Failed> {
         let known = self.run_settings.redactor.known();
         let known = known.iter().map(|secret| secret.expose().to_owned());
-        let keys = wanted.keys.iter().flat_map(|folder| key_lines(Path::new(folder)));
-        let Some(leaks) = Leaks::new(known.chain(keys)) else {
+        let failed = |e| {
+            let text = format!("looking for secrets in the container: {e}");
+            Failed::new("environment", text)
+        };
+        let keys = wanted.keys.iter().map(|folder| key_lines(Path::new(folder)));
+        let keys = keys.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let secrets = known.chain(keys.into_iter().flatten());
+        let Some(leaks) = Leaks::new(secrets).map_err(failed)? else {
             return Ok(());
         };
         let since = UNIX_EPOCH + Duration::from_millis(wanted.begun_ms);
         let since = since.checked_sub(COARSE).unwrap_or(UNIX_EPOCH);
         let found = leaks.find(Path::new("/"), since, MOST_NAMED);
-        let found = found.map_err(|e| {
-            Failed::new(
-                "environment",
-                format!("looking for secrets in the container: {e}"),
-            )
-        })?;
+        let found = found.map_err(failed)?;
         if found.is_empty() {
             return Ok(());
         }

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use clearml_support::fs::read_limited;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -22,6 +23,9 @@ const SHORTEST: usize = 8;
 /// The same for lines of files with keys.
 const SHORTEST_LINE: usize = 16;
 const MAX_KEY: u64 = 1 << 20;
+/// Folders of keys have fewer files, with less in them.
+const MOST_FILES: usize = 10_000;
+const MAX_KEYS: usize = 4 << 20;
 const WINDOW: usize = 1 << 20;
 /// The expression of a thousand keys is smaller.
 const MAX_EXPRESSION: usize = 256 << 20;
@@ -33,20 +37,22 @@ pub(super) struct Leaks {
 }
 
 impl Leaks {
-    /// `None` if there is nothing to look for.
-    pub(super) fn new(secrets: impl Iterator<Item = String>) -> Option<Self> {
+    /// `None` if there is nothing to look for. An error if it is too much.
+    pub(super) fn new(secrets: impl Iterator<Item = String>) -> io::Result<Option<Self>> {
         let forms: BTreeSet<String> = secrets
             .filter(|secret| secret.len() >= SHORTEST)
             .flat_map(|secret| forms(&secret))
             .collect();
-        let longest = forms.iter().map(String::len).max()?;
+        let Some(longest) = forms.iter().map(String::len).max() else {
+            return Ok(None);
+        };
         let parts: Vec<String> = forms.iter().map(|form| regex::escape(form)).collect();
         let expression = RegexBuilder::new(&parts.join("|"))
             .unicode(false)
             .size_limit(MAX_EXPRESSION)
             .build()
-            .ok()?;
-        Some(Self { expression, longest })
+            .map_err(io::Error::other)?;
+        Ok(Some(Self { expression, longest }))
     }
 
     /// Files below a folder, on its own file system, that were changed since then and hold one of them; so many at
@@ -136,30 +142,54 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
-/// Lines of files with keys. What everybody may know is no key.
-pub(super) fn key_lines(folder: &Path) -> Vec<String> {
-    let mut lines = Vec::new();
+/// Lines of files with keys. What everybody may know is no key. No link to a folder is followed, and only regular
+/// files are opened. More than what is looked for is an error: nothing may be left out unnoticed.
+pub(super) fn key_lines(folder: &Path) -> io::Result<Vec<String>> {
+    let too_much = || {
+        let folder = folder.display();
+        io::Error::other(format!(
+            "{folder} holds too much for a folder of keys; keep keys alone in it"
+        ))
+    };
+    let (mut lines, mut count, mut size) = (Vec::new(), 0, 0);
     let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let public = ["config", "authorized_keys", ".gitconfig"].contains(&&*name)
-                || name.starts_with("known_hosts")
-                || name.ends_with(".pub");
-            if path.is_dir() {
-                folders.push(path);
-            } else if !public && path.metadata().is_ok_and(|meta| meta.len() <= MAX_KEY) {
-                let text = std::fs::read(&path).unwrap_or_default();
-                let text = String::from_utf8_lossy(&text);
-                let own = text.lines().map(str::trim).filter(|line| {
-                    line.len() >= SHORTEST_LINE && !line.starts_with("-----") && !line.starts_with('#')
-                });
-                lines.extend(own.map(str::to_owned));
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).into_iter().flatten().flatten() {
+            count += 1;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
+            } else if !is_public(&entry.file_name().to_string_lossy()) {
+                let own = lines_of(&entry.path()).unwrap_or_default();
+                size += own.iter().map(String::len).sum::<usize>();
+                lines.extend(own);
+            }
+            if count > MOST_FILES || size > MAX_KEYS {
+                return Err(too_much());
             }
         }
     }
-    lines
+    Ok(lines)
+}
+
+fn is_public(name: &str) -> bool {
+    ["config", "authorized_keys", ".gitconfig"].contains(&name)
+        || name.starts_with("known_hosts")
+        || name.ends_with(".pub")
+}
+
+/// The lines of a key that could be secrets. What is empty may be a file of the kernel that never ends.
+fn lines_of(path: &Path) -> Option<Vec<String>> {
+    let meta = path.metadata().ok()?;
+    if !meta.is_file() || !(1..=MAX_KEY).contains(&meta.len()) {
+        return None;
+    }
+    let text = read_limited(path, MAX_KEY).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let own = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.len() >= SHORTEST_LINE && !line.starts_with("-----") && !line.starts_with('#'));
+    Some(own.map(str::to_owned).collect())
 }
 
 /// It is gone, or not ours.
@@ -228,7 +258,9 @@ mod tests {
         std::os::unix::fs::symlink("to-s3cret/w0rd!", root.join("link")).unwrap();
         write("s3cret", b"s3cret w0rd!");
         write("short", b"abc");
-        let leaks = Leaks::new(["s3cret/w0rd!", "abc"].into_iter().map(str::to_owned)).unwrap();
+        let leaks = Leaks::new(["s3cret/w0rd!", "abc"].into_iter().map(str::to_owned))
+            .unwrap()
+            .unwrap();
         let mut found = leaks.find(root, UNIX_EPOCH, 100).unwrap();
         found.sort();
         let names = ["across", "address", "deep/plain", "header", "link"].map(|name| root.join(name));
@@ -236,7 +268,8 @@ mod tests {
         assert_eq!(leaks.find(root, UNIX_EPOCH, 2).unwrap().len(), 2);
         let later = SystemTime::now() + Duration::from_secs(60);
         assert!(leaks.find(root, later, 100).unwrap().is_empty());
-        assert!(Leaks::new(std::iter::once("short".to_owned())).is_none());
+        let nothing = Leaks::new(std::iter::once("short".to_owned()));
+        assert!(nothing.unwrap().is_none());
     }
 
     #[test]
@@ -249,8 +282,36 @@ mod tests {
         for name in ["id_ed25519", "id_ed25519.pub", "known_hosts", "config"] {
             std::fs::write(folder.path().join(name), &text).unwrap();
         }
-        assert_eq!(key_lines(folder.path()), [line]);
-        assert!(key_lines(&folder.path().join("none")).is_empty());
+        assert_eq!(key_lines(folder.path()).unwrap(), [line]);
+        assert!(key_lines(&folder.path().join("none")).unwrap().is_empty());
         assert_eq!(unescape(br"/a\040b\x"), PathBuf::from(r"/a b\x"));
+    }
+
+    #[test]
+    fn a_folder_of_keys_with_loops_pipes_and_masses_is_read_once_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let line = "b3BlbnNzaC1rZXktdjEAAAAABG5vbmU";
+        std::fs::write(root.join("id"), line).unwrap();
+        for name in ["again", "once-more"] {
+            std::os::unix::fs::symlink(".", root.join(name)).unwrap();
+        }
+        std::os::unix::fs::symlink("/proc/kmsg", root.join("endless")).unwrap();
+        // Opening it would wait for somebody who writes.
+        let pipe = std::process::Command::new("mkfifo")
+            .arg(root.join("pipe"))
+            .status();
+        assert!(pipe.unwrap().success());
+        assert_eq!(key_lines(root).unwrap(), [line]);
+        // A link to a file is a key under another name.
+        let other = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(root.join("id"), other.path().join("id")).unwrap();
+        assert_eq!(key_lines(other.path()).unwrap(), [line]);
+        let mass = "0123456789abcdef".repeat(60_000);
+        for name in ["a", "b", "c", "d", "e"] {
+            std::fs::write(root.join(name), &mass).unwrap();
+        }
+        let error = key_lines(root).unwrap_err().to_string();
+        assert!(error.contains("too much for a folder of keys"), "{error}");
     }
 }
