@@ -19,6 +19,9 @@ const CLUSTERS: usize = 3;
 /// One of them, until it is dropped.
 struct Turn;
 
+/// One begins at a time.
+static BEGINS: Mutex<()> = Mutex::new(());
+
 static TAKEN: Mutex<usize> = Mutex::new(0);
 static GIVEN: Condvar = Condvar::new();
 
@@ -109,7 +112,10 @@ impl Scene {
             workspace::build_agent(false).unwrap()
         };
         let folder = tempfile::tempdir().unwrap();
+        // Two that look for free ports at the same moment may find the same ones.
+        let begins = BEGINS.lock().unwrap_or_else(PoisonError::into_inner);
         let cluster = Cluster::up(&folder.path().join("cluster")).unwrap();
+        drop(begins);
         let server = LocalServer::start_with(&agent, &folder.path().join("server"), arguments).unwrap();
         let api = server.api().unwrap();
         let mut ids = Vec::new();
