@@ -204,9 +204,6 @@ impl GlueOptions {
         let parking = settings
             .text("agent.slurm.parking_queue")
             .filter(|name| name != "none");
-        let separator = settings
-            .text("agent.slurm.default_separator")
-            .unwrap_or_else(|| ":".to_owned());
         let options = Self {
             queues: if queues.is_empty() && templates.is_empty() {
                 configured(settings.get("agent.slurm.queues"), mode)?
@@ -229,12 +226,7 @@ impl GlueOptions {
                 _ => OnPreemption::Stop,
             },
             state_dir: settings.path("agent.slurm.state_dir").unwrap_or_default(),
-            separator: Separator::new(&separator).map_err(|text| OptionsError::Value {
-                key: "default_separator".to_owned(),
-                problem: format!(
-                    "can't be {text:?}: one to three characters that mean nothing else in a placeholder"
-                ),
-            })?,
+            separator: separator(settings)?,
             allow_user_options: settings.list("agent.slurm.allow_user_options"),
             allowed_sbatch_options: settings.list("agent.slurm.allowed_sbatch_options"),
             graces: Graces {
@@ -286,6 +278,16 @@ impl GlueOptions {
             allowed_sbatch_options: self.allowed_sbatch_options.clone(),
         }
     }
+}
+
+fn separator(settings: &Settings) -> Result<Separator, OptionsError> {
+    let text = settings.text("agent.slurm.default_separator");
+    Separator::new(text.as_deref().unwrap_or(":")).map_err(|text| OptionsError::Value {
+        key: "default_separator".to_owned(),
+        problem: format!(
+            "can't be {text:?}: one to three characters that mean nothing else in a placeholder"
+        ),
+    })
 }
 
 fn split(texts: &[String]) -> Vec<String> {

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clearml_agent_config::{
-    ConfigError, Credentials, GitCredential, HttpMethod, InitialConnect, PackageManager, Settings, Sources,
-    TlsVerify, declarations,
+    AgentSettings, ConfigError, Credentials, GitCredential, HttpMethod, InitialConnect, PackageManager,
+    Settings, Sources, TlsVerify, declarations,
 };
 use clearml_api_client as api;
 use clearml_api_client::{Auth, ClientOptions, RetryLimits};
@@ -101,7 +101,6 @@ pub fn host_name() -> String {
 #[must_use]
 pub fn env_settings(settings: &Settings) -> EnvSettings {
     let agent = &settings.agent;
-    let packages = &agent.package_manager;
     EnvSettings {
         env: BTreeMap::new(),
         caches_dir: agent.state_dir.join("caches"),
@@ -115,35 +114,7 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
         optimization: 0,
         layout: env::Layout::Run,
         standalone: agent.standalone_mode.then(|| agent.venvs_dir.clone()),
-        git: env::GitSettings {
-            user: agent.git.user.clone(),
-            pass: agent.git.pass.clone(),
-            host: agent.git.host.clone(),
-            force_ssh_protocol: agent.git.force_ssh_protocol,
-            force_ssh_user: agent.git.force_ssh_user.clone(),
-            force_ssh_port: agent.git.force_ssh_port,
-            force_ssh_strict: agent.git.force_ssh_strict,
-            translate_ssh: agent.git.translate_ssh,
-            keep_ssh_port: agent.git.keep_ssh_port,
-            fetch_args: agent.git.fetch_args.clone(),
-            host_match_prefix: agent.git.host_match_prefix,
-            extra_credentials: agent.git.extra_credentials.iter().map(credential).collect(),
-            enable_ask_pass: agent.git.enable_ask_pass,
-            ask_pass_program: Some(crate::spawn::this_program()),
-            replacement_scheme: agent.git.ssl_replacement_scheme.clone(),
-            use_ms_entra_token: agent.git.use_ms_entra_token,
-            use_azure_pat: agent.git.use_azure_pat,
-            clone_args: agent.git.clone_args.clone(),
-            retries: u32::try_from(agent.git.retries).unwrap_or(u32::MAX),
-            ignore_submodule_errors: agent.git.ignore_submodule_errors,
-            submodules: if agent.git.legacy_submodules {
-                env::Submodules::Legacy
-            } else {
-                env::Submodules::Full
-            },
-            lfs: agent.git.lfs.into(),
-            apply_skip_binary: agent.git.apply_skip_binary,
-        },
+        git: git(agent),
         hg: env::HgSettings {
             always: agent.hg.always,
             user: agent.hg.user.clone(),
@@ -170,52 +141,90 @@ pub fn env_settings(settings: &Settings) -> EnvSettings {
             allow_hardlink: agent.venvs_cache.allow_hardlink,
             unpinned_ttl: agent.venvs_cache.unpinned_ttl,
         },
-        package_manager: env::PackageManagerSettings {
-            kind: match packages.kind {
-                PackageManager::Pip => env::PackageManagerKind::Pip,
-                PackageManager::Uv => env::PackageManagerKind::Uv,
-                PackageManager::Conda => env::PackageManagerKind::Conda,
-                PackageManager::Poetry => env::PackageManagerKind::Poetry,
-            },
-            uv_binary: None,
-            uv_replace_pip: packages.uv_replace_pip,
-            uv_unsafe_best_match: packages.uv_unsafe_best_match,
-            extra_index_url: packages.extra_index_url.clone(),
-            extra_pip_install_flags: packages.extra_pip_install_flags.clone(),
-            system_site_packages: packages.system_site_packages,
-            force_upgrade: packages.force_upgrade,
-            force_repo_requirements_txt: packages.force_repo_requirements_txt,
-            force_original_requirements: packages.force_original_requirements,
-            pip_legacy_resolver: packages.pip_legacy_resolver.clone(),
-            pip_backend: packages.pip_backend.as_str().into(),
-            pip_version: packages.pip_version.clone(),
-            uv_version: packages.uv_version.clone(),
-            uv_cache_dir: Some(agent.pip_download_cache.path.join("uv")),
-            uv_sync_locked_if_lock_file: packages.uv_sync_locked_if_lock_file,
-            uv_sync_extra_args: packages.uv_sync_extra_args.clone(),
-            uv_python_meta_file: agent.uv_python_meta_file.clone(),
-            uv_run_extra_args: packages.uv_run_extra_args.clone(),
-            uv_files_from_repo_working_dir: packages.uv_files_from_repo_working_dir,
-            poetry_version: packages.poetry_version.clone(),
-            poetry_install_extra_args: packages.poetry_install_extra_args.clone(),
-            poetry_files_from_repo_working_dir: packages.poetry_files_from_repo_working_dir,
-            poetry_strict: packages.poetry_strict,
-            conda: env::CondaSettings {
-                executable: packages.conda_executable.clone(),
-                channels: packages.conda_channels.clone(),
-                full_env_update: packages.conda_full_env_update,
-                env_as_base_docker: packages.conda_env_as_base_docker,
-                use_base_env: packages.use_conda_base_env,
-            },
-            priority_packages: packages.priority_packages.clone(),
-            priority_optional_packages: packages.priority_optional_packages.clone(),
-            post_packages: packages.post_packages.clone(),
-            post_optional_packages: packages.post_optional_packages.clone(),
-            strip_editable: packages.strip_editable,
-            pip_download_cache: Some(agent.pip_download_cache.path.clone())
-                .filter(|_| agent.pip_download_cache.enabled),
-        },
+        package_manager: package_manager(agent),
         torch: torch(settings),
+    }
+}
+
+fn git(agent: &AgentSettings) -> env::GitSettings {
+    let git = &agent.git;
+    env::GitSettings {
+        user: git.user.clone(),
+        pass: git.pass.clone(),
+        host: git.host.clone(),
+        force_ssh_protocol: git.force_ssh_protocol,
+        force_ssh_user: git.force_ssh_user.clone(),
+        force_ssh_port: git.force_ssh_port,
+        force_ssh_strict: git.force_ssh_strict,
+        translate_ssh: git.translate_ssh,
+        keep_ssh_port: git.keep_ssh_port,
+        fetch_args: git.fetch_args.clone(),
+        host_match_prefix: git.host_match_prefix,
+        extra_credentials: git.extra_credentials.iter().map(credential).collect(),
+        enable_ask_pass: git.enable_ask_pass,
+        ask_pass_program: Some(crate::spawn::this_program()),
+        replacement_scheme: git.ssl_replacement_scheme.clone(),
+        use_ms_entra_token: git.use_ms_entra_token,
+        use_azure_pat: git.use_azure_pat,
+        clone_args: git.clone_args.clone(),
+        retries: u32::try_from(git.retries).unwrap_or(u32::MAX),
+        ignore_submodule_errors: git.ignore_submodule_errors,
+        submodules: if git.legacy_submodules {
+            env::Submodules::Legacy
+        } else {
+            env::Submodules::Full
+        },
+        lfs: git.lfs.into(),
+        apply_skip_binary: git.apply_skip_binary,
+    }
+}
+
+fn package_manager(agent: &AgentSettings) -> env::PackageManagerSettings {
+    let packages = &agent.package_manager;
+    env::PackageManagerSettings {
+        kind: match packages.kind {
+            PackageManager::Pip => env::PackageManagerKind::Pip,
+            PackageManager::Uv => env::PackageManagerKind::Uv,
+            PackageManager::Conda => env::PackageManagerKind::Conda,
+            PackageManager::Poetry => env::PackageManagerKind::Poetry,
+        },
+        uv_binary: None,
+        uv_replace_pip: packages.uv_replace_pip,
+        uv_unsafe_best_match: packages.uv_unsafe_best_match,
+        extra_index_url: packages.extra_index_url.clone(),
+        extra_pip_install_flags: packages.extra_pip_install_flags.clone(),
+        system_site_packages: packages.system_site_packages,
+        force_upgrade: packages.force_upgrade,
+        force_repo_requirements_txt: packages.force_repo_requirements_txt,
+        force_original_requirements: packages.force_original_requirements,
+        pip_legacy_resolver: packages.pip_legacy_resolver.clone(),
+        pip_backend: packages.pip_backend.as_str().into(),
+        pip_version: packages.pip_version.clone(),
+        uv_version: packages.uv_version.clone(),
+        uv_cache_dir: Some(agent.pip_download_cache.path.join("uv")),
+        uv_sync_locked_if_lock_file: packages.uv_sync_locked_if_lock_file,
+        uv_sync_extra_args: packages.uv_sync_extra_args.clone(),
+        uv_python_meta_file: agent.uv_python_meta_file.clone(),
+        uv_run_extra_args: packages.uv_run_extra_args.clone(),
+        uv_files_from_repo_working_dir: packages.uv_files_from_repo_working_dir,
+        poetry_version: packages.poetry_version.clone(),
+        poetry_install_extra_args: packages.poetry_install_extra_args.clone(),
+        poetry_files_from_repo_working_dir: packages.poetry_files_from_repo_working_dir,
+        poetry_strict: packages.poetry_strict,
+        conda: env::CondaSettings {
+            executable: packages.conda_executable.clone(),
+            channels: packages.conda_channels.clone(),
+            full_env_update: packages.conda_full_env_update,
+            env_as_base_docker: packages.conda_env_as_base_docker,
+            use_base_env: packages.use_conda_base_env,
+        },
+        priority_packages: packages.priority_packages.clone(),
+        priority_optional_packages: packages.priority_optional_packages.clone(),
+        post_packages: packages.post_packages.clone(),
+        post_optional_packages: packages.post_optional_packages.clone(),
+        strip_editable: packages.strip_editable,
+        pip_download_cache: Some(agent.pip_download_cache.path.clone())
+            .filter(|_| agent.pip_download_cache.enabled),
     }
 }
 
