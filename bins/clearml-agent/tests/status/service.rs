@@ -97,7 +97,11 @@ fn a_service_is_watched_reloaded_and_restarted_and_its_tasks_go_on() {
     manager.hears("STOPPING=1");
     let status = agent.wait(Duration::from_secs(10)).unwrap();
     let success = unit.value("SuccessExitStatus").parse().ok();
-    assert_eq!(status.code(), success, "a service that was stopped has not failed");
+    assert_eq!(
+        status.code(),
+        success,
+        "a service that was stopped has not failed"
+    );
     assert_eq!(scene.api.status(&second).unwrap(), "in_progress");
     assert!(!agent.mark().processes().is_empty(), "the task goes on");
     agent.start_again().unwrap();

@@ -237,11 +237,14 @@ impl<S: QueueServer, J: Journal, C: Clock> Popper<S, J, C> {
     ///
     /// See [`PopError`].
     pub async fn pop(&self, queue: &QueueId, task: &TaskId) -> Result<Pop, PopError<S::Error, J::Error>> {
-        let before = self.before(queue, task).await.map_err(|source| PopError::Refused {
-            queue: queue.clone(),
-            task: task.clone(),
-            source,
-        })?;
+        let before = self
+            .before(queue, task)
+            .await
+            .map_err(|source| PopError::Refused {
+                queue: queue.clone(),
+                task: task.clone(),
+                source,
+            })?;
         let Some(before) = before else {
             return Ok(Pop::Over(Outcome::Missed));
         };
