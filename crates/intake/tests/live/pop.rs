@@ -143,11 +143,7 @@ async fn a_draft_that_was_put_into_the_queue_is_pulled() {
     let call = clearml_api_client::Call::new("queues.add_task").body(entry);
     world.client.call::<serde_json::Value>(call).await.unwrap();
     assert_eq!(world.task(&task).await.status, Some(TaskStatus::Created));
-    let outcome = world
-        .popper("w:0")
-        .acquire(&world.queue, &task)
-        .await
-        .unwrap();
+    let outcome = world.popper("w:0").acquire(&world.queue, &task).await.unwrap();
     assert_claimed(&world, outcome).await;
 }
 
