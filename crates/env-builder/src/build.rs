@@ -414,7 +414,7 @@ impl Build<'_> {
             .unwrap_or_default();
         let launch = launch::launch(context, info, code, runtime, &task_id)?;
         if let (Interpreter::Python, Some(script)) = (info.interpreter, &launch.script) {
-            source::prepare(context, code, script);
+            source::prepare(context, &code.root, script);
         }
         let env = launch::variables(context, &launch, code, runtime);
         remove_temporary(&self.request.run_dir_env)?;

