@@ -389,3 +389,34 @@ async fn a_task_whose_run_is_removed_ends_and_says_so() {
         ("failed".into(), "worker execution exit code 5".into())
     );
 }
+
+/// Nobody could continue such a run, so there is nothing to wait for.
+#[tokio::test]
+async fn a_runner_without_folder_and_server_ends_when_it_is_told_to() {
+    let mut world = World::start().await;
+    let (_, run) = world.task("echo up; sleep 300").await;
+    let mut runner = world.spawn(&run);
+    world.wait_for_phase(&run, Phase::Running).await;
+    world.stop_server().await;
+    let claim = run.claim().unwrap().unwrap();
+    // What is being written at that moment may escape.
+    while run.path().exists() {
+        let _again = std::fs::remove_dir_all(run.path());
+    }
+    claim.shim.signal(Signal::KILL).unwrap();
+    // It notices the loss when the supervisor is gone, and tries to tell the server from then on.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    signal(&runner, Signal::TERM);
+    let told = Instant::now();
+    let code = loop {
+        if let Some(status) = runner.try_wait().unwrap() {
+            break status.code();
+        }
+        if told.elapsed() > Duration::from_secs(5) {
+            runner.kill().unwrap();
+            break None;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(code, Some(254));
+}

@@ -285,24 +285,29 @@ impl Runner {
             }
         };
         tokio::select! {
-            result = Box::pin(self.steps()) => match result {
-                Err(e) if self.run.is_gone() => {
-                    let failure = Failure::folder_removed(self.run.path());
-                    Ok(self.report_without_records(&e, failure).await)
-                }
-                // Nobody would start another runner.
-                Err(e) if self.reader.is_some() => {
-                    let failure = Failure::infrastructure(with_causes(&e));
-                    let exit = self.report_without_records(&e, failure).await;
-                    self.forget(exit);
-                    Ok(exit)
-                }
-                result => result,
-            },
+            result = Box::pin(self.to_the_end()) => result,
             never = Box::pin(watch.run(&self.abort)) => never,
             never = self.keep_owner_token() => match never {},
             () = Box::pin(self.ship()) => unreachable!("shipping waits for the end of the run"),
             () = hear => unreachable!("signals are heard until the end of the run"),
+        }
+    }
+
+    /// The steps, and the report of a run that can't be written down any more. Signals are heard meanwhile.
+    async fn to_the_end(&self) -> Result<RunnerExit, RunnerError> {
+        match self.steps().await {
+            Err(e) if self.run.is_gone() => {
+                let failure = Failure::folder_removed(self.run.path());
+                Ok(self.report_without_records(&e, failure).await)
+            }
+            // Nobody would start another runner.
+            Err(e) if self.reader.is_some() => {
+                let failure = Failure::infrastructure(with_causes(&e));
+                let exit = self.report_without_records(&e, failure).await;
+                self.forget(exit);
+                Ok(exit)
+            }
+            result => result,
         }
     }
 

@@ -18,6 +18,11 @@ use crate::record::{AbortReason, End, Failure, Identity, Mark, Outcome, RunRecor
 use crate::shipper::Closed;
 use crate::slurm::SlurmJob;
 
+/// How long to try to tell the end of a run of which nothing is on disk, so that no later runner can.
+const UNRECORDED_PATIENCE: Duration = Duration::from_hours(24);
+/// What is left of that once the runner was told to end: enough for a server that answers.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 impl Runner {
     /// Decides the outcome, writes the last line, and waits until the server has the whole console.
     pub(super) async fn conclude(&self) -> Result<RunRecord, RunnerError> {
@@ -116,11 +121,28 @@ impl Runner {
             tell(&self.client, &self.identity, &self.run_id, &outcome).await;
             outcome.exit_code
         };
-        match self.until_told_to_end(telling).await {
-            Some(_) if *self.stop.borrow() => RunnerExit::Interrupted { reported: true },
-            Some(exit_code) => RunnerExit::Finished { exit_code },
-            None => RunnerExit::Interrupted { reported: false },
+        tokio::select! {
+            exit_code = Box::pin(telling) => match *self.stop.borrow() {
+                true => RunnerExit::Interrupted { reported: true },
+                false => RunnerExit::Finished { exit_code },
+            },
+            () = self.out_of_patience() => {
+                let how = failure.map_or_else(|| "its program has ended".to_owned(), |failure| failure.to_string());
+                tracing::error!("the server does not answer, so it was not told how task {id} has ended: {how}");
+                RunnerExit::Interrupted { reported: false }
+            }
         }
+    }
+
+    /// Returns when a run that nobody can continue is not to be told about any longer.
+    async fn out_of_patience(&self) {
+        let mut stop = self.stop.subscribe();
+        let told_to_end = async {
+            if stop.wait_for(|stop| *stop).await.is_ok() {
+                tokio::time::sleep(LAST_WORDS).await;
+            }
+        };
+        let _either = tokio::time::timeout(UNRECORDED_PATIENCE, told_to_end).await;
     }
 
     /// Removes a run about which everything is told and nothing can be written down, so that nobody goes on with it.
