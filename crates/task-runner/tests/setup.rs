@@ -186,6 +186,66 @@ async fn a_disk_that_becomes_full_in_the_set_up_is_no_fault_of_the_task() {
     assert!(run.record().unwrap().failure.unwrap().over, "it may be put back");
 }
 
+/// Room may never come, so whoever wants such a task to end does not wait for it. Needs the right to mount a disk.
+#[tokio::test]
+async fn an_abort_does_not_wait_for_room_on_a_full_disk() {
+    for by_signal in [false, true] {
+        let world = World::start().await;
+        let (task, run, _silent) = endless(&world).await;
+        let runs = run.path().parent().unwrap().to_owned();
+        let sh = |script: &str| {
+            let mut command = std::process::Command::new("sh");
+            let done = command
+                .args(["-ec", script])
+                .current_dir("/")
+                .env("RUNS", &runs)
+                .status();
+            done.is_ok_and(|status| status.success())
+        };
+        let mounted =
+            sh("cp -a $RUNS $RUNS.kept; mount -t tmpfs -o size=2m none $RUNS; cp -a $RUNS.kept/. $RUNS");
+        if !mounted {
+            eprintln!("SKIPPED an_abort_does_not_wait_for_room_on_a_full_disk: no right to mount a disk");
+            return;
+        }
+        let mut runner = world.spawn(&run);
+        world
+            .wait_until("git is at work", || !tools(&run).is_empty())
+            .await;
+        assert!(!sh("cat /dev/zero >$RUNS/filler"), "the disk takes everything");
+        if by_signal {
+            signal(&runner, Signal::TERM);
+        } else {
+            world
+                .client
+                .tasks_stop(&task, &StatusChange::default())
+                .await
+                .unwrap();
+        }
+        let start = Instant::now();
+        let ended = loop {
+            if let Some(status) = runner.try_wait().unwrap() {
+                break status.code();
+            }
+            if start.elapsed() > Duration::from_secs(12) {
+                runner.kill().unwrap();
+                break None;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let is_left = run.path().exists();
+        assert!(sh("umount $RUNS"));
+        let reason = if by_signal {
+            "user abort"
+        } else {
+            "task was stopped by tasks.stop"
+        };
+        assert_eq!(ended, Some(if by_signal { 254 } else { 0 }));
+        assert_eq!(world.status(&task).await, ("stopped".into(), reason.into()));
+        assert!(!is_left, "somebody would go on with it");
+    }
+}
+
 /// Real users, which needs the rights of root.
 #[tokio::test]
 async fn a_program_runs_as_another_user_in_a_home_of_its_own() {

@@ -56,7 +56,7 @@ impl Runner {
         }
         let ours = shim::claim(&self.run, None).map_err(system("claiming the run"))?;
         let becomes = claimed_to_end(ours, failure);
-        self.stored(|run| run.update(|record| becomes.apply(record)))
+        self.stored_unless_aborted(|run| run.update(|record| becomes.apply(record)))
             .await
     }
 

@@ -49,7 +49,7 @@ use crate::settings::{RunSettings, SettingsError};
 use crate::shipper::{Closed, ShipError, ShipOptions, Shipper};
 use crate::slurm::SlurmJob;
 use crate::told::ToldToEnd;
-use abort::{StatusWatch, announce};
+use abort::{StatusWatch, announce, announced};
 use decide::{Prepared, ShipPatience, Step, next_step};
 use many::{Known, Shared};
 use setup::with_causes;
@@ -57,6 +57,8 @@ use setup::with_causes;
 /// How long a runner that was told to end tries to deliver the rest of the console and the status. What
 /// it can't deliver in that time is delivered by the next runner.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a run that was aborted before its program started tries to write that down.
+const ABORT_PATIENCE: Duration = Duration::from_secs(2);
 /// Space for the agent's own lines.
 const AGENT_CONSOLE: Limits = Limits {
     segment_bytes: 8 << 20,
@@ -78,6 +80,9 @@ pub enum RunnerError {
     /// The client can't be made.
     #[error(transparent)]
     Client(#[from] ApiError),
+    /// The task was aborted before its program was started, and the disk does not take that down.
+    #[error("the task was aborted before its start, which can't be written down")]
+    Aborted,
     /// The operating system refused something.
     #[error("{doing}: {source}")]
     System {
@@ -298,12 +303,18 @@ impl Runner {
         match self.steps().await {
             Err(e) if self.run.is_gone() => {
                 let failure = Failure::folder_removed(self.run.path());
-                Ok(self.report_without_records(&e, failure).await)
+                Ok(self.report_without_records(&e, Some(failure)).await)
+            }
+            Err(e @ RunnerError::Aborted) => {
+                self.ship_what_is_left().await;
+                let exit = self.report_without_records(&e, None).await;
+                self.forget(exit);
+                Ok(exit)
             }
             // Nobody would start another runner.
             Err(e) if self.reader.is_some() => {
                 let failure = Failure::infrastructure(with_causes(&e));
-                let exit = self.report_without_records(&e, failure).await;
+                let exit = self.report_without_records(&e, Some(failure)).await;
                 self.forget(exit);
                 Ok(exit)
             }
@@ -321,7 +332,9 @@ impl Runner {
                     if prepared == Prepared::Aborted {
                         self.note_abort();
                     }
-                    self.becomes(&prepared.becomes()).await?
+                    let becomes = prepared.becomes();
+                    self.stored_unless_aborted(|run| run.update(|record| becomes.apply(record)))
+                        .await?
                 }
                 Step::Launch if self.is_contained() => self.launch_container().await?,
                 Step::Launch => self.launch().await?,
@@ -380,6 +393,16 @@ impl Runner {
         std::future::pending().await
     }
 
+    /// Gives the console of a run that is about to be removed a moment to arrive.
+    async fn ship_what_is_left(&self) {
+        self.closed.send_replace(Closed {
+            agent: true,
+            task: true,
+        });
+        let mut shipped = self.shipped.subscribe();
+        let _or_lost = tokio::time::timeout(ABORT_PATIENCE, shipped.wait_for(|shipped| *shipped)).await;
+    }
+
     async fn ship_once(&self) -> Result<(), RunnerError> {
         let names = (self.identity.task.clone(), self.identity.worker.to_string());
         let (client, run) = (self.client.clone(), self.run.clone());
@@ -417,6 +440,27 @@ impl Runner {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(10));
+        }
+    }
+
+    /// As [`Self::stored`], for what comes before the program: an abort does not wait for the disk.
+    async fn stored_unless_aborted<T>(
+        &self,
+        change: impl Fn(&RunDir) -> Result<T, RunDirError>,
+    ) -> Result<T, RunnerError> {
+        let mut abort = self.abort.subscribe();
+        let given_up = async {
+            announced(&mut abort).await;
+            tokio::time::sleep(ABORT_PATIENCE).await;
+        };
+        let result = tokio::select! {
+            result = self.stored(change) => result,
+            () = given_up => Err(RunnerError::Aborted),
+        };
+        match result {
+            // Waiting has ended because the runner was told to end, and the task with it.
+            Err(_) if self.abort.borrow().is_some() && !self.run.is_gone() => Err(RunnerError::Aborted),
+            result => result,
         }
     }
 

@@ -1,5 +1,6 @@
 //! After the end: the rest of the console, the outcome, the final status.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use clearml_api_client::{ApiError, Call, Client, StatusChange};
@@ -99,13 +100,17 @@ impl Runner {
 
     /// Tells how the task ended although nothing can be read or written down any more: with `failure`, unless the
     /// program has left its verdict.
-    pub(super) async fn report_without_records(&self, error: &RunnerError, failure: Failure) -> RunnerExit {
+    pub(super) async fn report_without_records(
+        &self,
+        error: &RunnerError,
+        failure: Option<Failure>,
+    ) -> RunnerExit {
         let id = &self.identity.task;
         tracing::error!("{error}; the end of task {id} is reported without it");
         self.end_unrecorded().await;
         // Where only the files were removed, the supervisor has written it all the same.
         let verdict = self.run.verdict().ok().flatten();
-        let failure = Some(failure).filter(|_| verdict.is_none());
+        let failure = failure.filter(|_| verdict.is_none());
         let telling = async {
             let task = observe(&self.client, &self.identity.task).await;
             let wish = *self.abort.borrow();
@@ -127,7 +132,7 @@ impl Runner {
                 false => RunnerExit::Finished { exit_code },
             },
             () = self.out_of_patience() => {
-                let how = failure.map_or_else(|| "its program has ended".to_owned(), |failure| failure.to_string());
+                let how = failure.as_ref().map_or(error as &dyn Display, |failure| failure);
                 tracing::error!("the server does not answer, so it was not told how task {id} has ended: {how}");
                 RunnerExit::Interrupted { reported: false }
             }

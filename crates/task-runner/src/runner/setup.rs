@@ -31,7 +31,8 @@ const HOST_KEY: &str = "_exec_agent_hostname";
 impl Runner {
     /// Prepares the run from the beginning. What an earlier runner has left is not trusted.
     pub(super) async fn prepare(&self, again: bool) -> Result<Prepared, RunnerError> {
-        self.run.set_phase(Phase::Preparing)?;
+        self.stored_unless_aborted(|run| run.set_phase(Phase::Preparing))
+            .await?;
         let identity = &self.identity;
         if let Some(queue) = &identity.queue {
             let text = format!(
