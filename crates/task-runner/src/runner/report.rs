@@ -20,7 +20,7 @@ use crate::shipper::Closed;
 use crate::slurm::SlurmJob;
 
 /// How long to try to tell the end of a run of which nothing is on disk, so that no later runner can.
-const UNRECORDED_PATIENCE: Duration = Duration::from_hours(24);
+const UNRECORDED_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// What is left of that once the runner was told to end: enough for a server that answers.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
