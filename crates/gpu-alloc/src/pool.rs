@@ -33,7 +33,7 @@ impl Device {
         }
     }
 
-    fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         if let Some(uuid) = DeviceUuid::read(text) {
             return Some(Self::Uuid(uuid));
         }

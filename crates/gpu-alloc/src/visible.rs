@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::RequestError;
-use crate::pool::{DeviceUuid, MAX_DEVICES, number};
+use crate::pool::{Device, DeviceUuid, MAX_DEVICES, number};
 
 /// The variable that the container runtime reads.
 pub const NVIDIA: &str = "NVIDIA_VISIBLE_DEVICES";
@@ -32,39 +32,34 @@ impl VisibleDevices {
     ///
     /// # Errors
     ///
-    /// [`RequestError::BadItem`] for a range that runs backwards and [`RequestError::TooMany`] beyond
-    /// [`MAX_DEVICES`]. Anything else is the container runtime's to judge.
+    /// [`RequestError::BadItem`] for an item that is no number, slice, range or identifier, and for a range that runs
+    /// backwards; [`RequestError::TooMany`] beyond [`MAX_DEVICES`].
     pub fn from_option(value: &str) -> Result<Option<Self>, RequestError> {
         let value = value.trim();
-        let Some(known) = Self::known(value) else {
-            return Ok(None);
-        };
-        let Self::Listed(items) = known else {
-            return Ok(Some(known));
+        match Self::known(value) {
+            Some(Self::Listed(_)) => {}
+            other => return Ok(other),
+        }
+        let bad_item = |item: &str| RequestError::BadItem {
+            gpus: value.to_owned(),
+            item: item.to_owned(),
         };
         let mut devices = Vec::new();
-        for item in items {
-            let range = item
+        for item in value.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            if is_device(item) {
+                devices.push(separated(item, ':', '.'));
+                continue;
+            }
+            let (first, last) = item
                 .split_once('-')
-                .and_then(|(first, last)| Some((number(first)?, number(last)?)));
-            let (first, last) = match range {
-                Some((first, last)) if first > last => {
-                    return Err(RequestError::BadItem {
-                        gpus: value.to_owned(),
-                        item,
-                    });
-                }
-                Some(range) => range,
-                None => {
-                    devices.push(item);
-                    continue;
-                }
-            };
+                .and_then(|(first, last)| Some((number(first.trim())?, number(last.trim())?)))
+                .filter(|(first, last)| first <= last)
+                .ok_or_else(|| bad_item(item))?;
             let room = MAX_DEVICES.saturating_sub(devices.len()) as u64;
             if u64::from(last - first) >= room {
                 return Err(RequestError::TooMany {
                     gpus: value.to_owned(),
-                    item,
+                    item: item.to_owned(),
                 });
             }
             devices.extend((first..=last).map(|index| index.to_string()));
@@ -122,6 +117,20 @@ impl fmt::Display for VisibleDevices {
     }
 }
 
+/// A number, a slice, or an identifier, of which the container runtime knows how few digits are enough.
+fn is_device(item: &str) -> bool {
+    let is_identifier = ["GPU-", "MIG-GPU-", "MIG-"]
+        .into_iter()
+        .find_map(|kind| item.strip_prefix(kind))
+        .is_some_and(|rest| {
+            rest.starts_with(|c: char| c.is_ascii_hexdigit())
+                && rest
+                    .bytes()
+                    .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'-' | b'/'))
+        });
+    is_identifier || Device::read(item).is_some()
+}
+
 /// Exchanges the sign between a GPU and its slice. Identifiers stay as they are.
 fn separated(item: &str, from: char, to: char) -> String {
     if DeviceUuid::read(item).is_some() {
@@ -160,6 +169,38 @@ mod tests {
                 VisibleDevices::from_option(value).is_err() || value.ends_with("7,8"),
                 "{value}"
             );
+        }
+    }
+
+    #[test]
+    fn what_names_no_device_is_refused_and_named() {
+        for (value, item) in [
+            ("x", "x"),
+            ("0-", "0-"),
+            ("0, 1:", "1:"),
+            ("all,0", "all"),
+            ("0,none", "none"),
+            ("0,-1", "-1"),
+            ("0:1:2", "0:1:2"),
+            ("GPU-", "GPU-"),
+            ("3-1", "3-1"),
+            ("0,/dev", "/dev"),
+        ] {
+            let error = VisibleDevices::from_option(value).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("--gpus \"{value}\": bad item \"{item}\"")),
+                "{error}"
+            );
+        }
+        for value in [
+            "0 - 2",
+            "MIG-GPU-8f2e1a34/1/0",
+            "MIG-8f2e1a34-1111",
+            "GPU-8f2e",
+            "ALL",
+            "None",
+        ] {
+            assert!(VisibleDevices::from_option(value).is_ok(), "{value}");
         }
     }
 

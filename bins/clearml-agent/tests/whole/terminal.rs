@@ -58,6 +58,7 @@ fn what_others_wrote_does_not_steer_the_terminal() {
     let hostile = "evil\u{1b}]0;title\u{7}\r\u{202e}";
     let queue = scene.api.create_queue(hostile).unwrap();
     let name = format!("{hostile}2");
+    let devices = format!("/{name}");
     for (arguments, code, wanted) in [
         (&["daemon", "--queue", "evil"][..], 1, "Did you mean"),
         (
@@ -68,9 +69,14 @@ fn what_others_wrote_does_not_steer_the_terminal() {
         (&["daemon", "--queue", &name], 1, "Could not find queue"),
         (&["daemon", "--stop", &name], 1, "worker_id=evil\\u{1b}"),
         (
-            &["daemon", "--gpus", &name, "--queue", &queue],
+            &["daemon", "--gpus", &devices, "--queue", &queue],
             1,
             "control characters",
+        ),
+        (
+            &["daemon", "--gpus", &name, "--queue", &queue],
+            1,
+            "bad item \"evil\\u{1b}",
         ),
         (&["daemon", "--uptime", &name, "--status"], 0, "Warning: --uptime"),
         (
