@@ -139,15 +139,19 @@ impl Drop for Slot {
     }
 }
 
-/// Enters this process into the register. Blocks for at most about ten seconds while another agent does
-/// the same. `listed` are the workers that the server knows; they matter where containers share the
+/// Enters this process into the register. Waits for at most about ten seconds while another agent does
+/// the same; dropping the future ends that. `listed` are the workers that the server knows; they matter where containers share the
 /// register ([`Register::is_shared`]).
 ///
 /// # Errors
 ///
 /// When the id is in use on this machine, or the register can't be written.
-pub fn take_slot(register: &Register, identity: &Identity, listed: &[WorkerId]) -> Result<Slot, SlotError> {
-    let _lock = register.lock()?;
+pub async fn take_slot(
+    register: &Register,
+    identity: &Identity,
+    listed: &[WorkerId],
+) -> Result<Slot, SlotError> {
+    let _lock = register.lock().await?;
     let running = register.sweep(listed)?;
     let number = free_slot(&running);
     let worker = identity.at_slot(number);

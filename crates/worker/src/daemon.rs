@@ -141,9 +141,17 @@ pub async fn daemon(options: DaemonOptions) -> Result<i32, DaemonError> {
     };
 
     let register = Register::of_machine();
-    let slot = take_slot(&register, &options.identity, &listed(&client, &register).await)?;
+    // Other agents and the server may keep it waiting.
+    let place = async {
+        let listed = listed(&client, &register).await;
+        let slot = take_slot(&register, &options.identity, &listed).await?;
+        Ok::<_, DaemonError>((slot, with_vaults(&client, &options.settings).await))
+    };
+    let (slot, vaults) = tokio::select! {
+        place = place => place?,
+        () = stop.wait() => return Ok(EXIT_SIGNAL),
+    };
     let worker = slot.worker().clone();
-    let vaults = with_vaults(&client, &options.settings).await;
     let settings = settings_of_slot(vaults.settings, &options.sources, slot.number())?;
     let settings = with_cuda_versions(settings).await?;
     if options.gpus_wanted {

@@ -73,7 +73,7 @@ pub(crate) async fn execute(options: &ExecuteArguments, mut sources: Sources) ->
     let identity = identity(options, &prepared);
     // Its place is free again when the task has ended.
     let slot = if options.full_monitoring {
-        Some(take_slot(&Register::of_machine(), &identity, &[])?)
+        Some(take_slot(&Register::of_machine(), &identity, &[]).await?)
     } else {
         None
     };

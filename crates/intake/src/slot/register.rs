@@ -22,6 +22,8 @@ const HOST_MOUNTS: [&str; 2] = ["CLEARML_AGENT_K8S_HOST_MOUNT", "CLEARML_AGENT_D
 
 /// The Python agent takes a lock that is older than this for forgotten.
 const PYTHON_LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How often to ask for a lock that somebody holds.
+const LOCK_POLL: Duration = Duration::from_millis(100);
 /// Slot files are two short lines.
 const MAX_FILE_BYTES: u64 = 4096;
 /// What the kernel lets a command line be.
@@ -166,10 +168,9 @@ impl Register {
         Ok(found)
     }
 
-    pub(super) fn lock(&self) -> Result<RegisterLock, SlotError> {
-        let user = rustix::process::getuid().as_raw();
-        let ours = self.folder.join(format!("{PREFIX}{user}.flock"));
-        let held = FileLock::acquire(&ours, PYTHON_LOCK_PATIENCE * 2).map_err(io_error("locking", &ours))?;
+    /// Dropping the future ends the wait for other agents.
+    pub(super) async fn lock(&self) -> Result<RegisterLock, SlotError> {
+        let held = self.own_lock().await?;
         let path = self.folder.join(PYTHON_LOCK);
         let start = Instant::now();
         loop {
@@ -192,11 +193,31 @@ impl Register {
                             });
                         }
                     } else {
-                        std::thread::sleep(Duration::from_millis(100));
+                        tokio::time::sleep(LOCK_POLL).await;
                     }
                 }
                 Err(source) => return Err(io_error("creating", &path)(source)),
             }
+        }
+    }
+
+    async fn own_lock(&self) -> Result<FileLock, SlotError> {
+        let user = rustix::process::getuid().as_raw();
+        let path = self.folder.join(format!("{PREFIX}{user}.flock"));
+        let start = Instant::now();
+        loop {
+            if let Some(lock) = FileLock::try_acquire(&path).map_err(io_error("locking", &path))? {
+                return Ok(lock);
+            }
+            let waited = start.elapsed();
+            if waited >= PYTHON_LOCK_PATIENCE * 2 {
+                let text = format!("another agent still holds it after {waited:.0?}");
+                return Err(io_error("locking", &path)(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    text,
+                )));
+            }
+            tokio::time::sleep(LOCK_POLL).await;
         }
     }
 }

@@ -23,7 +23,14 @@ fn with_id(id: &str) -> Identity {
 }
 
 fn take(folder: &Path, identity: &Identity) -> Result<Slot, SlotError> {
-    take_slot(&Register::at(folder), identity, &[])
+    take_from(&Register::at(folder), identity, &[])
+}
+
+fn take_from(register: &Register, identity: &Identity, listed: &[WorkerId]) -> Result<Slot, SlotError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    runtime.unwrap().block_on(take_slot(register, identity, listed))
 }
 
 fn plant(folder: &Path, pid: i32, worker: &str, slot: u32) -> PathBuf {
@@ -192,16 +199,16 @@ fn containers_that_share_a_register_keep_each_others_files() {
     };
     let file = plant(folder.path(), dead_pid(), "host:0", 0);
     let listed = [WorkerId::from("host:0")];
-    let slot = take_slot(&register, &named("host"), &listed).unwrap();
+    let slot = take_from(&register, &named("host"), &listed).unwrap();
     assert_eq!(slot.number(), 1);
     // The same id only gets a warning.
     assert_eq!(
-        take_slot(&register, &with_id("host:0"), &listed)
+        take_from(&register, &with_id("host:0"), &listed)
             .unwrap()
             .number(),
         2
     );
-    drop(take_slot(&register, &named("host"), &[]).unwrap());
+    drop(take_from(&register, &named("host"), &[]).unwrap());
     assert!(!file.exists(), "the server does not know it any more");
 }
 
@@ -233,4 +240,22 @@ fn a_lock_that_the_python_agent_forgot_is_removed() {
     date(&path, Duration::from_secs(60));
     take(folder.path(), &named("host")).unwrap();
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn the_wait_for_another_agent_can_be_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let python = folder.path().join(LOCK);
+    File::create(&python).unwrap();
+    let register = Register::at(folder.path());
+    let identity = named("host");
+    let short = Duration::from_millis(300);
+    let begin = std::time::Instant::now();
+    let waiting = tokio::time::timeout(short, take_slot(&register, &identity, &[]));
+    assert!(waiting.await.is_err(), "it does not wait");
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    // The other one's lock is still there, and ours is free again.
+    fs::remove_file(&python).unwrap();
+    let taken = tokio::time::timeout(short, take_slot(&register, &identity, &[]));
+    assert_eq!(taken.await.unwrap().unwrap().number(), 0);
 }
