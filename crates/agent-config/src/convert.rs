@@ -19,6 +19,7 @@ pub(crate) fn fits(kind: Kind, value: &Value) -> bool {
             Kind::Flag => flag(value).is_some(),
             Kind::Integer(least) => integer(value).is_some_and(|number| number >= least),
             Kind::Port => integer(value).is_some_and(|number| (1..=65535).contains(&number)),
+            Kind::Attempts => flag(value).is_some() || attempts(value).is_some(),
             Kind::Version => text(value).is_some_and(|text| is_version(&text)),
             Kind::Number(least) => {
                 number(value).is_some_and(|number| number >= least && number <= MAX_NUMBER)
@@ -34,6 +35,13 @@ pub(crate) fn fits(kind: Kind, value: &Value) -> bool {
                 .as_array()
                 .is_some_and(|entries| entries.iter().all(Value::is_object)),
         }
+}
+
+/// A number of attempts.
+pub(crate) fn attempts(value: &Value) -> Option<u32> {
+    integer(value)
+        .and_then(|number| u32::try_from(number).ok())
+        .filter(|number| *number > 0)
 }
 
 fn is_version(text: &str) -> bool {
@@ -135,7 +143,7 @@ pub(crate) fn from_variable(kind: Kind, class: Class, content: &str) -> Option<V
     let as_text = Value::from(content);
     match kind {
         Kind::Text | Kind::Path => Some(as_text),
-        Kind::Version => Some(as_text).filter(|text| fits(kind, text)),
+        Kind::Attempts | Kind::Version => Some(as_text).filter(|text| fits(kind, text)),
         Kind::Flag if class == Class::Presence => Some(flag(&as_text).unwrap_or(true).into()),
         Kind::Flag => flag(&as_text).map(Value::from),
         Kind::Verify => Some(flag(&as_text).map_or(as_text, Value::from)),

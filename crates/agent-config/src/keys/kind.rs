@@ -18,6 +18,8 @@ pub enum Kind {
     Port,
     /// The first and the last of a range of port numbers.
     PortRange,
+    /// A number of attempts above 0, or a word for yes or no.
+    Attempts,
     /// Up to three numbers with dots between.
     Version,
     /// A number of at least this much.
@@ -46,6 +48,7 @@ impl fmt::Display for Kind {
             Self::Integer(least) => write!(f, "a whole number of at least {least}"),
             Self::Port => f.write_str("a port number from 1 to 65535"),
             Self::PortRange => f.write_str("a list of two port numbers, the first not above the second"),
+            Self::Attempts => f.write_str("a number of attempts, true or false"),
             Self::Version => f.write_str("a version such as 2.14"),
             Self::Number(least) if *least == f64::MIN => f.write_str("a number"),
             Self::Number(least) => write!(f, "a number of at least {least}"),

@@ -28,7 +28,7 @@ variables_table! { SERVER:
     ["CLEARML_NO_DEFAULT_SERVER", "TRAINS_NO_DEFAULT_SERVER"], Flag,
         "Whether a missing server is an error; the public demonstration server is never used instead.",
         .default("true").ignored("no server is ever assumed");
-    ["CLEARML_AGENT_INITIAL_CONNECT_RETRY_OVERRIDE"], Text,
+    ["CLEARML_AGENT_INITIAL_CONNECT_RETRY_OVERRIDE"], Attempts,
         "Attempts to connect at the start; a word for no tries as often as later.", .default("4");
     ["CLEARML_AGENT_URLLIB3_CONNECT_LEVEL"], Text, "Log level of the Python HTTP library during the first connection.",
         .default("WARNING").ignored("there is no such library here");

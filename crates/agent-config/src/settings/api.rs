@@ -241,8 +241,9 @@ fn initial_connect(text: Option<String>) -> InitialConnect {
     let Some(text) = text else {
         return InitialConnect::Default;
     };
-    match (text.parse(), convert::flag(&Value::from(text.as_str()))) {
-        (Ok(times), _) if times > 0 => InitialConnect::Times(times),
+    let value = Value::from(text);
+    match (convert::attempts(&value), convert::flag(&value)) {
+        (Some(times), _) => InitialConnect::Times(times),
         (_, Some(false)) => InitialConnect::AsLater,
         _ => InitialConnect::Default,
     }

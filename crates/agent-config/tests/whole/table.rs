@@ -147,6 +147,7 @@ fn texts(kind: Kind) -> (&'static str, Option<&'static str>) {
         Kind::Map => ("{\"a\": \"b\"}", Some("x")),
         Kind::Entries => ("[{\"a\": 1}]", Some("x")),
         Kind::Verify => ("false", None),
+        Kind::Attempts => ("3", Some("-1")),
         Kind::Version => ("2.14", Some("2.x")),
         _ => ("some text", None),
     }
