@@ -3,6 +3,7 @@
 mod common;
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use clearml_api_client::{Call, StatusChange};
 use clearml_support::process::ProcessIdentity;
@@ -10,6 +11,7 @@ use clearml_task_runner::run_dir::KEEP_FINISHED;
 use clearml_task_runner::{NewRun, Phase, RunStore};
 use common::world::World;
 use rustix::process::Signal;
+use tokio::io::AsyncWriteExt;
 
 #[tokio::test]
 async fn directly_it_reports_ships_shows_and_passes_the_exit_code_on() {
@@ -290,4 +292,41 @@ async fn a_task_runs_once_on_one_machine_and_goes_on_where_its_process_has_died(
     assert_eq!(code, 6, "{shown}");
     let output = world.output(&task).await;
     assert_eq!(output, "begun\nover\nProcess failed, exit code 6\n", "{shown}");
+}
+
+#[tokio::test]
+async fn a_terminal_interrupts_a_program_with_an_abort_command_once() {
+    const INTERRUPTIONS: usize = 5;
+    let world = World::start().await;
+    let script = "trap 'echo x >>interrupted' INT; touch up; until [ -e go ]; do sleep 0.05; done";
+    let task = world.draft(script).await;
+    let silent = world.command(task.as_str(), "silent");
+    let words = std::iter::once(silent.as_std().get_program()).chain(silent.as_std().get_args());
+    let words: Vec<String> = words
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let started = tokio::process::Command::new("script")
+        .args(["-qec", &format!("exec {}", words.join(" ")), "/dev/null"])
+        .env("CLEARML_AGENT_ABORT_CALLBACK_CMD", "true")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn();
+    let Ok(mut process) = started else {
+        eprintln!("SKIPPED a_terminal_interrupts_a_program_with_an_abort_command_once: no script");
+        return;
+    };
+    let mut keys = process.stdin.take().unwrap();
+    let place = |name: &str| world.scratch().join(name);
+    world
+        .wait_until("the program runs", || place("up").exists())
+        .await;
+    for _ in 0..INTERRUPTIONS {
+        keys.write_all(b"\x03").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    std::fs::write(place("go"), "").unwrap();
+    assert!(process.wait().await.unwrap().success());
+    let interrupted = std::fs::read_to_string(place("interrupted")).unwrap();
+    assert_eq!(interrupted.lines().count(), INTERRUPTIONS);
 }

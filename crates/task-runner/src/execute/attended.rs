@@ -1,11 +1,14 @@
 //! A program that an outer agent watches over, with a command that is run here when its task is aborted.
 
+use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
 use std::time::Duration;
 
 use clearml_api_client::TasksQuery;
 use clearml_support::process::ProcessIdentity;
+use rustix::process::{Signal, getpgrp};
+use rustix::termios::tcgetpgrp;
 
 use super::ExecuteError;
 use super::silent::Program;
@@ -49,10 +52,12 @@ pub(super) async fn run(
     Ok(code)
 }
 
-/// The exit code of the program, as a shell shows it. What this process is told goes on to the program.
+/// The exit code of the program, as a shell shows it. What this process is told goes on to the program, unless the
+/// terminal has told both: they are of one group.
 async fn end_of(mut child: Child) -> Result<i32, ExecuteError> {
     let failed = |doing| move |source| ExecuteError::System { doing, source };
     let mut told = ToldToEnd::listen(true).map_err(failed("listening for signals"))?;
+    let terminal = File::open("/dev/tty").ok();
     loop {
         if let Some(status) = child.try_wait().map_err(failed("waiting for the program"))? {
             let by_signal = || status.signal().map(|signal| 256 - signal);
@@ -62,12 +67,20 @@ async fn end_of(mut child: Child) -> Result<i32, ExecuteError> {
             () = tokio::time::sleep(POLL) => continue,
             signal = told.heard() => signal,
         };
+        if signal != Signal::TERM && terminal.as_ref().is_some_and(speaks_to_us) {
+            continue;
+        }
         if let Ok(Some(process)) = ProcessIdentity::of(child.id().cast_signed())
             && let Err(e) = process.signal(signal)
         {
             tracing::warn!("signalling the program: {e}");
         }
     }
+}
+
+/// Whether what this terminal tells its programs reaches the group of this process. Its own end is told to all.
+fn speaks_to_us(terminal: &File) -> bool {
+    tcgetpgrp(terminal).map_or(true, |front| front == getpgrp())
 }
 
 async fn wait_for_abort(calling: &Calling<'_>, poll: Duration) {
