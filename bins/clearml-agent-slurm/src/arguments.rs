@@ -83,7 +83,7 @@ pub(crate) struct Arguments {
     /// What becomes of a task whose job is cancelled by preemption.
     #[arg(long, value_enum)]
     pub(crate) on_preemption: Option<Preemption>,
-    /// The folder of the journal; ~/.clearml/slurm/<name of the glue> otherwise.
+    /// The folder of the journal; one named like the glue in ~/.clearml/slurm otherwise.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) state_dir: Option<PathBuf>,
     /// What separates a path from its default in templates, one to three characters; a colon otherwise.

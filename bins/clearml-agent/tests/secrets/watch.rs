@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::canaries::Canaries;
 use crate::scene::Scene;
@@ -61,7 +61,17 @@ impl Watch {
     /// The agent that a test has started: its command line is the test's own, also where a child shows it that has not
     /// become another program yet. A task must have run under it.
     pub(crate) fn spare(&self, pid: Option<i32>) {
-        *self.shared.agent.lock().unwrap() = pid.map(|pid| command_line(&pid.to_string()));
+        *self.shared.agent.lock().unwrap() = pid.map(|pid| {
+            // Right after its start a process has no command line yet.
+            let deadline = Instant::now() + Duration::from_secs(10);
+            loop {
+                let line = command_line(&pid.to_string());
+                if !line.is_empty() || Instant::now() > deadline {
+                    return line;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
     }
 
     /// Ends the watch and fails when something was seen.
