@@ -158,6 +158,19 @@ impl Browser {
             .unwrap();
     }
 
+    /// Clicks on what brings another page, which may show the same words, and returns when it is there.
+    pub(crate) fn click_for_new_page(&self, selector: &str) {
+        self.run("window.left = true", json!([]));
+        self.click(selector);
+        let question = json!({"script": "return window.left", "args": []});
+        wait_for("the new page", PATIENCE, Duration::from_millis(50), || {
+            // Between two pages there is none to ask.
+            let left = self.command("POST", "/execute/sync", &question);
+            Ok(left.is_ok_and(|left| left.is_null()).then_some(()))
+        })
+        .unwrap();
+    }
+
     /// Runs a script in the page.
     pub(crate) fn run(&self, script: &str, arguments: Value) -> Value {
         self.command(

@@ -76,7 +76,7 @@ fn a_task_is_enqueued_watched_aborted_reset_and_cloned_by_clicking() {
     browser.click(&format!("a[href='/tasks/{task}']"));
     browser.wait_for_text("#summary", "created");
     browser.write("#queue", "work");
-    browser.click("#enqueue");
+    browser.click_for_new_page("#enqueue");
 
     // From here on the page must stay fresh by itself.
     browser.wait_for_text("h1", "watch me");
