@@ -487,6 +487,19 @@ mod tests {
         assert!(stopped.unwrap_err().is_cancelled());
     }
 
+    /// As a process that a script has put into the background.
+    #[test]
+    fn it_does_so_too_where_this_process_ignores_interrupts() {
+        let test = "command::tests::a_program_that_is_stopped_cleans_up";
+        let status = std::process::Command::new("sh")
+            .args(["-c", "trap '' INT QUIT; exec \"$0\" --exact \"$1\""])
+            .arg(std::env::current_exe().unwrap())
+            .arg(test)
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+    }
+
     #[test]
     fn a_child_ends_with_its_parent_on_its_own_or_in_time() {
         let parent = CancelToken::new();

@@ -6,6 +6,8 @@
 
 use std::fs;
 use std::io;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Once};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
@@ -256,6 +258,22 @@ impl Stat {
             start_ticks,
         })
     }
+}
+
+/// Sees to it that programs which this process starts begin with the default for the signals by which they are asked to
+/// end. Whoever starts an agent in the background of a script has some of them ignored, and a program inherits that: a
+/// tool that is asked to stop would not hear it. A handler that does nothing is the same to us, and exec sets it back
+/// to the default.
+pub(crate) fn end_inheritance_of_ignored_signals() {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        for signal in [Signal::INT, Signal::QUIT, Signal::TERM] {
+            if ignores_signal(signal) {
+                // It fails only for signals that nobody may handle.
+                let _handled = signal_hook::flag::register(signal.as_raw(), Arc::new(AtomicBool::new(false)));
+            }
+        }
+    });
 }
 
 #[cfg(test)]

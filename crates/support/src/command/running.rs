@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 use super::{Command, CommandError};
-use crate::process::{ProcessIdentity, descendants};
+use crate::process::{ProcessIdentity, descendants, end_inheritance_of_ignored_signals};
 
 /// How often a running command is looked at for its end, its time limit and a cancellation.
 const TICK: Duration = Duration::from_millis(20);
@@ -56,6 +56,7 @@ impl Running {
         if let Some(folder) = &command.cwd {
             std_command.current_dir(folder);
         }
+        end_inheritance_of_ignored_signals();
         let mut child = std_command.spawn().map_err(|source| CommandError::Start {
             command: command.describe(),
             source,
